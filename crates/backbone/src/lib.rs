@@ -1,0 +1,143 @@
+//! How nodes hear each other.
+//!
+//! [`Backbone`] is the promise; [`memory::Memory`] keeps it for a single node with nothing else installed. Workers ask
+//! through [`Backbone::ask`] and hear through their [`Inbox`]; HTTP handlers publish and query with futures. Nothing in
+//! this crate knows sockets, sessions or HTTP.
+
+pub mod contract;
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Answer, Delivery, Member, Position, Publication, Question};
+use fulmar_protocol::name::ChannelName;
+
+/// A value that may take a round trip. Boxed: the price is paid once per call, never per subscriber.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Index of a worker within its node, as given by [`Backbone::attach`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub u8);
+
+/// Where one worker hears. Implementations queue and wake; they never block.
+pub trait Inbox: Send + Sync {
+    /// Whether another delivery would still be within the inbox's bound. A publication is refused as a whole when an
+    /// interested worker has no room, so that nothing accepted is dropped here.
+    fn has_room(&self) -> bool;
+    /// Takes a delivery. Deliveries of one channel arrive in the order of the calls.
+    fn deliver(&self, delivery: Arc<Delivery>);
+    /// Takes the answer to a question that was not answered at once.
+    fn answer(&self, answer: Answer);
+}
+
+/// How nodes hear each other. The promises (`spec/delivery.md`):
+///
+/// - A publication accepted with `Ok` reaches every subscription that stood at that moment, once (DEL-1), and along one
+///   channel in one order for all (DEL-2).
+/// - A join answered at position P hears every later delivery of the channel and none at or before P; roster and cached
+///   event in the answer are the state at P (DEL-3).
+/// - Per channel and user, `MemberAdded` and `MemberRemoved` alternate (DEL-4).
+pub trait Backbone: Send + Sync {
+    /// Makes a worker known. Called once per worker, before it asks anything.
+    fn attach(&self, inbox: Arc<dyn Inbox>) -> WorkerId;
+
+    /// Answers at once with `Some`, or later through the worker's inbox.
+    fn ask(&self, from: WorkerId, question: Question) -> Option<Answer>;
+
+    /// Accepts all publications of one call or none of them, in the order given.
+    ///
+    /// # Errors
+    /// See [`PublishError`]: `NotAccepted` may be tried again, `Unknown` may have happened.
+    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>>;
+
+    /// Answers a question about the whole deployment.
+    ///
+    /// # Errors
+    /// When part of the answer cannot be had; never a silent partial answer.
+    fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>>;
+}
+
+/// Why a publication was not, or may not have been, accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It was not accepted and will reach nobody.
+    #[error("not accepted")]
+    NotAccepted,
+    /// It may or may not have been accepted.
+    #[error("outcome unknown")]
+    Unknown,
+}
+
+/// The backbone cannot answer now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the backbone cannot answer now")]
+pub struct Unavailable;
+
+/// A question about the whole deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Occupied channels of an app whose names begin with `prefix`. Answered by [`Reply::Channels`].
+    Channels {
+        /// The app.
+        app: AppId,
+        /// Beginning of the names; empty for all.
+        prefix: String,
+    },
+    /// Several channels by name, occupied or not, in the order asked. Answered by [`Reply::Channels`].
+    Named {
+        /// The app.
+        app: AppId,
+        /// Which channels.
+        channels: Vec<ChannelName>,
+    },
+    /// Distinct users of a presence channel. Answered by [`Reply::Members`].
+    Members {
+        /// The app.
+        app: AppId,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The cached event of a cache channel. Answered by [`Reply::Cached`].
+    Cached {
+        /// The app.
+        app: AppId,
+        /// The channel.
+        channel: ChannelName,
+    },
+}
+
+/// What a query is answered with.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// See [`Query::Channels`] and [`Query::Named`].
+    Channels(Vec<ChannelState>),
+    /// See [`Query::Members`].
+    Members(Vec<Member>),
+    /// See [`Query::Cached`].
+    Cached(Option<CachedEvent>),
+}
+
+/// How things stand on one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelState {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Subscribed connections.
+    pub subscriptions: u64,
+    /// Distinct users; 0 unless it is a presence channel.
+    pub members: u64,
+}
+
+/// The last event of a cache channel.
+#[derive(Debug, Clone)]
+pub struct CachedEvent {
+    /// The frame subscribers receive.
+    pub frame: fulmar_protocol::frame::Frame,
+    /// Its place in the channel.
+    pub position: Position,
+    /// Whole seconds until it is forgotten.
+    pub ttl_s: u64,
+}
