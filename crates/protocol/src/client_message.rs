@@ -1,1 +1,311 @@
-//! placeholder
+//! What a client may say over its connection, parsed.
+//!
+//! JSON is parsed properly, never searched by substring: SDKs differ in key order and white space. `data` of the
+//! commands may be an object or a string holding one. This file knows shapes, not permissions: who may do what is the
+//! session's business.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+use serde_json::value::RawValue;
+
+use crate::app::AppLimits;
+use crate::exchange::Member;
+use crate::name::{NameError, UserId};
+
+/// One message of a client.
+#[derive(Debug)]
+pub enum ClientMessage<'a> {
+    /// `pusher:subscribe`.
+    Subscribe(Subscribe<'a>),
+    /// `pusher:unsubscribe`.
+    Unsubscribe {
+        /// The channel's name, unchecked.
+        channel: Cow<'a, str>,
+    },
+    /// `pusher:ping`: to be answered.
+    Ping,
+    /// `pusher:pong`: a sign of life.
+    Pong,
+    /// An event for the other members of a channel; its name begins with `client-`.
+    ClientEvent(ClientEvent<'a>),
+    /// A well-formed message that means nothing here.
+    Unsupported {
+        /// What it called itself.
+        event: Cow<'a, str>,
+    },
+}
+
+/// `pusher:subscribe`, its fields unchecked.
+#[derive(Debug)]
+pub struct Subscribe<'a> {
+    /// The channel's name.
+    pub channel: Cow<'a, str>,
+    /// `KEY:HEX`, as the application's auth endpoint returned it; empty counts as absent.
+    pub auth: Option<Cow<'a, str>>,
+    /// The signed text, exactly as received after decoding the outer JSON string.
+    pub channel_data: Option<Cow<'a, str>>,
+}
+
+/// An event for the other members of a channel.
+#[derive(Debug)]
+pub struct ClientEvent<'a> {
+    /// The event's name.
+    pub event: Cow<'a, str>,
+    /// The channel's name, unchecked.
+    pub channel: Option<Cow<'a, str>>,
+    /// JSON source text of the data, untouched; `null` counts as given, missing does not.
+    pub data: Option<&'a str>,
+}
+
+/// Why a text is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not a JSON object with a string `event`.
+    #[error("Invalid message: expected a JSON object with a string 'event'")]
+    NotAMessage,
+    /// A command lacks a field or has it in another type.
+    #[error("Missing parameter: data.{0}")]
+    MissingField(&'static str),
+}
+
+/// A JSON string, borrowed from the input where it holds no escapes.
+#[derive(Debug, Default)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(v)))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(v.to_owned())))
+            }
+            fn visit_string<E>(self, v: String) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(v)))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    event: Text<'a>,
+    #[serde(borrow, default)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+struct CommandData<'a> {
+    #[serde(borrow, default)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    auth: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    channel_data: Option<Text<'a>>,
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Parses one text message.
+    ///
+    /// # Errors
+    /// [`Malformed`], whose text is fit for the client; the connection stays open.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let envelope: Envelope<'a> = serde_json::from_str(text).map_err(|_| Malformed::NotAMessage)?;
+        let event = envelope.event.0;
+        match &*event {
+            "pusher:ping" => Ok(Self::Ping),
+            "pusher:pong" => Ok(Self::Pong),
+            "pusher:subscribe" => {
+                let data = command_data(envelope.data)?;
+                let channel = data.channel.ok_or(Malformed::MissingField("channel"))?.0;
+                Ok(Self::Subscribe(Subscribe {
+                    channel,
+                    auth: data.auth.map(|t| t.0).filter(|auth| !auth.is_empty()),
+                    channel_data: data.channel_data.map(|t| t.0),
+                }))
+            }
+            "pusher:unsubscribe" => {
+                let channel = command_data(envelope.data)?.channel.ok_or(Malformed::MissingField("channel"))?.0;
+                Ok(Self::Unsubscribe { channel })
+            }
+            name if name.starts_with("client-") => Ok(Self::ClientEvent(ClientEvent {
+                event,
+                channel: envelope.channel.map(|t| t.0),
+                data: envelope.data.map(RawValue::get),
+            })),
+            _ => Ok(Self::Unsupported { event }),
+        }
+    }
+}
+
+fn command_data(data: Option<&RawValue>) -> Result<CommandData<'_>, Malformed> {
+    let Some(raw) = data else { return Ok(CommandData::default()) };
+    if !raw.get().starts_with('"') {
+        return serde_json::from_str(raw.get()).map_err(|_| Malformed::MissingField("channel"));
+    }
+    let inner: String = serde_json::from_str(raw.get()).map_err(|_| Malformed::NotAMessage)?;
+    let data: CommandData<'_> = serde_json::from_str(&inner).map_err(|_| Malformed::MissingField("channel"))?;
+    let owned = |text: Option<Text<'_>>| text.map(|t| Text(Cow::Owned(t.0.into_owned())));
+    Ok(CommandData { channel: owned(data.channel), auth: owned(data.auth), channel_data: owned(data.channel_data) })
+}
+
+/// Why `channel_data` does not name a member.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// Not a JSON object.
+    #[error("channel_data must be a JSON object with a user_id")]
+    NotAnObject,
+    /// No `user_id`, or neither a string nor a number.
+    #[error("channel_data must contain a user_id that is a string or a number")]
+    NoUserId,
+    /// The id breaks the rules for user ids.
+    #[error("user_id {0}")]
+    UserId(NameError),
+    /// `user_info` is larger than the app allows.
+    #[error("user_info is larger than {max} bytes")]
+    UserInfoTooLarge {
+        /// The limit that applied.
+        max: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct ChannelData<'a> {
+    #[serde(borrow, default)]
+    user_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    user_info: Option<&'a RawValue>,
+}
+
+/// Reads who joins a presence channel. A numeric `user_id` becomes its literal text, digits unchanged; `user_info` is
+/// kept as JSON source text.
+///
+/// # Errors
+/// See [`MemberError`].
+pub fn parse_member(channel_data: &str, limits: &AppLimits) -> Result<Member, MemberError> {
+    let data: ChannelData<'_> = serde_json::from_str(channel_data).map_err(|_| MemberError::NotAnObject)?;
+    let raw_id = data.user_id.map(RawValue::get).ok_or(MemberError::NoUserId)?;
+    let id: Cow<'_, str> = match raw_id.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<Text<'_>>(raw_id).map_err(|_| MemberError::NoUserId)?.0,
+        Some(b'-' | b'0'..=b'9') => Cow::Borrowed(raw_id),
+        _ => return Err(MemberError::NoUserId),
+    };
+    let user_id = UserId::parse(&id, limits.user_id_max).map_err(MemberError::UserId)?;
+    let user_info = data.user_info.map(RawValue::get).filter(|info| *info != "null");
+    let max = limits.presence_user_info_bytes_max;
+    if user_info.is_some_and(|info| info.len() > max) {
+        return Err(MemberError::UserInfoTooLarge { max });
+    }
+    Ok(Member { user_id, user_info: user_info.map(Arc::from) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribe(text: &str) -> Subscribe<'_> {
+        match ClientMessage::parse(text) {
+            Ok(ClientMessage::Subscribe(subscribe)) => subscribe,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_subscribe_is_understood_in_every_shape_sdks_send() {
+        let js = subscribe(r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"my-channel"}}"#);
+        assert_eq!((js.channel.as_ref(), js.auth.is_none()), ("my-channel", true));
+        let java = subscribe(
+            r#"{"event": "pusher:subscribe", "data": {"channel_data":"{\"user_id\":\"7\"}","auth":"k:s","channel":"presence-a"}}"#,
+        );
+        assert_eq!(java.channel_data.as_deref(), Some(r#"{"user_id":"7"}"#));
+        let stringified = subscribe(r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\",\"auth\":\"k:s\"}"}"#);
+        assert_eq!((stringified.channel.as_ref(), stringified.auth.as_deref()), ("a", Some("k:s")));
+        let nulls = subscribe(r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":null,"channel_data":null}}"#);
+        assert!(nulls.auth.is_none() && nulls.channel_data.is_none());
+    }
+
+    #[test]
+    fn pings_are_recognised_with_and_without_data() {
+        for ping in [
+            r#"{"event":"pusher:ping","data":{}}"#,
+            r#"{"event": "pusher:ping"}"#,
+            r#"{"data":"{}","event":"pusher:ping"}"#,
+            r#"{"event":"\u0070usher:ping"}"#,
+        ] {
+            assert!(matches!(ClientMessage::parse(ping), Ok(ClientMessage::Ping)), "{ping}");
+        }
+    }
+
+    #[test]
+    fn client_event_data_stays_the_source_text() {
+        let text = r#"{"event":"client-x","channel":"private-a","data":{"b": [1, 2.50]}}"#;
+        let Ok(ClientMessage::ClientEvent(event)) = ClientMessage::parse(text) else { panic!() };
+        assert_eq!(event.data, Some(r#"{"b": [1, 2.50]}"#));
+        let Ok(ClientMessage::ClientEvent(event)) = ClientMessage::parse(r#"{"event":"client-x"}"#) else { panic!() };
+        assert!(event.data.is_none() && event.channel.is_none());
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_a_text_for_the_client() {
+        for bad in ["", "nonsense", "[]", "5", "{}", r#"{"event":5}"#, r#"{"event":null}"#, "{\"event\":\"a\"", "\"x\""]
+        {
+            assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::NotAMessage), "{bad}");
+        }
+        for bad in [
+            r#"{"event":"pusher:subscribe"}"#,
+            r#"{"event":"pusher:subscribe","data":{}}"#,
+            r#"{"event":"pusher:subscribe","data":{"channel":5}}"#,
+            r#"{"event":"pusher:unsubscribe","data":[]}"#,
+            r#"{"event":"pusher:subscribe","data":"x"}"#,
+        ] {
+            assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::MissingField("channel")), "{bad}");
+        }
+        let foreign = r#"{"event":"hello"}"#;
+        assert!(matches!(ClientMessage::parse(foreign), Ok(ClientMessage::Unsupported { .. })));
+    }
+
+    #[test]
+    fn a_numeric_user_id_becomes_its_literal_text() {
+        let limits = AppLimits::default();
+        for (given, id) in [
+            (r#"{"user_id":10}"#, "10"),
+            (r#"{"user_id":12345678901234567890123}"#, "12345678901234567890123"),
+            (r#"{"user_id":"u-1"}"#, "u-1"),
+            (r#"{"user_id": "\u00e9-1"}"#, "é-1"),
+        ] {
+            assert_eq!(parse_member(given, &limits).map(|m| m.user_id.as_str().to_owned()), Ok(id.to_owned()));
+        }
+        let member = parse_member(r#"{"user_id":1,"user_info":{"name": "Ana"}}"#, &limits).expect("valid");
+        assert_eq!(member.user_info.as_deref(), Some(r#"{"name": "Ana"}"#));
+    }
+
+    #[test]
+    fn a_member_without_a_usable_id_or_with_too_much_info_is_refused() {
+        let limits = AppLimits::default();
+        assert_eq!(parse_member("x", &limits), Err(MemberError::NotAnObject));
+        for bad in ["{}", r#"{"user_id":null}"#, r#"{"user_id":[1]}"#, r#"{"user_id":true}"#] {
+            assert_eq!(parse_member(bad, &limits), Err(MemberError::NoUserId), "{bad}");
+        }
+        assert_eq!(parse_member(r#"{"user_id":""}"#, &limits), Err(MemberError::UserId(NameError::Empty)));
+        let long = format!(r#"{{"user_id":"{}"}}"#, "u".repeat(129));
+        assert!(matches!(parse_member(&long, &limits), Err(MemberError::UserId(_))));
+        let fits = format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "i".repeat(1_022));
+        assert!(parse_member(&fits, &limits).is_ok());
+        let large = format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "i".repeat(1_023));
+        assert_eq!(parse_member(&large, &limits), Err(MemberError::UserInfoTooLarge { max: 1_024 }));
+    }
+}

@@ -14,6 +14,7 @@ pub mod close;
 pub mod exchange;
 pub mod frame;
 pub mod name;
+pub mod opening;
 pub mod publish;
 pub mod server_message;
 pub mod signing;
