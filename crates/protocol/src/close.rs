@@ -67,7 +67,7 @@ impl CloseCode {
 mod tests {
     use super::*;
 
-    /// WS-CLOSE-1
+    /// WS-40
     #[test]
     fn only_lasting_conditions_tell_a_client_to_stay_away() {
         for lasting in [CloseCode::NO_SUCH_APP, CloseCode::APP_DISABLED, CloseCode::OVER_QUOTA, CloseCode::UNAUTHORIZED]

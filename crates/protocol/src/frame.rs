@@ -62,7 +62,7 @@ impl Frame {
 mod tests {
     use super::*;
 
-    /// WS-RFC-2
+    /// WS-105
     #[test]
     fn a_frame_carries_the_shortest_header_and_its_text() {
         for (size, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {

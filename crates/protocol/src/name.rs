@@ -274,7 +274,7 @@ pub struct MalformedSocketId;
 mod tests {
     use super::*;
 
-    /// WS-CH-1
+    /// WS-45
     #[test]
     fn the_prefix_decides_the_kind_and_the_longest_prefix_wins() {
         let table = [
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// WS-CH-2
+    /// WS-44
     #[test]
     fn channel_names_take_the_documented_alphabet_and_nothing_else() {
         for good in ["a", "A-z_0=@,.;9", "private-x", "#server-to-user-u-42"] {
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(ChannelName::parse(&"a".repeat(165), 164), Err(NameError::TooLong { max: 164 }));
     }
 
-    /// HTTP-EV-3
+    /// HTTP-23
     #[test]
     fn event_names_are_any_printable_text_outside_the_reserved_prefix() {
         for good in ["e", "App\\Events\\OrderShipped", "päivä", "client-x", "a.b:c d"] {
@@ -321,7 +321,7 @@ mod tests {
         assert!(check_event_name(&"é".repeat(201), 200).is_err());
     }
 
-    /// WS-OPEN-6
+    /// WS-19
     #[test]
     fn a_socket_id_is_two_numbers_and_prints_as_it_was_read() {
         let id = SocketId::new(123_456, 7_890_123);
