@@ -1,0 +1,94 @@
+//! What a bare Debian lacks for the tests: installed when that can be done without asking anybody.
+//!
+//! Packages of npm, PyPI, Go and Maven are none of its business; the SDK suites install their own. It fails only where nothing can go on
+//! without what is missing; for the rest it says what will be skipped.
+
+use crate::project::{self, Failure, Outcome};
+
+/// A program the tests need, and the Debian package that has it.
+struct Need {
+    programs: &'static [&'static str],
+    package: &'static str,
+    purpose: &'static str,
+    /// Whether nothing goes on without it.
+    required: bool,
+}
+
+const NEEDS: [Need; 5] = [
+    Need { programs: &["cc", "gcc", "clang"], package: "build-essential", purpose: "to build at all", required: true },
+    Need { programs: &["git"], package: "git", purpose: "to list the project's files", required: true },
+    Need { programs: &["python3"], package: "python3-venv", purpose: "to run the SDK suites", required: true },
+    Need { programs: &["openssl"], package: "openssl", purpose: "for the TLS suite's certificate", required: false },
+    Need {
+        programs: &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
+        package: "chromium",
+        purpose: "for pusher-js in a real browser",
+        required: false,
+    },
+];
+
+/// Toolchains that are not installed for anybody: a suite without its own is skipped, loudly.
+const TOOLCHAINS: [(&str, &str); 4] = [
+    ("node", "pusher-js, laravel-echo, pusher (Node)"),
+    ("npm", "pusher-js, laravel-echo, pusher (Node)"),
+    ("go", "pusher-http-go"),
+    ("mvn", "pusher-http-java, pusher-websocket-java"),
+];
+
+/// Installs what is missing and can be installed.
+pub fn run() -> Outcome {
+    let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_met()).collect();
+    if !missing.is_empty() {
+        install(&missing.iter().map(|need| need.package).collect::<Vec<_>>());
+    }
+    for (program, suites) in TOOLCHAINS.iter().filter(|(program, _)| !project::is_installed(program)) {
+        println!("!! `{program}` is missing: the suites that need it will be skipped ({suites})");
+    }
+    for need in missing.iter().filter(|need| !need.is_met()) {
+        println!("!! Debian package {} is missing, {}", need.package, need.purpose);
+    }
+    match missing.iter().find(|need| need.required && !need.is_met()) {
+        Some(need) => Err(Failure(format!("install the Debian package {} first", need.package))),
+        None => Ok(()),
+    }
+}
+
+impl Need {
+    fn is_met(&self) -> bool {
+        self.programs.iter().any(|program| project::is_installed(program))
+    }
+}
+
+/// Tries once; what could not be installed shows when the needs are looked at again.
+fn install(packages: &[&str]) {
+    let Some(prefix) = privileged() else {
+        println!("!! cannot install Debian packages here (no apt-get, or neither root nor password-less sudo)");
+        return;
+    };
+    let apt = |verb: &[&str]| {
+        let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"];
+        let words: Vec<_> = prefix.iter().chain(&quiet).chain(verb).copied().collect();
+        project::announce(&format!("apt-get {}", verb.join(" ")));
+        project::run(&mut project::command(words[0], &words[1..]))
+    };
+    let options = ["install", "--yes", "--no-install-recommends"];
+    let installed = apt(&["update"]).and_then(|()| apt(&[&options, packages].concat()));
+    if let Err(failure) = installed {
+        println!("!! {failure}");
+    }
+}
+
+/// How to become root without a question, if that is possible.
+fn privileged() -> Option<&'static [&'static str]> {
+    if !project::is_installed("apt-get") {
+        return None;
+    }
+    let answers = |program: &str, arguments: &[&str]| {
+        project::command(program, arguments).output().ok().filter(|output| output.status.success())
+    };
+    let is_root = answers("id", &["-u"]).is_some_and(|output| output.stdout.starts_with(b"0\n"));
+    if is_root {
+        return Some(&[]);
+    }
+    answers("sudo", &["-n", "true"]).map(|_| ["sudo", "-n"].as_slice())
+}

@@ -1,0 +1,158 @@
+//! The verb `test`: everything that tells whether the product works, in one go.
+//!
+//! No step stops the next: one run shows all that is wrong. The last line is the sum, in the words test runners use.
+
+use std::ops::AddAssign;
+use std::time::Instant;
+
+use crate::project::{self, Failure, Outcome};
+use crate::{check, conform, setup};
+
+/// How many tests did what.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl Totals {
+    /// Reads `3 passed, 1 failed, 0 skipped`, which is how the suites of ours end.
+    pub fn of_summary(line: &str) -> Option<Self> {
+        let mut parts = line.split(", ");
+        let mut part = |word: &str| parts.next()?.strip_suffix(word)?.trim_end().parse().ok();
+        let read = Self { passed: part("passed")?, failed: part("failed")?, skipped: part("skipped")? };
+        parts.next().is_none().then_some(read)
+    }
+
+    /// Reads the closing line of a Rust test binary.
+    fn of_cargo(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let count = |word: &str| {
+            let part = counts.split("; ").find_map(|part| part.strip_suffix(word));
+            part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+        };
+        Some(Self { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
+    }
+
+    /// A step that is either right or wrong.
+    fn of_step(outcome: &Outcome) -> Self {
+        let failed = u64::from(outcome.is_err());
+        Self { passed: 1 - failed, failed, skipped: 0 }
+    }
+
+    fn line(self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// Runs everything, or with `fast` only the Rust tests.
+pub fn run(fast: bool) -> Outcome {
+    let begun = Instant::now();
+    let mut steps = Steps::default();
+    if fast {
+        steps.run("cargo test", cargo_test);
+        return steps.finish(begun);
+    }
+    project::announce("what is installed");
+    setup::run()?;
+    for (name, check) in check::CHECKS {
+        steps.run(name, || {
+            let outcome = check();
+            (Totals::of_step(&outcome), outcome)
+        });
+    }
+    steps.run("cargo test", cargo_test);
+    steps.run("official SDKs", || conform::counted(&[]));
+    steps.finish(begun)
+}
+
+fn cargo_test() -> (Totals, Outcome) {
+    let mut totals = Totals::default();
+    let mut command = project::cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let outcome = project::run_and_read(&mut command, |line| {
+        if let Some(read) = Totals::of_cargo(line) {
+            totals += read;
+        }
+    });
+    (totals, outcome)
+}
+
+/// What the steps came to.
+#[derive(Default)]
+struct Steps {
+    totals: Totals,
+    lines: Vec<String>,
+    failed: Vec<&'static str>,
+}
+
+impl Steps {
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> (Totals, Outcome)) {
+        project::announce(name);
+        let begun = Instant::now();
+        let (mut totals, outcome) = step();
+        if let Err(failure) = &outcome {
+            println!("{failure}");
+            self.failed.push(name);
+            // A step that broke before it could count (a compile error, a crash) is a failure all the same.
+            totals.failed = totals.failed.max(1);
+        }
+        self.lines.push(format!("{name:<14} {:>4} s   {}", begun.elapsed().as_secs(), totals.line()));
+        self.totals += totals;
+    }
+
+    fn finish(self, begun: Instant) -> Outcome {
+        println!("\n==> summary after {} s", begun.elapsed().as_secs());
+        self.lines.iter().for_each(|line| println!("{line}"));
+        let failed = !self.failed.is_empty() || self.totals.failed > 0;
+        if failed {
+            println!("failed: {}", self.failed.join(", "));
+        }
+        println!("{}", self.totals.line());
+        if failed { Err(Failure(String::new())) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(passed: u64, failed: u64, skipped: u64) -> Totals {
+        Totals { passed, failed, skipped }
+    }
+
+    #[test]
+    fn closing_lines_of_rust_tests_are_understood() {
+        let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.10s";
+        assert_eq!(Totals::of_cargo(line), Some(totals(12, 2, 1)));
+        assert_eq!(Totals::of_cargo("test a::b ... ok"), None);
+    }
+
+    #[test]
+    fn closing_lines_of_our_suites_are_understood_and_look_like_ours() {
+        let line = totals(3, 1, 2).line();
+        assert_eq!(Totals::of_summary(&line), Some(totals(3, 1, 2)));
+        for other in
+            ["3 passed", "3 passed, 1 failed", "x passed, 1 failed, 2 skipped", "1 passed, 1 failed, 1 skipped, 1"]
+        {
+            assert_eq!(Totals::of_summary(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_breaks_without_counting_is_one_failure() {
+        let mut steps = Steps::default();
+        steps.run("broken", || (Totals::default(), Err(Failure("did not compile".to_owned()))));
+        steps.run("fine", || (totals(5, 0, 0), Ok(())));
+        assert_eq!(steps.totals, totals(5, 1, 0));
+        assert!(steps.finish(Instant::now()).is_err());
+    }
+}
