@@ -5,9 +5,12 @@
 
 use crate::project::{self, Failure, Outcome};
 
-/// A program the tests need, and the Debian package that has it.
+/// Something the tests need, and the Debian package that has it.
 struct Need {
+    /// Any of these on the path meets it,
     programs: &'static [&'static str],
+    /// if this, where given, succeeds as well.
+    probe: &'static [&'static str],
     package: &'static str,
     purpose: &'static str,
     /// Whether nothing goes on without it.
@@ -15,12 +18,32 @@ struct Need {
 }
 
 const NEEDS: [Need; 5] = [
-    Need { programs: &["cc", "gcc", "clang"], package: "build-essential", purpose: "to build at all", required: true },
-    Need { programs: &["git"], package: "git", purpose: "to list the project's files", required: true },
-    Need { programs: &["python3"], package: "python3-venv", purpose: "to run the SDK suites", required: true },
-    Need { programs: &["openssl"], package: "openssl", purpose: "for the TLS suite's certificate", required: false },
+    Need {
+        programs: &["cc", "gcc", "clang"],
+        probe: &[],
+        package: "build-essential",
+        purpose: "to build at all",
+        required: true,
+    },
+    Need { programs: &["git"], probe: &[], package: "git", purpose: "to list the project's files", required: true },
+    Need {
+        programs: &["python3"],
+        // Debian's python3 comes without what makes virtual environments.
+        probe: &["python3", "-c", "import ensurepip, venv"],
+        package: "python3-venv",
+        purpose: "to run the SDK suites",
+        required: true,
+    },
+    Need {
+        programs: &["openssl"],
+        probe: &[],
+        package: "openssl",
+        purpose: "for the TLS suite's certificate",
+        required: false,
+    },
     Need {
         programs: &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
+        probe: &[],
         package: "chromium",
         purpose: "for pusher-js in a real browser",
         required: false,
@@ -37,6 +60,7 @@ const TOOLCHAINS: [(&str, &str); 4] = [
 
 /// Installs what is missing and can be installed.
 pub fn run() -> Outcome {
+    add_components();
     let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_met()).collect();
     if !missing.is_empty() {
         install(&missing.iter().map(|need| need.package).collect::<Vec<_>>());
@@ -55,7 +79,21 @@ pub fn run() -> Outcome {
 
 impl Need {
     fn is_met(&self) -> bool {
-        self.programs.iter().any(|program| project::is_installed(program))
+        let is_there = self.programs.iter().any(|program| project::is_installed(program));
+        is_there && self.probe.split_first().is_none_or(|(program, arguments)| succeeds(program, arguments))
+    }
+}
+
+/// Formatter and linter, where the toolchain was installed without them. What is still missing then shows in `check`.
+fn add_components() {
+    for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if project::cargo(&[verb, "--version"]).output().is_ok_and(|output| output.status.success()) {
+            continue;
+        }
+        project::announce(&format!("rustup component add {component}"));
+        if let Err(failure) = project::run(&mut project::command("rustup", &["component", "add", component])) {
+            println!("!! {failure}");
+        }
     }
 }
 
@@ -83,12 +121,14 @@ fn privileged() -> Option<&'static [&'static str]> {
     if !project::is_installed("apt-get") {
         return None;
     }
-    let answers = |program: &str, arguments: &[&str]| {
-        project::command(program, arguments).output().ok().filter(|output| output.status.success())
-    };
-    let is_root = answers("id", &["-u"]).is_some_and(|output| output.stdout.starts_with(b"0\n"));
+    let is_root = project::command("id", &["-u"]).output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     if is_root {
         return Some(&[]);
     }
-    answers("sudo", &["-n", "true"]).map(|_| ["sudo", "-n"].as_slice())
+    succeeds("sudo", &["-n", "true"]).then_some(["sudo", "-n"].as_slice())
+}
+
+/// Whether a quiet question to another program is answered with yes.
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    project::command(program, arguments).output().is_ok_and(|output| output.status.success())
 }
