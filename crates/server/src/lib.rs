@@ -1,1 +1,5 @@
 //! placeholder
+
+pub mod apps;
+pub mod config;
+pub mod http;

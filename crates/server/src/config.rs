@@ -1,0 +1,207 @@
+//! What the node is to do: read from a TOML file, from the environment and from flags.
+//!
+//! [`load`] turns what was written into what is meant in one pass and reports every mistake at once, each with its
+//! place. A [`Config`] that exists has passed every check; nobody behind this module checks a setting again. An unknown
+//! key never stops a node, so that a release starts on the file of a later one. Nothing here listens, and nothing here
+//! prints a secret.
+//!
+//! Reading order: [`keys`] (the table everything works from), `raw` (what was written), `meaning` (what is meant),
+//! [`ConfigWatch`] (a file that changes while the node runs).
+
+mod finding;
+mod keys;
+mod meaning;
+mod raw;
+mod show;
+mod suggest;
+mod watch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fulmar_protocol::app::App;
+use ipnet::IpNet;
+
+pub use finding::{Finding, Place, Refused, Weight, What};
+pub use keys::{Class, KEYS, Key, Kind, Preset, key};
+pub use meaning::DEMO_APP;
+pub use raw::{CLIENT_VARIABLES, Sources};
+pub use watch::{ConfigWatch, Reload};
+
+/// Exit code of a node that refuses its configuration (`EX_CONFIG` of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Everything a node is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens and how it keeps time with its peers.
+    pub server: Server,
+    /// What one node gives to its peers together.
+    pub limits: Limits,
+    /// How it goes away.
+    pub shutdown: Shutdown,
+    /// Certificate and key; `None` is no TLS.
+    pub tls: Option<Tls>,
+    /// What it writes about itself.
+    pub logging: Logging,
+    /// The demo app, when it is on. It is also among `apps`.
+    pub demo: Option<App>,
+    /// The apps served. Ids and keys are unique.
+    pub apps: Vec<App>,
+}
+
+/// Where a node listens and how it keeps time with its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Beginning of every path: empty, or `/text` without a slash at its end.
+    pub path_prefix: String,
+    /// Event loops that own connections: 1 to 128.
+    pub workers: usize,
+    /// Threads for handshakes and REST: 1 to 128.
+    pub http_threads: usize,
+    /// Silence after which a connection is pinged; whole seconds, at least one.
+    pub activity_timeout: Duration,
+    /// How long a ping may stay unanswered.
+    pub pong_timeout: Duration,
+    /// Whose word about a peer's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl Server {
+    /// Address and port to listen on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+/// What one node gives to its peers together. The answer to each limit when it is reached stands in [`KEYS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once; `None` is as many as the open-file limit allows.
+    pub connections_max: Option<u32>,
+    /// Connections open at once from one IPv4 address or IPv6 /64; `None` is no limit.
+    pub connections_per_ip_max: Option<u32>,
+    /// WebSocket handshakes per second; `None` is no limit.
+    pub handshakes_per_s_max: Option<u32>,
+    /// How long a request head may take.
+    pub handshake_timeout: Duration,
+    /// Bytes of a request head.
+    pub handshake_bytes_max: usize,
+    /// Bytes of one message from a client, all fragments together.
+    pub message_bytes_max: usize,
+    /// Subscriptions of one connection.
+    pub channels_per_connection_max: usize,
+    /// Bytes that may wait unsent for one connection.
+    pub outbound_bytes_max: usize,
+    /// How long a frame may wait unsent.
+    pub outbound_age_max: Duration,
+    /// Bytes of one REST request body.
+    pub request_body_bytes_max: usize,
+    /// How long a REST request may take to arrive.
+    pub request_timeout: Duration,
+    /// Idempotency keys remembered per app.
+    pub idempotency_keys_max: usize,
+    /// Deliveries that may wait for one worker.
+    pub inbox_deliveries_max: usize,
+    /// Bytes of all cached events together.
+    pub cache_bytes_max: usize,
+}
+
+/// How a node goes away after SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long it keeps serving while it already says that it is not ready.
+    pub grace: Duration,
+    /// Over how long it then closes its sockets.
+    pub drain: Duration,
+}
+
+/// A certificate and where it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// A port for TLS alone; `None` shares the server's port, told apart by the first byte.
+    pub port: Option<u16>,
+}
+
+/// What a node writes about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logging {
+    /// The least grave lines written.
+    pub level: tracing::Level,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A configuration that may be used, and where it came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is meant.
+    pub config: Config,
+    /// What is to be said about it: warnings and advice, nothing fatal.
+    pub findings: Vec<Finding>,
+    sources: Sources,
+    effective: meaning::Effective,
+    files: Vec<PathBuf>,
+    fingerprint: u64,
+}
+
+impl Loaded {
+    /// The effective configuration as TOML, each value with its source and no secret among them.
+    #[must_use]
+    pub fn show(&self) -> String {
+        show::show(&self.effective)
+    }
+
+    /// The configuration file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.sources.file()
+    }
+}
+
+/// Reads all sources and says what they mean.
+///
+/// # Errors
+/// When a hard key has a bad value or keys contradict each other; all findings are in the error.
+pub fn load(sources: Sources) -> Result<Loaded, Refused> {
+    let raw::Reading { raw, mut findings, fingerprint, files } = raw::read(&sources);
+    let effective = meaning::Effective::of(raw);
+    let config = meaning::mean(&effective, &mut findings);
+    let findings = sorted(findings);
+    if findings.iter().any(|f| f.weight == Weight::Refuses) {
+        return Err(Refused { findings });
+    }
+    Ok(Loaded { config, findings, sources, effective, files, fingerprint })
+}
+
+/// File first, from top to bottom, then environment, then flags: the order in which somebody goes and mends them.
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|f| match &f.place {
+        Place::File { line, .. } => (0, *line),
+        Place::Variable(_) => (1, 0),
+        Place::Flag(_) => (2, 0),
+        Place::Default => (3, 0),
+    });
+    findings
+}

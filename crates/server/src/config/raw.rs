@@ -1,0 +1,590 @@
+//! What was written: file, environment and flags, read into one map of values that remember where they stand.
+//!
+//! Every value in a [`RawConfig`] has the type and range of its key; what had not is a finding instead, and reading goes
+//! on, so that all mistakes come out at once. What the values mean together is not decided here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::finding::{Finding, Place, Weight, What};
+use super::keys::{Class, KEYS, Key, Kind, Preset, key};
+use super::suggest::nearest;
+
+/// Variables of the client commands. A node does not read them and does not call them unknown.
+pub const CLIENT_VARIABLES: &[&str] = &["FULMAR_APP", "FULMAR_HOST", "FULMAR_PORT", "FULMAR_TLS", "FULMAR_CA"];
+
+const CONFIG_VARIABLE: &str = "FULMAR_CONFIG";
+const APPS_VARIABLE: &str = "FULMAR_APPS";
+const APP_FLAG: &str = "--app";
+const SET_FLAG: &str = "--set";
+
+/// Where a configuration is read from. Kept, so that a changed file is read again under the same flags and variables.
+#[derive(Clone, Default)]
+pub struct Sources {
+    file: Option<PathBuf>,
+    environment: Vec<(String, OsString)>,
+    flags: Vec<(&'static Key, String)>,
+    apps: Vec<String>,
+    set: Vec<String>,
+}
+
+impl Sources {
+    /// Nothing written anywhere: the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The configuration file. Wins over `FULMAR_CONFIG`.
+    #[must_use]
+    pub fn with_file(mut self, file: Option<PathBuf>) -> Self {
+        self.file = file.or(self.file);
+        self
+    }
+
+    /// Takes the variables that begin with `FULMAR_`. An empty variable counts as not set: that is what container
+    /// tools make of a missing value.
+    #[must_use]
+    pub fn with_environment(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        self.environment = ours.filter(|(n, v)| n.starts_with("FULMAR_") && !v.is_empty()).collect();
+        self.environment.sort();
+        let named = self.environment.iter().find(|(n, _)| n == CONFIG_VARIABLE).map(|(_, v)| PathBuf::from(v));
+        self.file = self.file.or(named);
+        self
+    }
+
+    /// A flag with the effect of the key at `path`.
+    ///
+    /// # Panics
+    /// When the table has no such key, or the key has no flag: a mistake of the caller, not of a user.
+    #[must_use]
+    pub fn with_flag(mut self, path: &str, value: Option<String>) -> Self {
+        let key = key(path).filter(|k| k.flag.is_some()).expect("the caller names a key that has a flag");
+        self.flags.extend(value.map(|v| (key, v)));
+        self
+    }
+
+    /// Values of `--app`, each `ID:KEY:SECRET`.
+    #[must_use]
+    pub fn with_apps(mut self, apps: Vec<String>) -> Self {
+        self.apps = apps;
+        self
+    }
+
+    /// Values of `--set`, each `SECTION.KEY=VALUE`.
+    #[must_use]
+    pub fn with_set(mut self, set: Vec<String>) -> Self {
+        self.set = set;
+        self
+    }
+
+    /// The configuration file that is read, if any.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+}
+
+impl fmt::Debug for Sources {
+    /// Names only: values can be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("environment", &self.environment.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("flags", &self.flags.iter().map(|(key, _)| key.flag).collect::<Vec<_>>())
+            .field("apps", &self.apps.len())
+            .field("set", &self.set.len())
+            .finish()
+    }
+}
+
+/// A value of the type its key has.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Unset,
+    Integer(u64),
+    Switch(bool),
+    Text(String),
+    List(Vec<String>),
+    Path(PathBuf),
+    /// Never leaves this type but into [`fulmar_protocol::app::Secret`].
+    Secret(String),
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("Unset"),
+            Self::Integer(n) => n.fmt(f),
+            Self::Switch(on) => on.fmt(f),
+            Self::Text(text) => text.fmt(f),
+            Self::List(texts) => texts.fmt(f),
+            Self::Path(path) => path.fmt(f),
+            Self::Secret(_) => f.write_str("Secret(..)"),
+        }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written {
+    pub value: Value,
+    pub place: Place,
+}
+
+/// The keys of one section or app that were written.
+pub(super) type Settings = BTreeMap<&'static str, Written>;
+
+/// One app as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawApp {
+    pub place: Place,
+    pub settings: Settings,
+}
+
+/// What was written, checked value by value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RawConfig {
+    /// By path; keys that were not written are absent.
+    pub settings: Settings,
+    pub apps: Vec<RawApp>,
+}
+
+/// A reading of all sources.
+pub(super) struct Reading {
+    pub raw: RawConfig,
+    pub findings: Vec<Finding>,
+    /// Changes with the content of any file that was read.
+    pub fingerprint: u64,
+    /// The files whose content matters: the configuration file and those it takes secrets from.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads all sources: the file, over it the environment, over that the flags.
+pub(super) fn read(sources: &Sources) -> Reading {
+    let mut reader = Reader::default();
+    if let Some(path) = &sources.file {
+        reader.file(path);
+    }
+    for (name, value) in &sources.environment {
+        reader.variable(name, value);
+    }
+    for (key, value) in &sources.flags {
+        let flag = key.flag.expect("Sources takes only keys that have a flag");
+        reader.text(key, value, Place::Flag(flag), key.path);
+    }
+    for assignment in &sources.set {
+        reader.assignment(assignment);
+    }
+    for app in &sources.apps {
+        reader.whole_app(app, Place::Flag(APP_FLAG));
+    }
+    reader.secret_files();
+    reader.misplaced_variables(&sources.environment);
+    Reading { raw: reader.raw, findings: reader.findings, fingerprint: reader.hasher.finish(), files: reader.files }
+}
+
+/// The fingerprint that [`read`] would find if it read these files now.
+pub(super) fn fingerprint(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in files {
+        add_to_fingerprint(&mut hasher, &std::fs::read(path));
+    }
+    hasher.finish()
+}
+
+fn add_to_fingerprint(hasher: &mut DefaultHasher, content: &io::Result<Vec<u8>>) {
+    match content {
+        Ok(bytes) => bytes.hash(hasher),
+        Err(e) => e.kind().hash(hasher),
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    raw: RawConfig,
+    findings: Vec<Finding>,
+    hasher: DefaultHasher,
+    files: Vec<PathBuf>,
+}
+
+impl Reader {
+    fn file(&mut self, path: &Path) {
+        let content = std::fs::read(path);
+        self.files.push(path.to_owned());
+        add_to_fingerprint(&mut self.hasher, &content);
+        let shared: Arc<Path> = path.into();
+        let whole = Place::File { path: shared.clone(), line: 0 };
+        let text = content.map_err(|e| e.to_string()).and_then(|c| String::from_utf8(c).map_err(|e| e.to_string()));
+        match text {
+            Ok(text) => FileReader { reader: self, text: &text, path: shared }.read(),
+            Err(why) => self.findings.push(Finding::refuses(whole, "", What::Unreadable(why))),
+        }
+    }
+
+    fn variable(&mut self, name: &str, value: &OsString) {
+        let place = Place::Variable(name.to_owned());
+        let Some(text) = value.to_str() else {
+            let what = What::Breaks("is not valid UTF-8");
+            return self.findings.push(Finding::refuses(place, name, what));
+        };
+        if let Some(key) = KEYS.iter().find(|k| k.variable().is_some_and(|v| v == name)) {
+            return self.text(key, text, place, name);
+        }
+        match name {
+            APPS_VARIABLE => text.split_whitespace().for_each(|app| self.whole_app(app, place.clone())),
+            CONFIG_VARIABLE => {}
+            _ if CLIENT_VARIABLES.contains(&name) || is_service_link(name, text) => {}
+            _ => {
+                let known: Vec<String> = KEYS.iter().filter_map(Key::variable).collect();
+                let also = [CONFIG_VARIABLE, APPS_VARIABLE];
+                let meant = nearest(name, known.iter().map(String::as_str).chain(also)).map(str::to_owned);
+                self.findings.push(Finding::unknown(place, name, meant));
+            }
+        }
+    }
+
+    fn assignment(&mut self, assignment: &str) {
+        let place = Place::Flag(SET_FLAG);
+        let Some((path, value)) = assignment.split_once('=') else {
+            let what = What::Breaks("must be SECTION.KEY=VALUE");
+            return self.findings.push(Finding::refuses(place, "", what));
+        };
+        match key(path).filter(|k| k.section() != "apps") {
+            Some(key) => self.text(key, value, place, path),
+            // Unlike a file, a command line is never that of another release: a key that is not known is a slip.
+            None => {
+                let known = KEYS.iter().filter(|k| k.section() != "apps").map(|k| k.path);
+                let what = What::Unknown { nearest: nearest(path, known).map(str::to_owned) };
+                self.findings.push(Finding::refuses(place, path, what));
+            }
+        }
+    }
+
+    /// A value given as text. `called` is what its author calls the key: a variable's name, or the path.
+    fn text(&mut self, key: &'static Key, text: &str, place: Place, called: &str) {
+        match from_text(key, text) {
+            Ok(value) => {
+                self.raw.settings.insert(key.path, Written { value, place });
+            }
+            Err(what) => self.findings.push(bad_value(key, place, called, what)),
+        }
+    }
+
+    /// An app in one word, with every feature on. Replaces an app of the same id from the file.
+    fn whole_app(&mut self, text: &str, place: Place) {
+        let parts: Vec<&str> = text.splitn(3, ':').collect();
+        let &[id, key, secret] = parts.as_slice() else {
+            // The text is not repeated: what is malformed may still be a secret.
+            let what = What::Breaks("must be ID:KEY:SECRET");
+            return self.findings.push(Finding::refuses(place, "", what));
+        };
+        let mut settings = Settings::new();
+        for (path, text) in [
+            ("apps.id", id),
+            ("apps.key", key),
+            ("apps.secret", secret),
+            ("apps.client_events", "true"),
+            ("apps.subscription_counts", "true"),
+        ] {
+            let key = self::key(path).expect("the table has the keys of an app");
+            match from_text(key, text) {
+                Ok(value) => {
+                    settings.insert(path, Written { value, place: place.clone() });
+                }
+                Err(what) => {
+                    self.findings.push(bad_value(key, place.clone(), path, what));
+                    settings.insert(path, refused(place.clone()));
+                }
+            }
+        }
+        self.raw.apps.retain(|app| app.settings.get("apps.id").is_none_or(|w| w.value != Value::Text(id.to_owned())));
+        self.raw.apps.push(RawApp { place, settings });
+    }
+
+    /// Somebody who sets `FULMAR_PORT` for a node means well, and would look for the reason for a long time.
+    fn misplaced_variables(&mut self, environment: &[(String, OsString)]) {
+        let no_app = self.raw.apps.is_empty();
+        let unwritten = |path, text: &OsString| {
+            !self.raw.settings.contains_key(path)
+                && key(path).is_some_and(|k| *text != *k.preset_text().trim_matches('"'))
+        };
+        for (name, text) in environment {
+            let (misplaced, instead) = match name.as_str() {
+                "FULMAR_HOST" => (unwritten("server.host", text), "FULMAR_SERVER__HOST"),
+                "FULMAR_PORT" => (unwritten("server.port", text), "FULMAR_SERVER__PORT"),
+                "FULMAR_APP" => (no_app, APPS_VARIABLE),
+                _ => continue,
+            };
+            if misplaced && !is_service_link(name, &text.to_string_lossy()) {
+                let place = Place::Variable(name.clone());
+                self.findings.push(Finding::advice(place, name, What::ClientVariable(instead)));
+            }
+        }
+    }
+
+    /// Puts the content of `secret_file` where a written `secret` would be.
+    fn secret_files(&mut self) {
+        for app in &mut self.raw.apps {
+            for (file_key, secret_key) in
+                [("apps.secret_file", "apps.secret"), ("apps.previous_secret_file", "apps.previous_secret")]
+            {
+                let Some(Written { value: Value::Path(path), place }) = app.settings.get(file_key).cloned() else {
+                    continue;
+                };
+                if app.settings.contains_key(secret_key) {
+                    let other = key(secret_key).expect("the table has it").name();
+                    self.findings.push(Finding::refuses(place, file_key, What::Excludes(other)));
+                    continue;
+                }
+                let content = std::fs::read(&path);
+                add_to_fingerprint(&mut self.hasher, &content);
+                self.files.push(path.clone());
+                let what = match content.map(String::from_utf8) {
+                    Ok(Ok(text)) if !text.trim_end_matches(['\r', '\n']).is_empty() => {
+                        let value = Value::Secret(text.trim_end_matches(['\r', '\n']).to_owned());
+                        app.settings.insert(secret_key, Written { value, place });
+                        continue;
+                    }
+                    Ok(Ok(_)) => What::Breaks("names a file that is empty"),
+                    Ok(Err(_)) => What::Breaks("names a file that is not text"),
+                    Err(e) => What::Unreadable(format!("{}: {e}", path.display())),
+                };
+                self.findings.push(Finding::refuses(place.clone(), file_key, what));
+                app.settings.insert(secret_key, refused(place));
+            }
+        }
+    }
+}
+
+/// Stands where a value was refused that every app needs, so that it is not reported as missing as well.
+fn refused(place: Place) -> Written {
+    Written { value: Value::Unset, place }
+}
+
+/// Kubernetes tells every container about every service of its namespace in variables of these forms; a service called
+/// `fulmar` must not make a node complain about its own environment.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let with_protocol = || {
+        let (_, rest) = name.rsplit_once("_PORT_")?;
+        let (port, protocol) = rest.split_once('_')?;
+        let protocol = protocol.split('_').next()?;
+        Some(port.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].contains(&protocol))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && is_url)
+        || with_protocol().unwrap_or(false)
+}
+
+fn bad_value(key: &Key, place: Place, called: &str, what: What) -> Finding {
+    let weight = if key.class == Class::Soft { Weight::FallsBack } else { Weight::Refuses };
+    Finding { place, key: called.to_owned(), what, weight }
+}
+
+/// Reads a value given as text, as variables and flags give it.
+fn from_text(key: &Key, text: &str) -> Result<Value, What> {
+    let wrong = || What::WrongType { expected: key.kind_text(), found: format!("{text:?}") };
+    match key.kind {
+        Kind::Integer { min, max } => match text.trim().parse::<i128>() {
+            Ok(n) => within(n, min, max).ok_or_else(|| out_of_range(min, max, text.trim())),
+            Err(_) => Err(wrong()),
+        },
+        Kind::Switch => match text {
+            "true" | "1" | "yes" | "on" => Ok(Value::Switch(true)),
+            "false" | "0" | "no" | "off" => Ok(Value::Switch(false)),
+            _ => Err(wrong()),
+        },
+        Kind::OneOf(words) => one_of(words, text).ok_or_else(wrong),
+        Kind::Text(check) => check(text).map(|()| Value::Text(text.to_owned())).map_err(What::Breaks),
+        Kind::List(check) => {
+            let items: Vec<String> = text.split(',').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+            items.iter().try_for_each(|item| check(item)).map_err(What::Breaks)?;
+            Ok(Value::List(items))
+        }
+        Kind::Path => path(text, None),
+        Kind::Secret => secret(text),
+    }
+}
+
+fn within(n: i128, min: u64, max: u64) -> Option<Value> {
+    u64::try_from(n).ok().filter(|n| (min..=max).contains(n)).map(Value::Integer)
+}
+
+fn out_of_range(min: u64, max: u64, found: &str) -> What {
+    What::OutOfRange { min, max, found: found.to_owned() }
+}
+
+fn one_of(words: &[&'static str], text: &str) -> Option<Value> {
+    words.iter().find(|w| w.eq_ignore_ascii_case(text)).map(|w| Value::Text((*w).to_owned()))
+}
+
+fn secret(text: &str) -> Result<Value, What> {
+    if text.is_empty() {
+        return Err(What::Breaks("must not be empty: anybody could sign with it"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(What::Breaks("must not contain control characters, such as line breaks"));
+    }
+    Ok(Value::Secret(text.to_owned()))
+}
+
+/// A path; a relative one starts at the folder of the file it was written in, if it was written in one.
+fn path(text: &str, written_in: Option<&Path>) -> Result<Value, What> {
+    if text.is_empty() {
+        return Err(What::Breaks("must name a file"));
+    }
+    let folder = written_in.and_then(Path::parent);
+    Ok(Value::Path(folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))))
+}
+
+/// Walks the configuration file.
+struct FileReader<'a> {
+    reader: &'a mut Reader,
+    text: &'a str,
+    path: Arc<Path>,
+}
+
+impl FileReader<'_> {
+    fn read(mut self) {
+        let before = self.reader.findings.len();
+        let (document, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let place = self.place(error.span().map_or(0, |span| span.start));
+            self.reader.findings.push(Finding::refuses(place, "", What::Syntax(error.message().to_owned())));
+        }
+        for (section, value) in document.get_ref() {
+            self.section(section.get_ref(), section.span().start, value);
+        }
+        // TOML tables come in the order of their names; people look for mistakes from top to bottom.
+        self.reader.findings[before..].sort_by_key(|finding| match finding.place {
+            Place::File { line, .. } => line,
+            _ => usize::MAX,
+        });
+        self.reader.raw.apps.sort_by_key(|app| match app.place {
+            Place::File { line, .. } => line,
+            _ => usize::MAX,
+        });
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
+        Place::File { path: self.path.clone(), line: before.iter().filter(|b| **b == b'\n').count() + 1 }
+    }
+
+    fn section(&mut self, section: &str, at: usize, value: &Spanned<DeValue<'_>>) {
+        if !KEYS.iter().any(|k| k.section() == section) {
+            let meant = nearest(section, KEYS.iter().map(Key::section)).map(|s| format!("[{s}]"));
+            let finding = Finding::unknown(self.place(at), section, meant);
+            return self.reader.findings.push(finding);
+        }
+        match (section, value.get_ref()) {
+            ("apps", DeValue::Array(entries)) if entries.iter().all(|e| e.get_ref().is_table()) => {
+                for entry in entries.iter() {
+                    let place = self.place(entry.span().start);
+                    let settings = entry.get_ref().as_table().map(|t| self.table("apps", t)).unwrap_or_default();
+                    self.reader.raw.apps.push(RawApp { place, settings });
+                }
+            }
+            ("apps", _) => self.refuse(at, section, "must be tables, each under a line [[apps]]"),
+            (_, DeValue::Table(table)) => {
+                let settings = self.table(section, table);
+                self.reader.raw.settings.extend(settings);
+            }
+            _ => self.refuse(at, section, "must be a table: put a line with its name in brackets above its keys"),
+        }
+    }
+
+    fn refuse(&mut self, at: usize, key: &str, rule: &'static str) {
+        let finding = Finding::refuses(self.place(at), key, What::Breaks(rule));
+        self.reader.findings.push(finding);
+    }
+
+    fn table(&mut self, section: &str, table: &DeTable<'_>) -> Settings {
+        let mut settings = Settings::new();
+        for (name, value) in table {
+            let path = format!("{section}.{}", name.get_ref());
+            let Some(key) = key(&path) else {
+                let place = self.place(name.span().start);
+                let finding = Finding::unknown(place, &path, self.meant(&path, name.get_ref()));
+                self.reader.findings.push(finding);
+                continue;
+            };
+            let place = self.place(name.span().start);
+            if let Some(value) = self.value(key, value) {
+                settings.insert(key.path, Written { value, place });
+            } else if matches!(key.preset, Preset::Unset(_)) {
+                settings.insert(key.path, refused(place));
+            }
+        }
+        settings
+    }
+
+    /// The key that was probably meant: the right name under another section, or a name much like it.
+    fn meant(&self, path: &str, name: &str) -> Option<String> {
+        let elsewhere = KEYS.iter().find(|k| k.name() == name).map(|k| k.path);
+        elsewhere.or_else(|| nearest(path, KEYS.iter().map(|k| k.path))).map(str::to_owned)
+    }
+
+    fn value(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+        let at = value.span().start;
+        let wrong = |found: &DeValue<'_>| What::WrongType {
+            expected: key.kind_text(),
+            found: match found {
+                DeValue::String(text) if !key.is_secret() => format!("{text:?}"),
+                other => format!("a TOML {}", other.type_str()),
+            },
+        };
+        let read = match (key.kind, value.get_ref()) {
+            (Kind::Integer { min, max }, DeValue::Integer(n)) => i128::from_str_radix(n.as_str(), n.radix())
+                .ok()
+                .and_then(|n| within(n, min, max))
+                .ok_or_else(|| out_of_range(min, max, &n.to_string())),
+            (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Switch(*on)),
+            (Kind::OneOf(words), DeValue::String(text)) => one_of(words, text).ok_or_else(|| wrong(value.get_ref())),
+            (Kind::Text(check), DeValue::String(text)) => {
+                check(text).map(|()| Value::Text(text.to_string())).map_err(What::Breaks)
+            }
+            (Kind::Path, DeValue::String(text)) => path(text, Some(&self.path)),
+            (Kind::Secret, DeValue::String(text)) => secret(text),
+            (Kind::List(check), DeValue::Array(items)) => return Some(self.list(key, check, items)),
+            (_, other) => Err(wrong(other)),
+        };
+        read.map_err(|what| self.reader.findings.push(bad_value(key, self.place(at), key.path, what))).ok()
+    }
+
+    /// Every entry is judged on its own line.
+    fn list(
+        &mut self,
+        key: &'static Key,
+        check: fn(&str) -> Result<(), &'static str>,
+        items: &toml::de::DeArray<'_>,
+    ) -> Value {
+        let mut texts = Vec::new();
+        for item in items.iter() {
+            let what = match item.get_ref() {
+                DeValue::String(text) => match check(text) {
+                    Ok(()) => {
+                        texts.push(text.to_string());
+                        continue;
+                    }
+                    Err(rule) => What::Breaks(rule),
+                },
+                other => What::WrongType { expected: key.kind_text(), found: format!("a TOML {}", other.type_str()) },
+            };
+            let place = self.place(item.span().start);
+            self.reader.findings.push(bad_value(key, place, key.path, what));
+        }
+        Value::List(texts)
+    }
+}

@@ -1,0 +1,565 @@
+//! Configuration as an operator meets it: what loads, what is refused and in which words, and what shows.
+//!
+//! Runs against files in a folder of its own per test, never against the environment of the test process.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fulmar_protocol::app::{App, AppLimits};
+use fulmar_server::config::{
+    CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
+};
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{name}"));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect()
+}
+
+fn load_text(test: &str, text: &str) -> Result<Loaded, Refused> {
+    let folder = Folder::new(test);
+    load(Sources::new().with_file(Some(folder.write("fulmar.toml", text))))
+}
+
+/// What there is to say about `text`, each with the file's folder cut off.
+fn findings(test: &str, text: &str) -> Vec<String> {
+    let findings = match load_text(test, text) {
+        Ok(loaded) => loaded.findings,
+        Err(refused) => refused.findings,
+    };
+    let short = |text: String| text.replace(&format!("{}/config-{test}/", env!("CARGO_TARGET_TMPDIR")), "");
+    findings.iter().map(|f| short(f.to_string())).collect()
+}
+
+fn defaults() -> Config {
+    load(Sources::new()).unwrap().config
+}
+
+/// OPS-1
+#[test]
+fn a_node_needs_no_configuration_at_all() {
+    let loaded = load(Sources::new()).unwrap();
+    assert_eq!(loaded.findings, []);
+    let config = loaded.config;
+    assert_eq!(config.server.address().to_string(), "127.0.0.1:6001");
+    assert!(config.server.workers >= 1 && config.server.http_threads >= 1);
+    assert_eq!(config.server.activity_timeout, Duration::from_secs(120));
+    assert_eq!(config.limits.connections_max, None);
+    assert_eq!(config.limits.message_bytes_max, 65_536);
+    assert_eq!(config.tls, None);
+    let demo = App::new(DEMO_APP.0, DEMO_APP.1, DEMO_APP.2);
+    assert_eq!((config.demo, config.apps), (Some(demo.clone()), vec![demo]));
+}
+
+/// OPS-4, INC-2019-12-06
+#[test]
+fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
+    let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
+    assert_eq!(loaded.findings, []);
+    let Config { server, limits, shutdown, tls, logging, demo, apps } = loaded.config;
+    assert_eq!(server.address().to_string(), "[::1]:7001");
+    assert_eq!((server.path_prefix.as_str(), server.workers, server.http_threads), ("/ws", 3, 2));
+    assert_eq!((server.activity_timeout.as_secs(), server.pong_timeout.as_secs()), (60, 20));
+    let inside: IpAddr = "192.0.2.7".parse().unwrap();
+    assert!(server.proxy_protocol && server.trusted_proxies.iter().any(|n| n.contains(&inside)));
+    assert_eq!(server.trusted_proxies.len(), 3);
+    assert_eq!(limits.connections_max, Some(50_000));
+    assert_eq!((limits.connections_per_ip_max, limits.handshakes_per_s_max), (Some(100), Some(2_000)));
+    assert_eq!((limits.handshake_timeout.as_millis(), limits.handshake_bytes_max), (3_000, 4_096));
+    assert_eq!((limits.message_bytes_max, limits.channels_per_connection_max), (131_072, 500));
+    assert_eq!((limits.outbound_bytes_max, limits.outbound_age_max.as_secs()), (524_288, 5));
+    assert_eq!((limits.request_body_bytes_max, limits.request_timeout.as_millis()), (2_097_152, 8_000));
+    assert_eq!((limits.idempotency_keys_max, limits.inbox_deliveries_max), (500, 4_096));
+    assert_eq!(limits.cache_bytes_max, 1_048_576);
+    assert_eq!((shutdown.grace.as_secs(), shutdown.drain.as_secs()), (5, 60));
+    let tls = tls.unwrap();
+    assert_eq!(tls.cert, file.with_file_name("certs/node.pem"), "relative to the file");
+    assert_eq!((tls.key, tls.port), (PathBuf::from("/etc/fulmar/node.key"), Some(7002)));
+    assert_eq!((logging.level, logging.format), (tracing::Level::DEBUG, LogFormat::Json));
+    assert!(demo.is_some());
+    let ids: Vec<&str> = apps.iter().map(|a| a.id.as_str()).collect();
+    assert_eq!(ids, ["42", "43", "1"]);
+    let first = &apps[0];
+    assert!(!first.enabled && first.client_events && first.subscription_counts && first.tls_only);
+    assert_eq!(first.secrets().map(|s| s.expose()).collect::<Vec<_>>(), [&b"app-secret"[..], b"secret-of-last-year"]);
+    assert_eq!(first.allowed_origins, ["https://example.com", "*.example.org"]);
+    let expected = AppLimits {
+        max_connections: Some(1_000),
+        channel_name_max: 200,
+        event_name_max: 100,
+        event_data_bytes_max: 20_480,
+        publish_channels_max: 50,
+        batch_events_max: 20,
+        presence_members_max: 500,
+        presence_user_info_bytes_max: 2_048,
+        user_id_max: 64,
+        client_events_per_s_max: 5,
+        cache_ttl_s: 600,
+    };
+    assert_eq!(first.limits, expected);
+    let secrets: Vec<&[u8]> = apps[1].secrets().map(|s| s.expose()).collect();
+    assert_eq!(secrets, [&b"secret-from-a-file"[..], b"secret-from-a-file-of-last-year"]);
+}
+
+/// OPS-4: the file above is only worth something while it names every key.
+#[test]
+fn the_file_of_the_current_release_names_every_key() {
+    let text = include_str!("configs/0.1.toml");
+    for key in KEYS {
+        let named = text.lines().any(|l| l.split('=').next().is_some_and(|n| n.trim() == key.name()));
+        assert!(named, "{} is missing from tests/configs", key.path);
+    }
+}
+
+/// OPS-8: the defaults that are explained are those that apply.
+#[test]
+fn a_file_that_spells_out_every_explained_default_changes_nothing() {
+    let mut text = String::new();
+    let mut section = "";
+    let written = KEYS.iter().filter(|k| !k.preset_text().starts_with("not set"));
+    for key in written.clone().filter(|k| k.section() != "apps") {
+        if section != key.section() {
+            section = key.section();
+            text.push_str(&format!("[{section}]\n"));
+        }
+        text.push_str(&format!("{} = {}\n", key.name(), key.preset_text()));
+    }
+    assert_eq!(load_text("spelt-out", &text).unwrap().config, defaults());
+
+    text.push_str("[[apps]]\nid = \"7\"\nkey = \"k\"\nsecret = \"s\"\n");
+    let implicit = load_text("implicit", &text).unwrap().config;
+    for key in written.filter(|k| k.section() == "apps") {
+        text.push_str(&format!("{} = {}\n", key.name(), key.preset_text()));
+    }
+    let config = load_text("explicit", &text).unwrap().config;
+    assert_eq!(config, implicit);
+    let expected = App { client_events: false, subscription_counts: false, ..App::new("7", "k", "s") };
+    assert_eq!(config.apps, [expected]);
+}
+
+/// OPS-5
+#[test]
+fn an_app_from_a_flag_or_variable_has_every_feature_on_and_wins_over_the_file() {
+    let folder = Folder::new("flag-app");
+    let file = folder.write(
+        "fulmar.toml",
+        "[[apps]]\nid = \"1\"\nkey = \"file-key\"\nsecret = \"s\"\n[[apps]]\nid = \"2\"\nkey = \"kept\"\nsecret = \"s\"\n",
+    );
+    let sources = Sources::new()
+        .with_file(Some(file))
+        .with_environment(environment(&[("FULMAR_APPS", "3:k3:s3 4:k4:s:4")]))
+        .with_apps(vec!["1:flag-key:with:colons".to_owned()]);
+    let config = load(sources).unwrap().config;
+    assert_eq!(config.demo, None);
+    let find = |id: &str| config.apps.iter().find(|a| a.id.as_str() == id).unwrap().clone();
+    assert_eq!(config.apps.len(), 4);
+    assert_eq!(find("1"), App::new("1", "flag-key", "with:colons"));
+    assert_eq!(find("2").key.as_str(), "kept");
+    assert_eq!(find("3"), App::new("3", "k3", "s3"));
+    assert_eq!(find("4"), App::new("4", "k4", "s:4"));
+}
+
+/// OPS-1
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let folder = Folder::new("precedence");
+    let file = folder.write("fulmar.toml", "[server]\nport = 1001\nhost = \"10.0.0.1\"\nworkers = 1\n");
+    let variables = environment(&[
+        ("FULMAR_CONFIG", file.to_str().unwrap()),
+        ("FULMAR_SERVER__PORT", "1002"),
+        ("FULMAR_SERVER__WORKERS", "2"),
+        ("FULMAR_SERVER__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+        ("FULMAR_SERVER__PATH_PREFIX", ""),
+        ("FULMAR_APPS", "1:k:s"),
+    ]);
+    let sources = Sources::new()
+        .with_environment(variables)
+        .with_flag("server.port", Some("1003".to_owned()))
+        .with_set(vec!["limits.connections_max=9".to_owned()]);
+    let loaded = load(sources).unwrap();
+    assert_eq!(loaded.findings, []);
+    let server = &loaded.config.server;
+    assert_eq!((server.host.to_string().as_str(), server.workers, server.port), ("10.0.0.1", 2, 1003));
+    assert_eq!(server.trusted_proxies.len(), 2);
+    assert_eq!(loaded.config.limits.connections_max, Some(9));
+    let shown = loaded.show();
+    for line in ["port = 1003", "flag --port", "FULMAR_SERVER__WORKERS", "fulmar.toml:3", "drain_s = 10", "flag --set"]
+    {
+        assert!(shown.contains(line), "{line} is not in:\n{shown}");
+    }
+}
+
+/// OPS-3
+#[test]
+fn every_mistake_is_reported_at_once_with_its_line() {
+    let text = r#"[server]
+host = "example.com"
+port = 70000
+path_prefix = "ws/"
+activity_timeout_s = 0
+trusted_proxies = [
+    "10.0.0.0/8",
+    "10.0.0.0/99",
+    7,
+]
+proxy_protocol = "yes"
+
+[limits]
+message_bytes_max = -1
+request_timeout_ms = 1.5
+
+[tls]
+cert = "cert.pem"
+
+[[apps]]
+id = "1"
+key = "has:colon"
+secret = ""
+
+[[apps]]
+id = "1"
+channel_name_max = 201
+allowed_origins = ["https://example.com/path"]
+
+[[apps]]
+id = ""
+key = "k"
+secret = "s"
+secret_file = "s"
+cache_ttl_s = 0
+"#;
+    let text_of = "must hold networks such as 10.0.0.0/8 or fd00::/8, or single addresses";
+    let name_of = "must be 1 to 128 letters, digits, or any of - _ . ~";
+    let expected = [
+        "fulmar.toml:2: server.host must be an IP address to listen on, such as 127.0.0.1, 0.0.0.0 or ::, or localhost",
+        "fulmar.toml:3: server.port must be between 0 and 65535, not 70000",
+        "fulmar.toml:4: server.path_prefix must be empty, or begin with / and not end with it, such as /ws",
+        "fulmar.toml:5: server.activity_timeout_s must be between 1 and 86400, not 0",
+        &format!("fulmar.toml:8: server.trusted_proxies {text_of}"),
+        "fulmar.toml:9: server.trusted_proxies must be a list of texts, not a TOML integer",
+        "fulmar.toml:11: server.proxy_protocol must be true or false, not \"yes\"",
+        "fulmar.toml:14: limits.message_bytes_max must be between 1024 and 67108864, not -1",
+        "fulmar.toml:15: limits.request_timeout_ms must be a whole number from 100 to 600000, not a TOML float",
+        "fulmar.toml:18: tls.cert needs tls.key as well",
+        "fulmar.toml:22: apps.key must not contain ':', which separates the key from the signature in every auth string",
+        "fulmar.toml:23: apps.secret must not be empty: anybody could sign with it",
+        "fulmar.toml:25: apps.key is missing",
+        "fulmar.toml:25: apps.secret is missing",
+        "fulmar.toml:26: apps.id is already used by the app at fulmar.toml:21",
+        "fulmar.toml:27: apps.channel_name_max must be between 1 and 200, not 201",
+        "fulmar.toml:28: apps.allowed_origins must hold origins such as https://example.com, https://example.com:8443, \
+         example.com or *.example.com",
+        &format!("fulmar.toml:31: apps.id {name_of}"),
+        "fulmar.toml:34: apps.secret_file cannot be given together with secret",
+        "fulmar.toml:35: apps.cache_ttl_s must be between 1 and 86400, not 0",
+    ];
+    assert!(load_text("all-at-once", text).is_err());
+    assert_eq!(findings("all-at-once", text), expected);
+}
+
+/// OPS-3
+#[test]
+fn each_kind_of_mistake_is_named_where_it_stands() {
+    let app = "[[apps]]\nid = \"9\"\nkey = \"k9\"\nsecret = \"s\"\n";
+    let table: &[(&str, &str)] = &[
+        ("port = 1\nport = 2", "fulmar.toml:2: not valid TOML: duplicate key"),
+        ("[server]\nport = \n[limits]\nconnections_max = x", "fulmar.toml:4: not valid TOML: "),
+        ("server = 1", "fulmar.toml:1: server must be a table"),
+        ("[apps]\nid = \"1\"", "fulmar.toml:1: apps must be tables, each under a line [[apps]]"),
+        ("[tls]\nport = 443", "fulmar.toml:2: tls.port needs tls.cert and tls.key as well"),
+        ("[tls]\ncert = \"c\"\nkey = \"k\"\nport = 6001", "fulmar.toml:4: tls.port must differ from server.port"),
+        ("[tls]\nkey = \"k\"\n", "fulmar.toml:2: tls.key needs tls.cert as well"),
+        (
+            "[demo]\nenabled = true\n[[apps]]\nid = \"1\"\nkey = \"a\"\nsecret = \"s\"",
+            "fulmar.toml:2: demo.enabled is already used by the app at fulmar.toml:4",
+        ),
+        (
+            "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n[[apps]]\nid = \"2\"\nkey = \"k\"\nsecret = \"s\"",
+            "fulmar.toml:7: apps.key is already used by the app at fulmar.toml:3",
+        ),
+        (
+            "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret_file = \"no-such\"",
+            "fulmar.toml:4: apps.secret_file cannot be read",
+        ),
+        (&format!("{app}secret = 5"), "fulmar.toml:5: not valid TOML: duplicate key"),
+        (&format!("{app}client_events_per_s_max = 0"), "fulmar.toml:5: apps.client_events_per_s_max must be between 1"),
+        (&format!("{app}presence_members_max = 0"), "fulmar.toml:5: apps.presence_members_max must be between 1"),
+        (&format!("{app}previous_secret = \"\""), "fulmar.toml:5: apps.previous_secret must not be empty"),
+    ];
+    for (text, expected) in table {
+        let found = findings("each-kind", text);
+        assert!(load_text("each-kind", text).is_err(), "{text}");
+        assert!(found.iter().any(|f| f.starts_with(expected)), "{text}\n{found:#?}");
+        assert!(!found.iter().any(|f| f.contains("is missing")), "said twice: {found:#?}");
+    }
+}
+
+/// OPS-3
+#[test]
+fn mistakes_in_variables_and_flags_are_named_by_variable_and_flag() {
+    let variables = environment(&[
+        ("FULMAR_SERVER__PORT", "seven"),
+        ("FULMAR_LIMITS__CONNECTIONS_MAX", "99999999999"),
+        ("FULMAR_SERVER__PROXY_PROTOCOL", "maybe"),
+        ("FULMAR_APPS", "only-an-id"),
+    ]);
+    let refused = load(
+        Sources::new()
+            .with_environment(variables)
+            .with_flag("server.host", Some("nowhere".to_owned()))
+            .with_apps(vec!["1:k".to_owned(), ":k:s".to_owned()])
+            .with_set(vec!["server.prot=1".to_owned(), "nonsense".to_owned()]),
+    )
+    .unwrap_err();
+    let lines: Vec<String> = refused.findings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "environment FULMAR_APPS: must be ID:KEY:SECRET",
+        "environment FULMAR_LIMITS__CONNECTIONS_MAX: must be between 0 and 4294967295, not 99999999999",
+        "environment FULMAR_SERVER__PORT: must be a whole number from 0 to 65535, not \"seven\"",
+        "environment FULMAR_SERVER__PROXY_PROTOCOL: must be true or false, not \"maybe\"",
+        "flag --host: server.host must be an IP address",
+        "flag --set: server.prot is not known; did you mean server.port?",
+        "flag --set: must be SECTION.KEY=VALUE",
+        "flag --app: must be ID:KEY:SECRET",
+        "flag --app: apps.id must be 1 to 128 letters",
+    ];
+    for expected in expected {
+        assert!(lines.iter().any(|l| l.starts_with(expected)), "{expected}\nis not among {lines:#?}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+}
+
+/// OPS-2, INC-2019-12-06
+#[test]
+fn an_unknown_key_starts_the_node_with_a_warning_and_fails_a_strict_check() {
+    let text = "[server]\nprot = 1\nconnections_max = 5\n[metrics]\nsink = \"x\"\n[sever]\nport = 1\n";
+    let loaded = load_text("unknown", text).unwrap();
+    assert_eq!(loaded.config, defaults());
+    assert!(loaded.findings.iter().all(|f| f.fails_check(true) && !f.fails_check(false)));
+    let expected = [
+        "fulmar.toml:2: server.prot is not known; did you mean server.port?",
+        "fulmar.toml:3: server.connections_max is not known; did you mean limits.connections_max?",
+        "fulmar.toml:4: metrics is not known",
+        "fulmar.toml:6: sever is not known; did you mean [server]?",
+    ];
+    assert_eq!(findings("unknown", text), expected);
+}
+
+/// OPS-2
+#[test]
+fn an_unknown_variable_is_a_warning_and_those_of_others_are_none() {
+    let mut variables = environment(&[
+        ("FULMAR_SERVER_PORT", "7000"),
+        ("FULMAR_LIMITS__CONNECTION_MAX", "7"),
+        // What Kubernetes sets for a service called fulmar.
+        ("FULMAR_PORT", "tcp://10.0.0.1:6001"),
+        ("FULMAR_SERVICE_HOST", "10.0.0.1"),
+        ("FULMAR_SERVICE_PORT", "6001"),
+        ("FULMAR_SERVICE_PORT_WS", "6001"),
+        ("FULMAR_PORT_6001_TCP", "tcp://10.0.0.1:6001"),
+        ("FULMAR_PORT_6001_TCP_ADDR", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ]);
+    let client: Vec<(&str, &str)> = CLIENT_VARIABLES.iter().map(|n| (*n, "127.0.0.1")).collect();
+    variables.extend(environment(&client).into_iter().filter(|(n, _)| n != "FULMAR_PORT" && n != "FULMAR_APP"));
+    let loaded = load(Sources::new().with_environment(variables)).unwrap();
+    let lines: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "environment FULMAR_LIMITS__CONNECTION_MAX: is not known; did you mean FULMAR_LIMITS__CONNECTIONS_MAX?",
+        "environment FULMAR_SERVER_PORT: is not known; did you mean FULMAR_SERVER__PORT?",
+    ];
+    assert_eq!(lines, expected);
+}
+
+/// OPS-2
+#[test]
+fn a_client_variable_that_seems_meant_for_the_node_is_pointed_out() {
+    let variables = environment(&[("FULMAR_PORT", "7000"), ("FULMAR_HOST", "0.0.0.0"), ("FULMAR_APP", "1:k:s")]);
+    let loaded = load(Sources::new().with_environment(variables.clone())).unwrap();
+    let lines: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    let text = "is read by trigger, subscribe and channels only; this node takes";
+    let expected = ["APP: {} FULMAR_APPS", "HOST: {} FULMAR_SERVER__HOST", "PORT: {} FULMAR_SERVER__PORT"];
+    assert_eq!(lines, expected.map(|e| format!("environment FULMAR_{}", e.replace("{}", text))));
+    let said = Sources::new()
+        .with_environment(variables)
+        .with_apps(vec!["1:k:s".to_owned()])
+        .with_flag("server.port", Some("7000".to_owned()))
+        .with_flag("server.host", Some("127.0.0.1".to_owned()));
+    assert_eq!(load(said).unwrap().findings, []);
+}
+
+/// OPS-2: what only observes never stops what serves.
+#[test]
+fn a_bad_logging_setting_falls_back_and_still_fails_a_check() {
+    let loaded = load_text("soft", "[logging]\nlevel = \"loud\"\nformat = 5\n").unwrap();
+    assert_eq!(loaded.config, defaults());
+    assert!(loaded.findings.iter().all(|f| f.weight == Weight::FallsBack && f.fails_check(false)));
+    let expected = [
+        "fulmar.toml:2: logging.level must be one of error, warn, info, debug, trace, not \"loud\" (a node falls back to \
+         the default)",
+        "fulmar.toml:3: logging.format must be one of text, json, not a TOML integer (a node falls back to the default)",
+    ];
+    assert_eq!(findings("soft", "[logging]\nlevel = \"loud\"\nformat = 5\n"), expected);
+}
+
+/// OPS-15
+#[test]
+fn a_demo_app_that_others_can_reach_is_warned_of() {
+    let exposed = findings("exposed", "[server]\nhost = \"0.0.0.0\"\n");
+    assert_eq!(exposed.len(), 1);
+    assert!(
+        exposed[0].starts_with("fulmar.toml:2: no app is configured, so the demo app is on, and its secret is public")
+    );
+    assert_eq!(findings("wanted", "[server]\nhost = \"0.0.0.0\"\n[demo]\nenabled = true\n"), [""; 0]);
+    let none = findings("none", "[demo]\nenabled = false\n");
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert!(none[0].contains("every connection will be refused with 4001"), "{none:?}");
+}
+
+/// OPS-3
+#[test]
+fn settings_that_defeat_each_other_are_pointed_out() {
+    let text = "[server]\nproxy_protocol = true\n[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\ntls_only = true\n\
+                event_data_bytes_max = 2000000\n";
+    let found = findings("defeat", text);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("fulmar.toml:2: server.proxy_protocol has no effect"));
+    assert!(found[1].starts_with("fulmar.toml:7: apps.tls_only refuses every connection with 4000"));
+    assert!(found[2].starts_with("fulmar.toml:8: apps.event_data_bytes_max is 2000000, but limits.request_body"));
+}
+
+/// OPS-9
+#[test]
+fn no_secret_shows_in_anything_that_prints() {
+    let folder = Folder::new("secrets");
+    folder.write("secret.txt", "hush-file\n");
+    let apps = "[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"hush-one\"\nprevious_secret = \"hush-old\"\n\
+                [[apps]]\nid = \"2\"\nkey = \"k2\"\nsecret_file = \"secret.txt\"\n";
+    let file = folder.write("fulmar.toml", apps);
+    let sources = Sources::new()
+        .with_file(Some(file))
+        .with_environment(environment(&[("FULMAR_APPS", "3:k3:hush-variable")]))
+        .with_apps(vec!["4:k4:hush-flag".to_owned()]);
+    let loaded = load(sources.clone()).unwrap();
+    let watch = ConfigWatch::new(&loaded);
+    for printed in [format!("{loaded:?}"), loaded.show(), format!("{sources:?}"), format!("{watch:?}")] {
+        assert!(!printed.contains("hush"), "{printed}");
+    }
+    assert!(loaded.show().contains("(not shown)"));
+
+    let bad = "[[apps]]\nid = \"1\"\nkey = \"k:1\"\nsecret = \"hush-one\nhush\"\nprevious_secret = [\"hush\"]\n";
+    let file = folder.write("bad.toml", bad);
+    let sources = sources.with_file(Some(file)).with_apps(vec!["hush:hush".to_owned(), "5:hu:\nhush".to_owned()]);
+    let refused = load(sources).unwrap_err();
+    for printed in [refused.to_string(), format!("{refused:?}")] {
+        assert!(!printed.contains("hush"), "{printed}");
+    }
+}
+
+const ONE_APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
+
+/// Looks until the watch has seen the new content twice.
+fn take_over(watch: &mut ConfigWatch) -> Result<fulmar_server::config::Reload, Refused> {
+    assert!(watch.look().is_none(), "content that may still be being written was taken");
+    watch.look().expect("changed content is taken at the second look")
+}
+
+/// OPS-6
+#[test]
+fn a_changed_file_changes_apps_and_reloadable_limits_and_nothing_else() {
+    let folder = Folder::new("reload");
+    let text = format!("[server]\nport = 7001\n[limits]\nconnections_max = 5\n{ONE_APP}");
+    let file = folder.write("fulmar.toml", &text);
+    let sources = Sources::new().with_file(Some(file)).with_apps(vec!["9:k9:s9".to_owned()]);
+    let loaded = load(sources.with_flag("tls.port", None)).unwrap();
+    let mut watch = ConfigWatch::new(&loaded);
+    assert!(watch.look().is_none() && watch.look().is_none(), "nothing has changed");
+
+    let changed = text.replace("7001", "7002").replace("= 5", "= 6") + "client_events = true\nunknown = 1\n";
+    folder.write("fulmar.toml", &changed);
+    let reload = take_over(&mut watch).unwrap();
+    assert_eq!(reload.changed, ["limits.connections_max", "apps"]);
+    assert_eq!(reload.needs_restart, ["server.port"]);
+    assert_eq!(reload.findings.len(), 1, "the unknown key");
+    assert_eq!(reload.config.server, loaded.config.server);
+    assert_eq!(reload.config.limits.connections_max, Some(6));
+    assert!(reload.config.apps[0].client_events);
+    assert_eq!(reload.config.apps[1], App::new("9", "k9", "s9"), "flags still apply");
+    assert!(watch.look().is_none() && watch.look().is_none(), "once is enough");
+
+    let again = watch.reload().unwrap();
+    assert_eq!(again.changed, [""; 0]);
+    assert_eq!(again.needs_restart, ["server.port"], "still waiting");
+}
+
+/// OPS-7
+#[test]
+fn a_broken_file_changes_nothing_and_is_reported_once() {
+    let folder = Folder::new("broken");
+    let file = folder.write("fulmar.toml", ONE_APP);
+    let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
+    let mut watch = ConfigWatch::new(&loaded);
+    folder.write("fulmar.toml", &format!("{ONE_APP}channel_name_max = 999\n[server]\nport = \"x\"\n"));
+    let refused = take_over(&mut watch).unwrap_err();
+    assert_eq!(refused.findings.len(), 2, "also what would only matter after a restart: {refused}");
+    assert!(watch.look().is_none() && watch.look().is_none(), "not said again");
+    fs::remove_file(&file).unwrap();
+    assert!(take_over(&mut watch).unwrap_err().to_string().contains("cannot be read"));
+    folder.write("fulmar.toml", ONE_APP);
+    let reload = take_over(&mut watch).unwrap();
+    assert_eq!((reload.changed, reload.config.apps), (vec![], loaded.config.apps));
+}
+
+/// OPS-7
+#[test]
+fn an_emptied_file_does_not_put_the_demo_app_in_the_place_of_the_apps() {
+    let folder = Folder::new("emptied");
+    let file = folder.write("fulmar.toml", ONE_APP);
+    let mut watch = ConfigWatch::new(&load(Sources::new().with_file(Some(file))).unwrap());
+    folder.write("fulmar.toml", "");
+    let refused = take_over(&mut watch).unwrap_err();
+    assert!(refused.to_string().contains("leaves no app at all"), "{refused}");
+    folder.write("fulmar.toml", "[demo]\nenabled = false\n");
+    assert_eq!(take_over(&mut watch).unwrap().config.apps, []);
+}
+
+/// OPS-6
+#[test]
+fn a_secret_file_that_changes_is_a_change_too() {
+    let folder = Folder::new("rotate");
+    folder.write("secret", "before\n");
+    let file = folder.write("fulmar.toml", "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret_file = \"secret\"\n");
+    let mut watch = ConfigWatch::new(&load(Sources::new().with_file(Some(file))).unwrap());
+    folder.write("secret", "after\n");
+    let reload = take_over(&mut watch).unwrap();
+    assert_eq!(reload.changed, ["apps"]);
+    assert_eq!(reload.config.apps[0].secret.expose(), b"after");
+}
