@@ -3,54 +3,84 @@
 //! The targets and how they are built are in `fuzz/` (its README says more); this names them, bounds the time and
 //! remembers which of them found something.
 
+use std::fs;
+
+use serde::Deserialize;
+
 use crate::project::{self, Failure, Outcome};
+
+/// Longest input that is tried, in bytes: room for every structure these parsers know, and many tries per second.
+const INPUT_BYTES_MAX: usize = 4_096;
 
 /// Runs one target, or all; names them when told neither.
 pub fn run(target: Option<&str>, all: bool, seconds: u64) -> Outcome {
     let targets = targets()?;
-    let chosen: Vec<_> = match target {
-        Some(name) if targets.iter().any(|known| known == name) => vec![name.to_owned()],
-        Some(name) => return Err(Failure(format!("no target `{name}`; there are: {}", targets.join(", ")))),
-        None if all => targets,
+    let chosen: Vec<&Target> = match target {
+        Some(name) => targets.iter().filter(|known| known.name == name).collect(),
+        None if all => targets.iter().collect(),
         None => {
-            println!("{}", targets.join("\n"));
+            targets.iter().for_each(|target| println!("{}", target.name));
             return Ok(());
         }
     };
-    let found: Vec<_> = chosen.iter().filter(|target| feed(target, seconds).is_err()).cloned().collect();
+    if chosen.is_empty() {
+        return Err(Failure("no such target; `cargo xtask fuzz` lists them".to_owned()));
+    }
+    let mut found = Vec::new();
+    for target in &chosen {
+        if let Err(failure) = feed(target, seconds) {
+            println!("{failure}");
+            found.push(target.name.as_str());
+        }
+    }
     println!("fuzz: {} targets, {} findings, {seconds} s each", chosen.len(), found.len());
     if found.is_empty() { Ok(()) } else { Err(Failure(format!("fuzz: look at {}", found.join(", ")))) }
 }
 
-fn feed(target: &str, seconds: u64) -> Outcome {
-    project::announce(&format!("fuzz {target} for {seconds} s"));
-    let corpus = format!("corpus/{target}");
-    let limit = format!("-max_total_time={seconds}");
-    let mut cargo = project::cargo(&["run", "--quiet", "--release", "--bin", target, "--", &corpus, &limit]);
-    project::run(cargo.current_dir(project::root().join("fuzz")))
+/// What is found goes to `fuzz/artifacts`. New inputs that reach new code stay under `fuzz/target`, so that a run leaves the
+/// committed corpus as it is.
+fn feed(target: &Target, seconds: u64) -> Outcome {
+    let name = &target.name;
+    project::announce(&format!("fuzz {name} for {seconds} s"));
+    let folder = project::root().join("fuzz");
+    let [found, corpus, artifacts] = ["target/found", "corpus", "artifacts"].map(|place| format!("{place}/{name}/"));
+    for place in [&found, &corpus, &artifacts] {
+        fs::create_dir_all(folder.join(place)).map_err(|error| Failure(format!("fuzz/{place}: {error}")))?;
+    }
+    let mut cargo = project::cargo(&["run", "--quiet", "--release", "--bin", name]);
+    if !target.features.is_empty() {
+        cargo.args(["--features", &target.features.join(",")]);
+    }
+    cargo.args([
+        "--",
+        &found,
+        &corpus,
+        &format!("-max_total_time={seconds}"),
+        &format!("-artifact_prefix={artifacts}"),
+    ]);
+    cargo.args([format!("-max_len={INPUT_BYTES_MAX}").as_str(), "-timeout=10", "-print_final_stats=1"]);
+    project::run(cargo.current_dir(folder))
 }
 
 /// The binaries that `fuzz/Cargo.toml` names, without the canary, whose finding is its purpose.
-fn targets() -> Result<Vec<String>, Failure> {
+fn targets() -> Result<Vec<Target>, Failure> {
     let path = project::root().join("fuzz/Cargo.toml");
-    let text = std::fs::read_to_string(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
-    binaries(&text).map_err(|error| Failure(format!("{}: {error}", path.display())))
+    let text = fs::read_to_string(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    let manifest: Manifest = toml::from_str(&text).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    Ok(manifest.bin.into_iter().filter(|target| target.name != "canary").collect())
 }
 
-fn binaries(manifest: &str) -> Result<Vec<String>, toml::de::Error> {
-    let manifest: toml::Table = manifest.parse()?;
-    let tables = manifest.get("bin").and_then(toml::Value::as_array).into_iter().flatten();
-    let names = tables.filter_map(|table| table.get("name")?.as_str());
-    Ok(names.filter(|name| *name != "canary").map(str::to_owned).collect())
+#[derive(Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    bin: Vec<Target>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_targets_are_the_binaries_of_the_manifest_without_the_canary() {
-        let manifest = "[[bin]]\nname = \"frame\"\npath = \"a.rs\"\n[[bin]]\nname = \"canary\"\npath = \"b.rs\"\n";
-        assert_eq!(binaries(manifest), Ok(vec!["frame".to_owned()]));
-    }
+/// One parser that is fed.
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    /// What cargo must switch on to build it.
+    #[serde(default, rename = "required-features")]
+    features: Vec<String>,
 }
