@@ -43,6 +43,8 @@ enum Verb {
         #[arg(long)]
         fast: bool,
     },
+    /// Install what the tests need from Debian and rustup, and stop; `test` does it by itself
+    Setup,
     /// Run the official SDKs, as users install them, against the real binary
     Conform {
         /// Which ones; all when none is named
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Check => check::run(),
         Verb::Test { fast } => test::run(fast),
+        Verb::Setup => setup::run(),
         Verb::Conform { sdk } => conform::run(&sdk),
         Verb::Spec => spec::run(),
         Verb::Tidy { bless } => tidy::run(bless),
