@@ -22,10 +22,15 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WorkerId(pub u8);
 
-/// Where one worker hears. Implementations queue and wake; they never block.
+/// Most workers one node can have: what a [`WorkerId`] can name.
+pub const WORKERS_MAX: usize = 256;
+
+/// Where one worker hears. Implementations queue and wake; they never block, and they never call the backbone, which
+/// may be holding a lock while it calls them.
 pub trait Inbox: Send + Sync {
     /// Whether another delivery would still be within the inbox's bound. A publication is refused as a whole when an
-    /// interested worker has no room, so that nothing accepted is dropped here.
+    /// interested worker has no room, so that nothing accepted is dropped here. Member changes and counts come whatever
+    /// this says.
     fn has_room(&self) -> bool;
     /// Takes a delivery. Deliveries of one channel arrive in the order of the calls.
     fn deliver(&self, delivery: Arc<Delivery>);
@@ -42,6 +47,9 @@ pub trait Inbox: Send + Sync {
 /// - Per channel and user, `MemberAdded` and `MemberRemoved` alternate (DEL-4).
 pub trait Backbone: Send + Sync {
     /// Makes a worker known. Called once per worker, before it asks anything.
+    ///
+    /// # Panics
+    /// When there are more than [`WORKERS_MAX`].
     fn attach(&self, inbox: Arc<dyn Inbox>) -> WorkerId;
 
     /// Answers at once with `Some`, or later through the worker's inbox.

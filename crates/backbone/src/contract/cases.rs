@@ -1,0 +1,623 @@
+//! The promises, case by case.
+
+use std::collections::HashSet;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Delivery, Happening, Join, JoinRefusal, Position, Publication};
+use fulmar_protocol::name::SocketId;
+
+use super::world::{
+    APP, Dice, Joined, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
+};
+use super::{Case, Fixture};
+use crate::PublishError;
+
+/// Every promise, in the order of its clause.
+pub const CASES: &[Case] = &[
+    Case {
+        clause: "DEL-1",
+        promise: "a publication reaches every worker with subscriptions once, and nobody else",
+        check: reaches_every_worker_once,
+    },
+    Case {
+        clause: "DEL-1",
+        promise: "the excluded connection travels with the event, whoever published it",
+        check: carries_the_exclusion,
+    },
+    Case {
+        clause: "DEL-2",
+        promise: "all workers hear one order, whoever publishes at the same time",
+        check: keeps_one_order,
+    },
+    Case {
+        clause: "DEL-3",
+        promise: "a join hears all that is later than its position while others publish",
+        check: joins_at_a_position,
+    },
+    Case {
+        clause: "DEL-3",
+        promise: "the roster of a join is the edges up to its position, added up",
+        check: adds_up_to_the_roster,
+    },
+    Case {
+        clause: "DEL-4",
+        promise: "users come and go once however many connections they have",
+        check: tells_of_users_not_connections,
+    },
+    Case {
+        clause: "DEL-4",
+        promise: "edges alternate while one user comes and goes on several workers",
+        check: alternates_edges,
+    },
+    Case {
+        clause: "DEL-5",
+        promise: "a publish that races with a join is seen as cached or live, never both, never neither",
+        check: joins_a_cache_at_a_position,
+    },
+    Case { clause: "DEL-6", promise: "a call is accepted in its order", check: keeps_the_order_of_a_call },
+    Case { clause: "DEL-9", promise: "a full inbox refuses the whole call", check: refuses_as_a_whole },
+    Case { clause: "DEL-10", promise: "one publisher's events arrive in its order", check: keeps_a_publishers_order },
+    Case { clause: "DEL-13", promise: "apps do not meet", check: keeps_apps_apart },
+    Case {
+        clause: "DEL-14",
+        promise: "each change is counted, the newcomer hears its own, and the last count is the truth",
+        check: counts_every_change,
+    },
+    Case { clause: "DEL-14", promise: "counts are true when all is quiet", check: counts_the_truth },
+    Case { clause: "DEL-15", promise: "what everybody left is empty", check: empties },
+    Case { clause: "DEL-15", promise: "a leave that was never joined changes nothing", check: survives_stray_leaves },
+    Case { clause: "WS-81", promise: "a user's info is that of the first connection", check: keeps_the_first_info },
+    Case {
+        clause: "WS-86",
+        promise: "new users beyond the limit are refused and leave no trace",
+        check: limits_members,
+    },
+    Case { clause: "WS-93", promise: "only what is published to be kept is kept", check: keeps_what_is_to_be_kept },
+    Case {
+        clause: "WS-94",
+        promise: "a kept event is forgotten after its time; a new one starts anew",
+        check: forgets,
+    },
+    Case { clause: "HTTP-36", promise: "occupied channels are listed by prefix", check: lists_channels },
+    Case { clause: "HTTP-44", promise: "server-to-user channels are in no listing", check: hides_server_to_user },
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+const START: Position = Position(0);
+
+fn reaches_every_worker_once(fixture: &Fixture) {
+    let [twice, once, elsewhere] = fixture.workers();
+    twice.join(to("room"));
+    twice.join(to("room"));
+    once.join(to("room"));
+    elsewhere.join(to("other"));
+    for n in 0..20 {
+        fixture.event("room", &format!("event {n}"));
+    }
+    fixture.fence("room", &[&twice, &once]);
+    fixture.fence("other", &[&elsewhere]);
+    let expected: Vec<String> = (0..20).map(|n| format!("event {n}")).collect();
+    for worker in [&twice, &once] {
+        assert_eq!(worker.texts("room", START), expected);
+        let identities: HashSet<_> = worker.heard().iter().map(|d| d.identity).collect();
+        assert_eq!(identities.len(), worker.heard().len(), "every publication has an identity of its own");
+    }
+    assert_eq!(elsewhere.heard_on("room", START).len(), 0);
+    let seen = |w: &Worker| w.heard().iter().map(|d| (d.identity, d.position)).collect::<Vec<_>>();
+    assert_eq!(seen(&twice), seen(&once), "identity and place are the same everywhere");
+}
+
+fn carries_the_exclusion(fixture: &Fixture) {
+    let [sender, other] = fixture.workers();
+    let socket = SocketId::new(3, 4);
+    sender.join(to("private-room"));
+    other.join(to("private-room"));
+    assert_eq!(fixture.publish(vec![excluding(socket, publication("private-room", "over http"))]), Ok(()));
+    sender.say(excluding(socket, publication("private-room", "from a client")));
+    for worker in [&sender, &other] {
+        fixture.eventually("both events are heard", || worker.texts("private-room", START).len() == 2);
+        let excepts = worker.heard_on("private-room", START);
+        let excepts = excepts.iter().filter_map(|d| match &d.happening {
+            Happening::Event { except, .. } => Some(*except),
+            _ => None,
+        });
+        assert_eq!(excepts.collect::<Vec<_>>(), [Some(socket), Some(socket)]);
+    }
+}
+
+fn keeps_one_order(fixture: &Fixture) {
+    const ROOMS: [&str; 3] = ["a", "b", "c"];
+    const EACH: usize = 300;
+    let workers: [Worker; 4] = fixture.workers();
+    for worker in &workers {
+        for room in ROOMS {
+            worker.join(to(room));
+        }
+    }
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for publisher in 0..4 {
+            let start = &start;
+            let through = &fixture.nodes[publisher % fixture.nodes.len()];
+            scope.spawn(move || {
+                let mut dice = Dice(publisher as u64);
+                start.wait();
+                for n in 0..EACH {
+                    let text = format!("{publisher} {n}");
+                    // One channel, or all three at once.
+                    let rooms = if n % 5 == 0 { &ROOMS[..] } else { &ROOMS[dice.roll(3)..][..1] };
+                    let call = rooms.iter().map(|room| publication(room, &text)).collect();
+                    assert_eq!(wait_for(through.publish(call)), Ok(()));
+                }
+            });
+        }
+    });
+    for room in ROOMS {
+        fixture.fence(room, &workers.each_ref());
+        let first = workers[0].heard_on(room, START);
+        assert!(first.windows(2).all(|pair| pair[0].position < pair[1].position), "positions rise along {room}");
+        for worker in &workers {
+            let heard = worker.heard_on(room, START);
+            assert!(heard.iter().map(|d| d.identity).eq(first.iter().map(|d| d.identity)), "one order along {room}");
+        }
+        for publisher in 0..4 {
+            assert_in_order(&workers[0].texts(room, START), publisher);
+        }
+    }
+}
+
+/// The numbers behind `publisher` rise.
+fn assert_in_order(texts: &[String], publisher: usize) {
+    let prefix = format!("{publisher} ");
+    let numbers = texts.iter().filter_map(|text| text.strip_prefix(&prefix)).map(|n| n.parse::<usize>());
+    let numbers: Vec<usize> = numbers.map(|n| n.expect("cases number their events")).collect();
+    assert!(!numbers.is_empty(), "publisher {publisher} was heard");
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events of publisher {publisher} in order");
+}
+
+fn keeps_a_publishers_order(fixture: &Fixture) {
+    let [worker, sender] = fixture.workers();
+    worker.join(to("private-room"));
+    sender.join(to("private-room"));
+    for n in 0..50 {
+        fixture.event("private-room", &format!("0 {n}"));
+        sender.say(publication("private-room", &format!("1 {n}")));
+    }
+    fixture.eventually("all is heard", || worker.texts("private-room", START).len() == 100);
+    assert_in_order(&worker.texts("private-room", START), 0);
+    assert_in_order(&worker.texts("private-room", START), 1);
+}
+
+fn keeps_the_order_of_a_call(fixture: &Fixture) {
+    let worker = fixture.worker(0);
+    worker.join(to("a"));
+    worker.join(to("b"));
+    let call = (0..40).map(|n| publication(if n % 3 == 0 { "a" } else { "b" }, &format!("0 {n}"))).collect();
+    assert_eq!(fixture.publish(call), Ok(()));
+    for (room, count) in [("a", 14), ("b", 26)] {
+        fixture.fence(room, &[&worker]);
+        assert_eq!(worker.texts(room, START).len(), count);
+        assert_in_order(&worker.texts(room, START), 0);
+    }
+    assert_eq!(fixture.publish(Vec::new()), Ok(()), "a call may be empty");
+}
+
+fn joins_at_a_position(fixture: &Fixture) {
+    race_joins_with_publishes(fixture, "room", None);
+}
+
+fn joins_a_cache_at_a_position(fixture: &Fixture) {
+    race_joins_with_publishes(fixture, "cache-room", Some(HOUR));
+}
+
+/// One subscription of the race: how it was answered and what it heard of the channel afterwards.
+type Round = (Joined, Vec<(Position, String)>);
+
+/// Joins and leaves without pause while somebody publishes, and compares what each subscription got with what a
+/// witness heard who was there all the time.
+fn race_joins_with_publishes(fixture: &Fixture, room: &str, cache_for: Option<Duration>) {
+    let [witness, first, second] = fixture.workers();
+    let opening = witness.join(to(room));
+    let is_over = AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let racers = [&first, &second].map(|worker| scope.spawn(|| join_until(&is_over, worker, room)));
+        for n in 0..3000 {
+            let event = Publication { cache_for, ..publication(room, &format!("event {n}")) };
+            assert_eq!(fixture.publish(vec![event]), Ok(()));
+        }
+        is_over.store(true, Ordering::SeqCst);
+        racers.map(|racer| racer.join().expect("a racer does not panic"))
+    });
+    fixture.fence(room, &[&witness]);
+    let all = events(witness.heard_on(room, opening.position));
+    for (joined, heard) in rounds.into_iter().flatten() {
+        let before = all.partition_point(|(position, _)| *position <= joined.position);
+        assert_eq!(all[before..][..heard.len()], heard, "all that is later, from {:?} on", joined.position);
+        let last = all[..before].last().map(|(_, text)| text.clone());
+        assert_eq!(joined.cached, last.filter(|_| cache_for.is_some()), "the cached event at {:?}", joined.position);
+    }
+    let late = first.join(to(room));
+    assert!(all.last().is_some_and(|(position, _)| *position <= late.position));
+    fixture.event(room, "after");
+    fixture.fence(room, &[&first]);
+    assert_eq!(first.texts(room, late.position), ["after"], "one more join hears the rest and nothing else");
+}
+
+fn join_until(is_over: &AtomicBool, worker: &Worker, room: &str) -> Vec<Round> {
+    let mut dice = Dice(1);
+    let mut rounds = Vec::new();
+    while !is_over.load(Ordering::SeqCst) {
+        let joined = worker.join(to(room));
+        for _ in 0..dice.roll(4) {
+            std::thread::yield_now();
+        }
+        worker.leave(&to(room));
+        let heard = worker.take_heard().into_iter().filter(|d| d.position > joined.position).collect();
+        rounds.push((joined, events(heard)));
+    }
+    rounds
+}
+
+fn events(heard: Vec<std::sync::Arc<Delivery>>) -> Vec<(Position, String)> {
+    let events = heard.iter().filter_map(|d| event_text(d).map(|text| (d.position, text.to_owned())));
+    events.filter(|(_, text)| !text.starts_with("fence")).collect()
+}
+
+fn tells_of_users_not_connections(fixture: &Fixture) {
+    const ROOM: &str = "presence-room";
+    let [witness, other] = fixture.workers();
+    let ana = || as_user(ROOM, "ana", "1");
+    let start = witness.join(as_user(ROOM, "witness", "0"));
+    assert_eq!(start.roster.as_deref().map(ids), Some(vec!["witness".to_owned()]));
+    other.join(ana());
+    let second = witness.join(ana());
+    assert_eq!(ids(&second.roster.expect("presence channels have rosters")), ["witness", "ana"]);
+    assert_eq!(fixture.named(&[ROOM]), [(3, 2)], "three connections of two users");
+    witness.leave(&ana());
+    other.leave(&ana());
+    fixture.eventually("the end is told", || edges(&witness, ROOM, start.position).len() == 2);
+    let again = other.join(ana());
+    fixture.eventually("the return is told", || edges(&witness, ROOM, start.position).len() == 3);
+    fixture.fence(ROOM, &[&witness, &other]);
+    let told = edges(&witness, ROOM, start.position);
+    assert_eq!(who(&told), [("ana", true), ("ana", false), ("ana", true)]);
+    assert_eq!(edges(&other, ROOM, again.position), [], "a join hears no edge of its own");
+}
+
+/// Who came (true) or went (false), and where.
+type Edges = Vec<(Position, String, bool)>;
+
+fn edges(worker: &Worker, room: &str, after: Position) -> Edges {
+    let heard = worker.heard_on(room, after);
+    let edges = heard.iter().filter_map(|d| match &d.happening {
+        Happening::MemberAdded(member) => Some((d.position, member.user_id.as_str().to_owned(), true)),
+        Happening::MemberRemoved(user) => Some((d.position, user.as_str().to_owned(), false)),
+        Happening::Event { .. } | Happening::Count(_) => None,
+    });
+    edges.collect()
+}
+
+fn who(edges: &[(Position, String, bool)]) -> Vec<(&str, bool)> {
+    edges.iter().map(|(_, user, is_added)| (user.as_str(), *is_added)).collect()
+}
+
+/// What a churn leaves to be judged.
+struct Churned {
+    start: Joined,
+    /// Where each join stood and whom it saw.
+    rosters: Vec<(Position, Vec<String>)>,
+    edges: Edges,
+}
+
+const CHURNED: &str = "presence-churn";
+
+/// Three users come and go on four workers at once, with up to three connections per worker, until all have left.
+fn churn(fixture: &Fixture, witness: &Worker) -> Churned {
+    let start = witness.join(Join { counted: true, ..as_user(CHURNED, "witness", "0") });
+    let threads = [1, 2, 3, 4].map(|index| (index as u64, fixture.worker(index)));
+    let rosters = std::thread::scope(|scope| {
+        let churning = threads.each_ref().map(|(seed, worker)| scope.spawn(|| churn_one(*seed, worker)));
+        churning.map(|thread| thread.join().expect("churning does not panic"))
+    });
+    fixture.eventually("all have left", || fixture.named(&[CHURNED]) == [(1, 1)]);
+    fixture.fence(CHURNED, &[witness]);
+    let edges = edges(witness, CHURNED, start.position);
+    Churned { start, rosters: rosters.into_iter().flatten().collect(), edges }
+}
+
+fn churn_one(seed: u64, worker: &Worker) -> Vec<(Position, Vec<String>)> {
+    let mut dice = Dice(seed);
+    let mut held: Vec<Join> = Vec::new();
+    let mut seen = Vec::new();
+    for _ in 0..300 {
+        if held.len() < 3 && dice.roll(2) == 0 {
+            let user = ["ana", "bob", "eve"][dice.roll(3)];
+            let join = Join { counted: true, ..as_user(CHURNED, user, "1") };
+            let joined = worker.join(join.clone());
+            let roster = ids(&joined.roster.expect("presence channels have rosters"));
+            assert!(roster.iter().any(|present| present == user), "the newcomer is in its roster");
+            seen.push((joined.position, roster));
+            held.push(join);
+        } else if !held.is_empty() {
+            worker.leave(&held.swap_remove(dice.roll(held.len())));
+        }
+    }
+    for join in held {
+        worker.leave(&join);
+    }
+    seen
+}
+
+fn alternates_edges(fixture: &Fixture) {
+    let witness = fixture.worker(0);
+    let churned = churn(fixture, &witness);
+    for user in ["ana", "bob", "eve"] {
+        let own: Vec<bool> = churned.edges.iter().filter(|e| e.1 == user).map(|e| e.2).collect();
+        assert!(own.len() > 1, "{user} was seen");
+        assert!(own.iter().enumerate().all(|(n, is_added)| *is_added == (n % 2 == 0)), "{user}: {own:?}");
+        assert_eq!(own.last(), Some(&false), "{user} has left");
+    }
+    assert_eq!(fixture.members(CHURNED), ["witness"]);
+}
+
+fn adds_up_to_the_roster(fixture: &Fixture) {
+    let witness = fixture.worker(0);
+    let churned = churn(fixture, &witness);
+    let at_start = ids(&churned.start.roster.expect("presence channels have rosters"));
+    assert!(!churned.rosters.is_empty());
+    for (position, roster) in churned.rosters {
+        let mut replayed = at_start.clone();
+        for (_, user, is_added) in churned.edges.iter().take_while(|(at, ..)| *at <= position) {
+            if *is_added {
+                replayed.push(user.clone());
+            } else {
+                replayed.retain(|present| present != user);
+            }
+        }
+        assert_eq!(roster, replayed, "in the order they came, at {position:?}");
+    }
+}
+
+fn counts(worker: &Worker, room: &str, after: Position) -> Vec<u64> {
+    let heard = worker.heard_on(room, after);
+    let counts = heard.iter().filter_map(|d| match d.happening {
+        Happening::Count(count) => Some(count),
+        _ => None,
+    });
+    counts.collect()
+}
+
+fn counts_every_change(fixture: &Fixture) {
+    let [first, second] = fixture.workers();
+    let a = first.join(counted("room"));
+    let b = second.join(counted("room"));
+    second.join(counted("room"));
+    second.leave(&counted("room"));
+    fixture.eventually("all changes are told", || counts(&first, "room", a.position).len() == 4);
+    second.leave(&counted("room"));
+    fixture.eventually("the last change is told", || counts(&first, "room", a.position).len() == 5);
+    fixture.fence("room", &[&first]);
+    assert_eq!(counts(&first, "room", a.position), [1, 2, 3, 2, 1]);
+    assert_eq!(counts(&second, "room", b.position), [2, 3, 2], "the newcomer hears its own");
+    first.join(to("uncounted"));
+    fixture.fence("uncounted", &[&first]);
+    assert_eq!(counts(&first, "uncounted", START), [] as [u64; 0]);
+}
+
+fn counts_the_truth(fixture: &Fixture) {
+    let witness = fixture.worker(0);
+    let churned = churn(fixture, &witness);
+    let told = counts(&witness, CHURNED, churned.start.position);
+    assert_eq!(told.last(), Some(&1), "only the witness is left");
+    assert!(told.windows(2).all(|pair| pair[0].abs_diff(pair[1]) == 1), "one connection at a time");
+}
+
+fn limits_members(fixture: &Fixture) {
+    const ROOM: &str = "presence-room";
+    let [witness, other] = fixture.workers();
+    let limited = |user: &str| Join { members_max: 2, ..as_user(ROOM, user, "1") };
+    let full = Some(JoinRefusal::MembersFull { max: 2 });
+    let start = witness.join(limited("ana"));
+    other.join(limited("bob"));
+    assert_eq!(other.try_join(limited("eve")).err(), full);
+    assert_eq!(fixture.named(&[ROOM]), [(2, 2)], "a refused join is not counted");
+    other.join(limited("ana"));
+    assert_eq!(fixture.named(&[ROOM]), [(3, 2)], "one more connection of a present user is accepted");
+    other.leave(&limited("bob"));
+    fixture.eventually("a seat is free", || other.try_join(limited("eve")).is_ok());
+    fixture.eventually("eve is told", || edges(&witness, ROOM, start.position).len() == 3);
+    fixture.fence(ROOM, &[&witness]);
+    let told = edges(&witness, ROOM, start.position);
+    assert_eq!(who(&told), [("bob", true), ("bob", false), ("eve", true)]);
+    let refused = other.try_join(Join { members_max: 0, ..as_user("presence-none", "ana", "1") });
+    assert_eq!(refused.err(), Some(JoinRefusal::MembersFull { max: 0 }));
+    assert_eq!(fixture.channels(APP, "presence-none"), [], "nor does it occupy the channel");
+}
+
+fn keeps_the_first_info(fixture: &Fixture) {
+    const ROOM: &str = "presence-room";
+    let [witness, other] = fixture.workers();
+    let start = witness.join(as_user(ROOM, "witness", "0"));
+    let info = |joined: Joined| {
+        let roster = joined.roster.expect("presence channels have rosters");
+        roster.last().and_then(|member| member.user_info.as_deref().map(str::to_owned))
+    };
+    assert_eq!(info(other.join(as_user(ROOM, "ana", "1"))).as_deref(), Some("1"));
+    assert_eq!(info(witness.join(as_user(ROOM, "ana", "2"))).as_deref(), Some("1"));
+    other.leave(&as_user(ROOM, "ana", "1"));
+    assert_eq!(info(other.join(as_user(ROOM, "ana", "3"))).as_deref(), Some("1"), "also when that one has left");
+    fixture.fence(ROOM, &[&witness]);
+    let told: Vec<_> = witness.heard_on(ROOM, start.position);
+    let told = told.iter().filter_map(|d| match &d.happening {
+        Happening::MemberAdded(member) => member.user_info.as_deref(),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["1"]);
+}
+
+fn refuses_as_a_whole(fixture: &Fixture) {
+    let open = fixture.worker(0);
+    // On the same node: whether another node's workers have room may be unknown here.
+    let full = fixture.worker(fixture.nodes.len());
+    open.join(to("cache-open"));
+    full.join(to("full"));
+    full.fill(true);
+    let call = || {
+        let kept = |room, text| Publication { cache_for: Some(HOUR), ..publication(room, text) };
+        vec![kept("cache-open", "first"), publication("full", "second"), kept("cache-open", "third")]
+    };
+    assert_eq!(fixture.publish(call()), Err(PublishError::NotAccepted));
+    assert_eq!(fixture.publish(vec![publication("full", "alone")]), Err(PublishError::NotAccepted));
+    fixture.fence("cache-open", &[&open]);
+    assert_eq!(open.texts("cache-open", START), [] as [&str; 0], "what was refused reaches nobody");
+    assert!(fixture.cached("cache-open").is_none(), "nor is it kept");
+    full.fill(false);
+    assert_eq!(fixture.publish(call()), Ok(()));
+    fixture.fence("cache-open", &[&open]);
+    fixture.fence("full", &[&full]);
+    assert_eq!(open.texts("cache-open", START), ["first", "third"]);
+    assert_eq!(full.texts("full", START), ["second"]);
+}
+
+fn keeps_apps_apart(fixture: &Fixture) {
+    let [ours, theirs] = fixture.workers();
+    let other = |join: Join| Join { app: AppId::new("other"), ..join };
+    let room = "presence-cache-room";
+    let start = ours.join(Join { counted: true, ..as_user(room, "ana", "1") });
+    let joined = theirs.join(other(Join { counted: true, ..as_user(room, "bob", "2") }));
+    assert_eq!(joined.roster.as_deref().map(ids), Some(vec!["bob".to_owned()]));
+    fixture.cached_event(room, "ours", HOUR);
+    assert_eq!(theirs.join(other(as_user(room, "bob", "2"))).cached, None);
+    assert_eq!(ours.join(as_user(room, "ana", "1")).cached.as_deref(), Some("ours"));
+    let foreign = Publication { app: AppId::new("other"), ..publication(room, "theirs") };
+    assert_eq!(fixture.publish(vec![foreign]), Ok(()));
+    fixture.fence(room, &[&ours]);
+    assert!(ours.heard().iter().all(|d| d.app.as_str() == APP));
+    fixture.eventually("the other app hears its own", || !theirs.texts(room, joined.position).is_empty());
+    assert!(theirs.heard().iter().all(|d| d.app.as_str() == "other"));
+    assert_eq!(edges(&ours, room, start.position).len(), 0);
+    assert_eq!(fixture.members(room), ["ana"]);
+    assert_eq!(fixture.channels("other", "").len(), 1);
+    assert_eq!(fixture.channels("nobody", ""), []);
+}
+
+fn empties(fixture: &Fixture) {
+    let [first, second] = fixture.workers();
+    let joins = [to("room"), counted("counted"), as_user("presence-room", "ana", "1"), to("cache-room")];
+    for worker in [&first, &second] {
+        joins.iter().for_each(|join| drop(worker.join(join.clone())));
+    }
+    fixture.cached_event("cache-room", "kept", HOUR);
+    assert_eq!(fixture.channels(APP, "").len(), 4);
+    for worker in [&first, &second] {
+        joins.iter().for_each(|join| worker.leave(join));
+    }
+    fixture.eventually("nothing is occupied", || fixture.channels(APP, "").is_empty());
+    assert_eq!(fixture.named(&["room", "counted", "presence-room", "cache-room"]), [(0, 0); 4]);
+    assert_eq!(fixture.members("presence-room"), [] as [&str; 0]);
+    assert_eq!(first.join(to("cache-room")).cached.as_deref(), Some("kept"), "a kept event outlives its subscribers");
+    let back = first.join(as_user("presence-room", "bob", "1"));
+    assert_eq!(back.roster.as_deref().map(ids), Some(vec!["bob".to_owned()]));
+}
+
+fn survives_stray_leaves(fixture: &Fixture) {
+    const ROOM: &str = "presence-room";
+    let [joined, stranger] = fixture.workers();
+    let ana = || as_user(ROOM, "ana", "1");
+    stranger.leave(&ana());
+    stranger.leave(&counted("nowhere"));
+    let start = joined.join(ana());
+    stranger.leave(&ana());
+    joined.leave(&as_user(ROOM, "bob", "1"));
+    joined.leave(&to(ROOM));
+    fixture.fence(ROOM, &[&joined]);
+    assert_eq!(edges(&joined, ROOM, start.position).len(), 0);
+    assert_eq!(fixture.named(&[ROOM, "nowhere"]), [(1, 1), (0, 0)]);
+    joined.leave(&ana());
+    joined.leave(&ana());
+    fixture.eventually("it is empty", || fixture.named(&[ROOM]) == [(0, 0)]);
+}
+
+fn keeps_what_is_to_be_kept(fixture: &Fixture) {
+    const ROOM: &str = "private-cache-room";
+    let [first, second] = fixture.workers();
+    assert_eq!(first.join(to(ROOM)).cached, None);
+    fixture.cached_event("cache-nobody", "alone", HOUR);
+    assert_eq!(second.join(to("cache-nobody")).cached.as_deref(), Some("alone"), "also with no subscriber");
+    fixture.cached_event(ROOM, "one", HOUR);
+    fixture.cached_event(ROOM, "two", HOUR);
+    first.say(publication(ROOM, "from a client"));
+    fixture.event(ROOM, "not to be kept");
+    fixture.eventually("the client event is heard", || first.texts(ROOM, START).len() == 4);
+    let joined = second.join(to(ROOM));
+    assert_eq!(joined.cached.as_deref(), Some("two"));
+    let cached = fixture.cached(ROOM).expect("it is kept");
+    assert_eq!((cached.frame.text(), cached.ttl_s), ("two", 3600));
+    assert!(cached.position <= joined.position);
+    let heard = first.heard_on(ROOM, START);
+    let live = heard.iter().find(|d| event_text(d) == Some("two")).expect("it was heard live");
+    assert_eq!(cached.position, live.position, "kept with its place");
+    assert_eq!(first.join(to("room")).cached, None);
+}
+
+fn forgets(fixture: &Fixture) {
+    const ROOM: &str = "cache-room";
+    let s = Duration::from_secs;
+    let worker = fixture.worker(0);
+    let ttl = || fixture.cached(ROOM).map(|c| c.ttl_s);
+    fixture.cached_event(ROOM, "one", s(10));
+    (fixture.pass)(s(6));
+    assert_eq!(ttl(), Some(4));
+    fixture.cached_event(ROOM, "two", s(10));
+    (fixture.pass)(s(6));
+    assert_eq!(worker.join(to(ROOM)).cached.as_deref(), Some("two"), "the new one starts anew");
+    (fixture.pass)(Duration::from_millis(2_500));
+    assert_eq!(ttl(), Some(2), "whole seconds, rounded up");
+    (fixture.pass)(s(1));
+    assert_eq!(ttl(), Some(1));
+    (fixture.pass)(Duration::from_millis(500));
+    assert_eq!(ttl(), None);
+    assert_eq!(worker.join(to(ROOM)).cached, None);
+    fixture.fence(ROOM, &[&worker]);
+    assert_eq!(worker.texts(ROOM, START), [] as [&str; 0], "what is kept is not sent again");
+}
+
+fn lists_channels(fixture: &Fixture) {
+    let [first, second] = fixture.workers();
+    for room in ["room-1", "room-2", "presence-a", "presence-b"] {
+        let join = if room.starts_with("presence") { as_user(room, "ana", "1") } else { to(room) };
+        first.join(join.clone());
+        second.join(join);
+    }
+    second.join(as_user("presence-b", "bob", "1"));
+    fixture.cached_event("cache-unoccupied", "kept", HOUR);
+    let listed = |prefix| {
+        let states = fixture.channels(APP, prefix);
+        states.iter().map(|s| (s.channel.to_string(), s.subscriptions, s.members)).collect::<Vec<_>>()
+    };
+    let a = || ("presence-a".to_owned(), 2, 1);
+    let b = || ("presence-b".to_owned(), 3, 2);
+    let rooms = || [("room-1".to_owned(), 2, 0), ("room-2".to_owned(), 2, 0)];
+    assert_eq!(listed("presence-"), [a(), b()]);
+    assert_eq!(listed("presence-b"), [b()]);
+    assert_eq!(listed(""), [vec![a(), b()], rooms().to_vec()].concat());
+    assert_eq!(listed("nothing"), []);
+    assert_eq!(fixture.named(&["room-1", "absent", "presence-b"]), [(2, 0), (0, 0), (3, 2)]);
+    assert_eq!(fixture.members("presence-b"), ["ana", "bob"]);
+    assert_eq!(fixture.members("room-1"), [] as [&str; 0]);
+}
+
+fn hides_server_to_user(fixture: &Fixture) {
+    let worker = fixture.worker(0);
+    worker.join(to("#server-to-user-ana"));
+    worker.join(to("room"));
+    let names: Vec<_> = fixture.channels(APP, "").into_iter().map(|s| s.channel).collect();
+    assert_eq!(names, [channel("room")]);
+    assert_eq!(fixture.channels(APP, "#server"), []);
+    fixture.event("#server-to-user-ana", "for ana");
+    fixture.fence("#server-to-user-ana", &[&worker]);
+    assert_eq!(worker.texts("#server-to-user-ana", START), ["for ana"]);
+}
