@@ -3,6 +3,8 @@
 //! No parser: it knows where comments, strings and braces are, and that suffices for [`crate::tidy`] and [`crate::spec`].
 //! Invariant: the words of a text, in order, with line numbers that are those of the text.
 
+use std::path::Path;
+
 /// One piece of Rust text that is neither comment nor space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token<'a> {
@@ -170,13 +172,31 @@ fn end_of_body(tokens: &[Token<'_>]) -> Option<usize> {
     None
 }
 
-/// Line, counted from 1, where the tests at the foot of a file begin; one past the end when there are none.
-pub fn tests_begin(text: &str) -> usize {
-    let marker = |line: &str| line.trim() == "#[cfg(test)]";
-    let after = |at: usize| text.lines().skip(at + 1).find(|line| !line.trim().starts_with("#["));
-    let is_module = |at: usize| after(at).is_some_and(|line| line.trim_start().starts_with("mod "));
-    let found = text.lines().enumerate().find(|(at, line)| marker(line) && is_module(*at));
-    found.map_or_else(|| text.lines().count() + 1, |(at, _)| at + 1)
+/// Line, counted from 1, where the tests of a Rust file begin; one past the end when it has none.
+///
+/// A file of tests alone is known by its folder, or by tests that stand outside a `#[cfg(test)]` module of their own.
+pub fn tests_begin(path: &Path, text: &str) -> usize {
+    let is_test = |line: &str| matches!(line.trim(), "#[test]" | "#[tokio::test]");
+    let first_module = tests_module(text);
+    let stands_alone = text.lines().take(first_module - 1).any(is_test);
+    if stands_alone || path.components().any(|part| part.as_os_str() == "tests") || path.starts_with(CONTRACT) {
+        return 1;
+    }
+    first_module
+}
+
+/// Tests that every backbone runs, built as a library so that all of them can.
+const CONTRACT: &str = "crates/backbone/src/contract";
+
+/// Line where a `#[cfg(test)]` module with a body begins; one past the end when there is none.
+fn tests_module(text: &str) -> usize {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let opens_module = |at: usize| {
+        let declaration = lines[at + 1..].iter().find(|line| !line.starts_with("#["));
+        declaration.is_some_and(|line| line.starts_with("mod ") && !line.ends_with(';'))
+    };
+    let found = (0..lines.len()).find(|at| lines[*at] == "#[cfg(test)]" && opens_module(*at));
+    found.unwrap_or(lines.len()) + 1
 }
 
 #[cfg(test)]
@@ -210,8 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn tests_at_the_foot_begin_at_their_attribute() {
-        assert_eq!(tests_begin("a\n#[cfg(test)]\nmod tests {\n}\n"), 2);
-        assert_eq!(tests_begin("a\n#[cfg(test)]\nuse b;\nc\n"), 5);
+    fn tests_begin_at_their_module_or_are_the_whole_file() {
+        let begin = |path: &str, text: &str| tests_begin(Path::new(path), text);
+        assert_eq!(begin("a.rs", "a\n#[cfg(test)]\nmod tests {\n#[test]\n}\n"), 2);
+        assert_eq!(begin("a.rs", "a\n#[cfg(test)]\nmod tests;\nc\n"), 5);
+        assert_eq!(begin("a.rs", "a\n#[test]\nfn b() {}\n"), 1);
+        assert_eq!(begin("crates/sim/tests/a.rs", "a\n"), 1);
     }
 }

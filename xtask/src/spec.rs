@@ -1,7 +1,7 @@
 //! The verb `spec`: which clauses no test cites, and which citations point nowhere.
 //!
 //! A clause is a list item of `spec/*.md` that opens with its id in bold. A test cites it by naming the id in a comment or a
-//! string, of Rust below `#[cfg(test)]` or in a `tests` folder, or of anything under `tests/`. Comments elsewhere may name clauses
+//! string, where [`source::tests_begin`] says that tests are, or in anything under `tests/`. Comments elsewhere may name clauses
 //! too; that proves nothing, but the clause must exist.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,10 +141,10 @@ fn incidents_of(text: &str) -> BTreeSet<String> {
 /// Every id named in a file, with where it stands.
 fn citations_of(path: &Path, text: &str) -> Vec<Citation> {
     let is_rust = path.extension().is_some_and(|ending| ending == "rs");
-    let in_tests = path.components().any(|part| part.as_os_str() == "tests");
+    let in_tests = path.starts_with("tests");
     let first_test_line = match (in_tests, is_rust) {
         (true, _) => 1,
-        (false, true) => source::tests_begin(text),
+        (false, true) => source::tests_begin(path, text),
         (false, false) => usize::MAX,
     };
     let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line));
