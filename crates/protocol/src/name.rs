@@ -243,6 +243,13 @@ impl SocketId {
         Self(first, second)
     }
 
+    /// A number below `span`, spread evenly over all ids: the randomness of the id put to a second use.
+    #[must_use]
+    pub fn spread(self, span: u64) -> u64 {
+        let mixed = (self.0 ^ self.1.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        u64::try_from((u128::from(mixed) * u128::from(span)) >> 64).expect("below span")
+    }
+
     /// Reads the `digits.digits` form. `Ok(None)` is well-formed text that no connection of ours can have.
     ///
     /// # Errors

@@ -1,5 +1,29 @@
-//! placeholder
+//! The node: sockets, HTTP, configuration, and the worker loops around the engine.
+//!
+//! Everything in this crate is a thin effect around a decision that is made elsewhere: `fulmar-engine` decides what a
+//! connection hears, `fulmar-protocol` what bytes mean, `fulmar-backbone` in which order things happened.
+//!
+//! Reading order: [`run`] (how a node comes up and goes away), `edge` (sockets in), `worker_loop` (the hot path),
+//! [`http`] (everything that is not a WebSocket), [`config`] and [`apps`].
 
 pub mod apps;
 pub mod config;
+pub mod gate;
 pub mod http;
+pub mod tls;
+
+mod banner;
+mod edge;
+mod inbox;
+mod listen;
+mod node;
+mod peer;
+mod rewind;
+mod shutdown;
+mod socket_ids;
+mod telemetry;
+mod worker_loop;
+mod ws;
+
+pub use listen::{DESCRIPTORS_RESERVED, open_file_limit};
+pub use node::run;

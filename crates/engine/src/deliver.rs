@@ -1,0 +1,146 @@
+//! From one delivery to the list of those who receive it.
+//!
+//! The usual case is a copy of the channel's subscriber list: no look at any session, no allocation, no encoding per
+//! receiver. Only a delivery that is not later than the newest subscription is checked one by one.
+
+use std::sync::Arc;
+
+use fulmar_protocol::exchange::{Delivery, Happening, Position};
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::opening::ClientKind;
+use fulmar_protocol::server_message;
+
+use crate::counts::Told;
+use crate::effect::{Effects, SessionKey};
+use crate::session::Place;
+use crate::subscriptions::ChannelKey;
+use crate::time::Moment;
+use crate::worker::{Wake, Worker};
+
+impl Worker {
+    pub(crate) fn delivered(&mut self, now: Moment, delivery: &Arc<Delivery>, effects: &mut Effects) {
+        let Some(channel) = self.channels.find(&delivery.app, delivery.channel.as_str()) else { return };
+        if !self.channels.get(channel).waiting.is_empty() {
+            self.hold(channel, delivery, effects);
+            // Closing an overflowing session can end the channel.
+            if self.channels.find(&delivery.app, delivery.channel.as_str()) != Some(channel) {
+                return;
+            }
+        }
+        match &delivery.happening {
+            Happening::Event { frame, except } => {
+                let except = except.and_then(|id| self.by_socket.get(&id).copied());
+                self.fan_out(channel, frame, Some(delivery.position), except, effects);
+            }
+            Happening::MemberAdded(member) => {
+                let frame = server_message::member_added(&delivery.channel, member);
+                self.fan_out(channel, &frame, Some(delivery.position), None, effects);
+            }
+            Happening::MemberRemoved(user_id) => {
+                let frame = server_message::member_removed(&delivery.channel, user_id.as_str());
+                self.fan_out(channel, &frame, Some(delivery.position), None, effects);
+            }
+            Happening::Count(count) => self.count_changed(now, channel, *count, effects),
+        }
+    }
+
+    /// Delivers to one subscription what was held for it.
+    pub(crate) fn deliver_to(
+        &mut self,
+        now: Moment,
+        session: SessionKey,
+        channel: ChannelKey,
+        delivery: &Delivery,
+        effects: &mut Effects,
+    ) {
+        let Some(receiver) = self.sessions.get(session) else { return };
+        if receiver.subscriptions.get(&channel).is_none_or(|s| delivery.position <= s.from) {
+            return;
+        }
+        match &delivery.happening {
+            Happening::Event { except, .. } if *except == Some(receiver.socket_id) => {}
+            Happening::Event { frame, .. } => effects.send(session, frame.clone()),
+            Happening::MemberAdded(member) => {
+                effects.send(session, server_message::member_added(&delivery.channel, member));
+            }
+            Happening::MemberRemoved(user_id) => {
+                effects.send(session, server_message::member_removed(&delivery.channel, user_id.as_str()));
+            }
+            Happening::Count(count) => self.count_changed(now, channel, *count, effects),
+        }
+    }
+
+    /// Queues `frame` for every subscriber that hears `position` (for all, without one), except one session.
+    fn fan_out(
+        &mut self,
+        channel: ChannelKey,
+        frame: &Frame,
+        position: Option<Position>,
+        except: Option<SessionKey>,
+        effects: &mut Effects,
+    ) {
+        let record = self.channels.get(channel);
+        let late = position.filter(|position| *position <= record.newest_from);
+        let sessions = &self.sessions;
+        effects.fan_out(frame, |targets| {
+            if let Some(position) = late {
+                let hears = |key: &SessionKey| {
+                    Some(*key) != except
+                        && sessions
+                            .get(*key)
+                            .and_then(|session| session.subscriptions.get(&channel))
+                            .is_some_and(|subscription| subscription.from < position)
+                };
+                targets.extend(record.subscribers.iter().copied().filter(hears));
+                return;
+            }
+            let left_out = except
+                .and_then(|key| sessions.get(key))
+                .and_then(|session| session.subscriptions.get(&channel))
+                .and_then(|subscription| match subscription.place {
+                    Place::Live(index) => Some(index as usize),
+                    Place::Waiting => None,
+                });
+            match left_out {
+                Some(index) => {
+                    targets.extend_from_slice(&record.subscribers[..index]);
+                    targets.extend_from_slice(&record.subscribers[index + 1..]);
+                }
+                None => targets.extend_from_slice(&record.subscribers),
+            }
+        });
+    }
+
+    fn count_changed(&mut self, now: Moment, channel: ChannelKey, count: u64, effects: &mut Effects) {
+        let record = self.channels.get_mut(channel);
+        let generation = record.generation;
+        match record.count.get_or_insert_default().changed(count, now) {
+            Told::Now => self.tell_count(channel, count, effects),
+            Told::At(at) => self.wake_at(at, Wake::Count { channel, generation }),
+            Told::AlreadyHeld => {}
+        }
+    }
+
+    pub(crate) fn count_due(&mut self, now: Moment, channel: ChannelKey, generation: u64, effects: &mut Effects) {
+        let record = self.channels.get_same(channel, generation);
+        let due = record.and_then(|record| record.count.as_mut()).and_then(|throttle| throttle.due(now));
+        if let Some(count) = due {
+            self.tell_count(channel, count, effects);
+        }
+    }
+
+    fn tell_count(&mut self, channel: ChannelKey, count: u64, effects: &mut Effects) {
+        let record = self.channels.get(channel);
+        let frame = server_message::subscription_count(&record.name, count);
+        if !record.kind.is_encrypted() {
+            self.fan_out(channel, &frame, None, None, effects);
+            return;
+        }
+        // The Java client tries to decrypt every event of an encrypted channel and dies of this one.
+        let sessions = &self.sessions;
+        effects.fan_out(&frame, |targets| {
+            let survives = |key: &SessionKey| sessions.get(*key).is_some_and(|s| s.client != ClientKind::Java);
+            targets.extend(record.subscribers.iter().copied().filter(survives));
+        });
+    }
+}

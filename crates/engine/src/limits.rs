@@ -1,0 +1,53 @@
+//! Rates within one connection.
+
+use crate::time::Moment;
+
+/// A bucket of one second's worth of tokens, refilled evenly. 16 bytes, since every connection carries one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenBucket {
+    /// Thousandths of a token.
+    level: u32,
+    filled_at: Moment,
+}
+
+impl TokenBucket {
+    pub(crate) fn full(per_s: u32, now: Moment) -> Self {
+        Self { level: per_s.saturating_mul(1_000), filled_at: now }
+    }
+
+    /// Takes one token, or answers `false` when the rate is used up. The rate may differ from call to call: it is a
+    /// setting of the app, which can be reloaded.
+    pub(crate) fn take(&mut self, per_s: u32, now: Moment) -> bool {
+        let full = u64::from(per_s) * 1_000;
+        let refill = now.ms_since(self.filled_at).saturating_mul(u64::from(per_s));
+        let level = u64::from(self.level).saturating_add(refill).min(full);
+        self.filled_at = now;
+        let taken = level >= 1_000;
+        let left = if taken { level - 1_000 } else { level };
+        self.level = u32::try_from(left).unwrap_or(u32::MAX);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_of_tokens_can_be_taken_at_once_and_then_one_each_tenth() {
+        let mut bucket = TokenBucket::full(10, Moment(0));
+        let burst = (0..20).filter(|_| bucket.take(10, Moment(0))).count();
+        assert_eq!(burst, 10);
+        assert!(!bucket.take(10, Moment(99)));
+        assert!(bucket.take(10, Moment(200)));
+        let after_a_pause = (0..20).filter(|_| bucket.take(10, Moment(60_000))).count();
+        assert_eq!(after_a_pause, 10);
+    }
+
+    #[test]
+    fn a_rate_that_was_lowered_holds_at_once() {
+        let mut bucket = TokenBucket::full(100, Moment(0));
+        assert_eq!((0..100).filter(|_| bucket.take(5, Moment(1))).count(), 5);
+        assert!(!bucket.take(0, Moment(9_000)));
+    }
+}

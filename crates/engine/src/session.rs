@@ -1,0 +1,111 @@
+//! One connection's conversation: who it is, what it listens to, and whether it is alive.
+//!
+//! Holds no socket. What the conversation does to the worker's tables is in the sibling files; here is its own state.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use fulmar_protocol::app::App;
+use fulmar_protocol::exchange::Position;
+use fulmar_protocol::name::{SocketId, UserId};
+use fulmar_protocol::opening::ClientKind;
+use hashbrown::HashMap;
+
+use crate::limits::TokenBucket;
+use crate::subscriptions::ChannelKey;
+use crate::time::Moment;
+use crate::worker::Settings;
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) socket_id: SocketId,
+    pub(crate) app: Arc<App>,
+    pub(crate) client: ClientKind,
+    pub(crate) subscriptions: HashMap<ChannelKey, Subscription, RandomState>,
+    pub(crate) client_events: TokenBucket,
+    /// When the peer was last heard, in whatever form.
+    pub(crate) heard_at: Moment,
+    /// When a ping went out, if nothing was heard since.
+    pub(crate) pinged_at: Option<Moment>,
+    /// When this session is to be moved away, once the node drains.
+    pub(crate) leave_at: Option<Moment>,
+    /// The one timer entry that counts; others are left over.
+    pub(crate) armed_for: Moment,
+}
+
+/// One session on one channel.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) place: Place,
+    /// It hears what is later than this.
+    pub(crate) from: Position,
+    /// Who this is to the other members, on presence channels.
+    pub(crate) user_id: Option<UserId>,
+}
+
+/// Where a subscription stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The backbone has not answered yet.
+    Waiting,
+    /// At this index of the channel's subscribers.
+    Live(u32),
+}
+
+/// What a timer finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    /// Nothing to do until then.
+    Fine(Moment),
+    /// Silent: ask whether anybody is there, and look again then.
+    Ping(Moment),
+    /// Asked and not answered.
+    Dead,
+    /// The node is going away and it is this session's turn.
+    TimeToLeave,
+}
+
+impl Session {
+    pub(crate) fn new(socket_id: SocketId, app: Arc<App>, client: ClientKind, now: Moment) -> Self {
+        let per_s = app.limits.client_events_per_s_max;
+        Self {
+            socket_id,
+            app,
+            client,
+            subscriptions: HashMap::with_hasher(RandomState::default()),
+            client_events: TokenBucket::full(per_s, now),
+            heard_at: now,
+            pinged_at: None,
+            leave_at: None,
+            armed_for: now,
+        }
+    }
+
+    /// Any frame is a sign of life.
+    pub(crate) fn hear(&mut self, now: Moment) {
+        self.heard_at = now;
+        self.pinged_at = None;
+    }
+
+    /// Judges the silence. Changes nothing but noting the ping that it asks for.
+    pub(crate) fn liveness(&mut self, now: Moment, settings: &Settings) -> Liveness {
+        if self.leave_at.is_some_and(|at| at <= now) {
+            return Liveness::TimeToLeave;
+        }
+        let sooner = |at: Moment| self.leave_at.map_or(at, |leave| leave.min(at));
+        match self.pinged_at {
+            Some(at) => match at.plus_ms(settings.pong_timeout_ms) {
+                dead_at if now >= dead_at => Liveness::Dead,
+                dead_at => Liveness::Fine(sooner(dead_at)),
+            },
+            None => match self.heard_at.plus_ms(settings.activity_timeout_ms) {
+                ping_at if now >= ping_at => {
+                    self.pinged_at = Some(now);
+                    Liveness::Ping(sooner(now.plus_ms(settings.pong_timeout_ms)))
+                }
+                ping_at => Liveness::Fine(sooner(ping_at)),
+            },
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! From an accepted socket to the one who serves it: a worker for WebSockets, hyper for everything else.
+//!
+//! Runs on the HTTP threads. Nothing here outlives the opening of a WebSocket: its socket, its seat and the bytes that
+//! came early are handed over as they are.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fulmar_engine::{AppLookup, Load, Opening};
+use fulmar_protocol::opening::OpenRequest;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
+use rustls::ServerConnection;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::apps::Apps;
+use crate::gate::{Gate, Seat, Verdict};
+use crate::http::Api;
+use crate::http::clock::Clock;
+use crate::inbox::WorkerInbox;
+use crate::peer::{client_ip, is_trusted, read_proxy_header};
+use crate::rewind::Rewind;
+use crate::socket_ids::SocketIds;
+use crate::tls::Certificate;
+use crate::ws::handover::{Handover, Socket};
+use crate::ws::handshake::{Head, Upgrade, look, wants_websocket};
+
+/// How long an idle HTTP connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Wait after an accept that failed because the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// The first byte of a TLS handshake; no HTTP request and no PROXY header begins with it.
+const TLS_FIRST_BYTE: u8 = 0x16;
+
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Plain,
+    Tls,
+    /// Either, told apart by the first byte.
+    Both,
+}
+
+/// How far the node has come with going away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    /// Sockets are moved away; newcomers are told to try elsewhere.
+    Draining,
+    /// No more accepting.
+    Closed,
+}
+
+/// Everything the edge needs.
+pub(crate) struct Edge {
+    pub(crate) api: Api,
+    pub(crate) apps: Arc<Apps>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) inboxes: Vec<Arc<WorkerInbox>>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) clock: Clock,
+    pub(crate) socket_ids: SocketIds,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) path_prefix: String,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) expects_proxy_header: bool,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) handshake_bytes_max: usize,
+}
+
+/// A connection that may become either.
+struct Arrival<S> {
+    stream: S,
+    /// Bytes read so far.
+    start: BytesMut,
+    /// The peer, or who a PROXY header says it is.
+    ip: IpAddr,
+    is_secure: bool,
+    seat: Seat,
+    is_full: bool,
+}
+
+/// A stream that can be taken apart into what a worker owns.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn into_socket(self) -> io::Result<Socket>;
+}
+
+impl Stream for TcpStream {
+    fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket::plain(self.into_std()?))
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn into_socket(self) -> io::Result<Socket> {
+        let (tcp, tls): (TcpStream, ServerConnection) = self.into_inner();
+        Ok(Socket::tls(tcp.into_std()?, tls))
+    }
+}
+
+impl Edge {
+    /// Accepts until the node closes.
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, speaks: Speaks) {
+        let mut phase = self.phase.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = reach(&mut phase, |phase| phase == Phase::Closed) => return,
+            };
+            match accepted {
+                Ok((tcp, address)) => self.arrived(tcp, address.ip().to_canonical(), speaks),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; is the open-file limit too low?");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn arrived(self: &Arc<Self>, tcp: TcpStream, ip: IpAddr, speaks: Speaks) {
+        let (seat, is_full) = match self.gate.enter(ip) {
+            Verdict::Welcome(seat) => (seat, false),
+            Verdict::Full(seat) => (seat, true),
+            Verdict::Gone => return,
+        };
+        let arrival = Arrival { stream: tcp, start: BytesMut::new(), ip, is_secure: false, seat, is_full };
+        let edge = self.clone();
+        tokio::spawn(async move {
+            // Whatever a peer does in its first seconds concerns nobody else: errors end its connection, no more.
+            let _: io::Result<()> = edge.open(arrival, speaks).await;
+        });
+    }
+
+    async fn open(self: Arc<Self>, mut arrival: Arrival<TcpStream>, speaks: Speaks) -> io::Result<()> {
+        let limit = self.handshake_timeout;
+        let is_tls = within(limit, async {
+            if self.expects_proxy_header
+                && is_trusted(arrival.ip, &self.trusted_proxies)
+                && let Some(ip) = read_proxy_header(&mut arrival.stream).await?
+            {
+                arrival.ip = ip.to_canonical();
+                arrival.is_full |= !arrival.seat.move_to(arrival.ip);
+            }
+            Ok(match speaks {
+                Speaks::Plain => false,
+                Speaks::Tls => true,
+                Speaks::Both => {
+                    let mut first = [0];
+                    arrival.stream.peek(&mut first).await? == 1 && first[0] == TLS_FIRST_BYTE
+                }
+            })
+        })
+        .await?;
+        let Some(certificate) = self.certificate.as_ref().filter(|_| is_tls) else {
+            return self.first_request(arrival).await;
+        };
+        let acceptor = TlsAcceptor::from(certificate.config());
+        let Arrival { stream, start, ip, seat, is_full, .. } = arrival;
+        let stream = within(limit, acceptor.accept(stream)).await?;
+        self.first_request(Arrival { stream, start, ip, is_secure: true, seat, is_full }).await
+    }
+
+    /// Reads the first head. An upgrade goes to a worker at once, everything else to hyper.
+    async fn first_request<S: Stream>(self: Arc<Self>, mut arrival: Arrival<S>) -> io::Result<()> {
+        let head = within(self.handshake_timeout, async {
+            loop {
+                if arrival.stream.read_buf(&mut arrival.start).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                match look(&arrival.start) {
+                    Head::Incomplete if arrival.start.len() < self.handshake_bytes_max => {}
+                    head => return Ok(head),
+                }
+            }
+        })
+        .await?;
+        match head {
+            Head::Upgrade { upgrade: Ok(upgrade), head_bytes } => {
+                let leftover = arrival.start.split_off(head_bytes).to_vec();
+                let (ip, is_secure, is_full) = (arrival.ip, arrival.is_secure, arrival.is_full);
+                let socket = arrival.stream.into_socket()?;
+                let (opening, app_seat, seat) = self.opening(&upgrade, ip, is_secure, is_full, arrival.seat);
+                let response = upgrade.response();
+                self.least_loaded().adopt(Handover { socket, response, leftover, opening, seat, app_seat });
+                Ok(())
+            }
+            Head::Upgrade { upgrade: Err(bad), .. } => {
+                arrival.stream.write_all(&bad.response()).await?;
+                arrival.stream.shutdown().await
+            }
+            Head::Incomplete | Head::Other => self.serve_http(arrival).await,
+        }
+    }
+
+    /// Collects the facts about a handshake.
+    fn opening(
+        &self,
+        upgrade: &Upgrade,
+        peer: IpAddr,
+        is_tls: bool,
+        is_full: bool,
+        mut seat: Seat,
+    ) -> (Opening, Option<crate::gate::AppSeat>, Seat) {
+        let is_trusted = is_trusted(peer, &self.trusted_proxies);
+        let client = client_ip(peer, upgrade.forwarded_for.as_deref(), &self.trusted_proxies);
+        let has_place = client == peer || seat.move_to(client);
+        let request = OpenRequest::parse(&upgrade.target, &self.path_prefix);
+        let app = match request.key {
+            None => AppLookup::NoPath,
+            Some(key) => match self.apps.by_key(&key) {
+                Some(app) => AppLookup::Found(app),
+                None => AppLookup::NoApp { key },
+            },
+        };
+        let app_seat = match &app {
+            AppLookup::Found(app) => Some(self.gate.enter_app(app)),
+            _ => None,
+        };
+        let load = Load {
+            draining: *self.phase.borrow() != Phase::Serving,
+            over_quota: matches!(app_seat, Some(None)),
+            overloaded: is_full || !has_place || !self.gate.admits_handshake(self.clock.elapsed_ms()),
+        };
+        let opening = Opening {
+            app,
+            protocol: request.protocol,
+            client: request.client,
+            origin: upgrade.origin.clone(),
+            secure: is_tls || (is_trusted && upgrade.is_forwarded_tls),
+            load,
+            socket_id: self.socket_ids.next(),
+        };
+        (opening, app_seat.flatten(), seat)
+    }
+
+    fn least_loaded(&self) -> &WorkerInbox {
+        let load = |inbox: &&Arc<WorkerInbox>| inbox.connections.load(Ordering::Relaxed);
+        self.inboxes.iter().min_by_key(load).expect("a node has at least one worker")
+    }
+
+    async fn serve_http<S: Stream>(self: Arc<Self>, arrival: Arrival<S>) -> io::Result<()> {
+        let Arrival { stream, start, ip, is_secure, seat, is_full } = arrival;
+        let guest = Arc::new(Guest { ip, is_secure, is_full, seat: Mutex::new(Some(seat)) });
+        let io = TokioIo::new(Rewind::new(start.freeze(), stream));
+        let edge = self.clone();
+        let service = service_fn(move |request| {
+            let (edge, guest) = (edge.clone(), guest.clone());
+            async move { Ok::<_, Infallible>(edge.request::<S>(request, &guest).await) }
+        });
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(KEEP_ALIVE)
+            .max_buf_size(self.handshake_bytes_max.max(8_192))
+            .half_close(false);
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+        let mut phase = self.phase.clone();
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = reach(&mut phase, |phase| phase != Phase::Serving) => {
+                // The request under way is finished, and its answer says that the connection closes.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        served.map_err(io::Error::other)
+    }
+
+    async fn request<S: Stream>(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        guest: &Arc<Guest>,
+    ) -> Response<Full<Bytes>> {
+        let headers = request.headers();
+        let values = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+        if !headers.contains_key(hyper::header::UPGRADE) || !wants_websocket(&values("upgrade")) {
+            if guest.is_full {
+                return over_capacity();
+            }
+            return self.api.answer(request).await;
+        }
+        let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let upgrade = match Upgrade::of(target, is_get, values) {
+            Ok(upgrade) => upgrade,
+            Err(bad) => return text(bad.status(), format!("{bad}\n")),
+        };
+        let mut response = text(101, String::new());
+        let own = [("upgrade", "websocket"), ("connection", "Upgrade")];
+        for (name, value) in own.into_iter().chain(upgrade.answer_headers()) {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        let upgraded = hyper::upgrade::on(&mut request);
+        let (edge, guest) = (self.clone(), guest.clone());
+        tokio::spawn(async move {
+            if let Ok(upgraded) = upgraded.await {
+                // The peer is gone if this fails.
+                let _: io::Result<()> = edge.hand_over_upgraded::<S>(upgraded, &upgrade, &guest);
+            }
+        });
+        response
+    }
+
+    /// The same for a handshake that hyper has answered: the socket is taken out of its hands again.
+    fn hand_over_upgraded<S: Stream>(
+        &self,
+        upgraded: hyper::upgrade::Upgraded,
+        upgrade: &Upgrade,
+        guest: &Guest,
+    ) -> io::Result<()> {
+        let parts = upgraded
+            .downcast::<TokioIo<Rewind<S>>>()
+            .map_err(|_| io::Error::other("the upgraded stream is not the one that was served"))?;
+        let (start, stream) = parts.io.into_inner().into_parts();
+        let leftover = [start, parts.read_buf].concat();
+        let seat = guest.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let seat = seat.ok_or_else(|| io::Error::other("a connection is upgraded once"))?;
+        let (opening, app_seat, seat) = self.opening(upgrade, guest.ip, guest.is_secure, guest.is_full, seat);
+        let socket = stream.into_socket()?;
+        self.least_loaded().adopt(Handover { socket, response: Vec::new(), leftover, opening, seat, app_seat });
+        Ok(())
+    }
+}
+
+/// A connection that speaks HTTP.
+struct Guest {
+    ip: IpAddr,
+    is_secure: bool,
+    is_full: bool,
+    seat: Mutex<Option<Seat>>,
+}
+
+/// Waits for a phase of the node.
+async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl Fn(Phase) -> bool) {
+    // A node that is gone without having said so has reached every phase.
+    let _reached = phase.wait_for(|phase| wanted(*phase)).await.is_ok();
+}
+
+async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn text(status: u16, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    response
+}
+
+fn over_capacity() -> Response<Full<Bytes>> {
+    let mut response = text(503, "This node has as many connections as it may have\n".to_owned());
+    response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,383 @@
+//! One node: its threads, what they share, and its life from start to end.
+//!
+//! Threads: one per worker loop, the HTTP threads, and this one, which waits for signals and changed files. The parts
+//! are wired here and nowhere else.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use fulmar_backbone::Backbone;
+use fulmar_backbone::memory::{Memory, SystemClock};
+use fulmar_engine::Settings;
+use mio::{Poll, Waker};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::apps::{Apps, Change};
+use crate::banner::banner;
+use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload};
+use crate::edge::{Edge, Phase, Speaks};
+use crate::gate::{Gate, GateLimits};
+use crate::http::clock::Clock;
+use crate::http::health::{Pulses, Readiness};
+use crate::http::{Api, Limits as HttpLimits, Setup};
+use crate::inbox::{Message, WorkerInbox};
+use crate::listen::{DESCRIPTORS_RESERVED, listen, open_file_limit};
+use crate::shutdown::{Drain, EndSignals};
+use crate::socket_ids::SocketIds;
+use crate::telemetry;
+use crate::tls::{Certificate, CertificateError};
+use crate::worker_loop::{LoopSettings, WAKE, WorkerLoop};
+use crate::ws::outbox::Budget;
+
+/// How often the configuration and certificate files are looked at.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(2);
+/// Bytes that may wait on all connections of a node together, as a multiple of one connection's budget. Real memory is
+/// far lower, since frames are shared; but the sum is what must be bounded.
+const BACKLOG_BUDGETS: usize = 512;
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
+    #[error("TLS: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("cannot start {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// Runs a node until it is told to end by SIGTERM or SIGINT. Exit code 0 after an orderly end, 1 when it could not
+/// start or a worker failed.
+#[must_use]
+pub fn run(loaded: Loaded) -> ExitCode {
+    telemetry::start(loaded.config.logging);
+    report(&loaded.findings);
+    match start(&loaded).and_then(|node| node.serve(&loaded)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A worker's thread; ends with an error when the operating system no longer polls.
+type WorkerThread = JoinHandle<io::Result<()>>;
+
+/// A started node.
+struct Node {
+    apps: Arc<Apps>,
+    edge: Arc<Edge>,
+    gate: Arc<Gate>,
+    inboxes: Vec<Arc<WorkerInbox>>,
+    workers: Vec<WorkerThread>,
+    readiness: Arc<Readiness>,
+    phase: watch::Sender<Phase>,
+    listeners: Vec<(TcpListener, Speaks)>,
+}
+
+fn start(loaded: &Loaded) -> Result<Node, StartError> {
+    let config = &loaded.config;
+    let gate = Gate::new(gate_limits(config)?);
+    let certificate = match &config.tls {
+        Some(tls) => Some(Arc::new(Certificate::load(&tls.cert, &tls.key)?)),
+        None => None,
+    };
+    let listeners = open_listeners(config)?;
+    let clock = Clock::system();
+    let apps = Arc::new(Apps::new(config.apps.clone()));
+    let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
+    let readiness = Arc::new(Readiness::default());
+    readiness.configured();
+    let backbone = embedded_backbone(config).map_err(system("the random source"))?;
+    let (inboxes, workers) = start_workers(config, &backbone, &clock, &pulses)?;
+    let (phase, seen_phase) = watch::channel(Phase::Serving);
+    let api = Api::new(Setup {
+        apps: apps.clone(),
+        backbone,
+        limits: http_limits(config),
+        path_prefix: config.server.path_prefix.clone(),
+        idempotency_keys_max: config.limits.idempotency_keys_max,
+        readiness: readiness.clone(),
+        pulses,
+        demo: config.demo.clone().map(Arc::new),
+        clock: clock.clone(),
+    });
+    let edge = Arc::new(Edge {
+        api,
+        apps: apps.clone(),
+        gate: gate.clone(),
+        inboxes: inboxes.clone(),
+        certificate,
+        clock,
+        socket_ids: SocketIds::new(),
+        phase: seen_phase,
+        path_prefix: config.server.path_prefix.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        expects_proxy_header: config.server.proxy_protocol,
+        handshake_timeout: config.limits.handshake_timeout,
+        handshake_bytes_max: config.limits.handshake_bytes_max,
+    });
+    Ok(Node { apps, edge, gate, inboxes, workers, readiness, phase, listeners })
+}
+
+impl Node {
+    fn serve(self, loaded: &Loaded) -> Result<(), StartError> {
+        let config = &loaded.config;
+        let edges = self.start_edges(config.server.http_threads)?;
+        self.readiness.listening();
+        self.say_hello(config);
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(system("the control thread's runtime"))?;
+        runtime.block_on(self.control(loaded)).map_err(system("signal handling"))?;
+        for inbox in &self.inboxes {
+            inbox.push(Message::Stop);
+        }
+        for worker in self.workers {
+            match worker.join() {
+                Ok(ended) => ended.map_err(system("polling in a worker"))?,
+                Err(_) => tracing::error!("a worker thread panicked"),
+            }
+        }
+        for edge in edges {
+            if edge.join().is_err() {
+                tracing::error!("an HTTP thread panicked");
+            }
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Waits for signals and changed files; returns when the node has been drained.
+    async fn control(&self, loaded: &Loaded) -> io::Result<()> {
+        let mut end = EndSignals::new()?;
+        let mut reload = signal(SignalKind::hangup())?;
+        let mut watch = ConfigWatch::new(loaded);
+        let mut look = tokio::time::interval(LOOK_AT_FILES_EVERY);
+        let received = loop {
+            tokio::select! {
+                name = end.next() => break name,
+                _ = reload.recv() => match watch.reload() {
+                    Ok(reload) => self.take_over(reload),
+                    Err(refused) => tracing::error!("the new configuration is not taken over: {refused}"),
+                },
+                _ = look.tick() => {
+                    match watch.look() {
+                        Some(Ok(reload)) => self.take_over(reload),
+                        Some(Err(refused)) => {
+                            tracing::error!("the changed configuration is not taken over: {refused}");
+                        }
+                        None => {}
+                    }
+                    self.look_at_certificate();
+                }
+            }
+        };
+        tracing::info!(signal = received, "told to end; a second signal ends at once");
+        let drain = Drain {
+            settings: loaded.config.shutdown,
+            readiness: self.readiness.clone(),
+            gate: self.gate.clone(),
+            inboxes: self.inboxes.clone(),
+            phase: self.phase.clone(),
+        };
+        tokio::select! {
+            () = drain.run() => {}
+            name = end.next() => {
+                tracing::warn!(signal = name, "ending at once");
+                self.phase.send_replace(Phase::Closed);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, reload: Reload) {
+        report(&reload.findings);
+        for key in &reload.needs_restart {
+            tracing::warn!(key, "this setting was changed and needs a restart");
+        }
+        let changes = self.apps.replace(reload.config.apps.clone());
+        let replaced = changes.added.iter().chain(changes.changed.iter().map(|Change { to, .. }| to));
+        for app in replaced {
+            for inbox in &self.inboxes {
+                inbox.push(Message::AppReplaced(app.clone()));
+            }
+        }
+        for app in &changes.removed {
+            for inbox in &self.inboxes {
+                inbox.push(Message::AppRemoved(app.id.clone()));
+            }
+        }
+        self.edge.api.set_limits(http_limits(&reload.config));
+        tracing::info!(
+            changed = ?reload.changed,
+            apps_added = changes.added.len(),
+            apps_changed = changes.changed.len(),
+            apps_removed = changes.removed.len(),
+            "configuration taken over"
+        );
+    }
+
+    fn look_at_certificate(&self) {
+        match self.edge.certificate.as_ref().map(|certificate| certificate.reload()) {
+            Some(Ok(true)) => tracing::info!("new TLS certificate in use; open connections keep the old one"),
+            Some(Err(error)) => tracing::error!("the changed TLS certificate is not taken over: {error}"),
+            _ => {}
+        }
+    }
+
+    fn start_edges(&self, threads: usize) -> Result<Vec<JoinHandle<()>>, StartError> {
+        let mut handles = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let mut listeners = Vec::with_capacity(self.listeners.len());
+            for (listener, speaks) in &self.listeners {
+                listeners.push((listener.try_clone().map_err(system("an HTTP thread"))?, *speaks));
+            }
+            let edge = self.edge.clone();
+            let runtime = Builder::new_current_thread().enable_all().build().map_err(system("an HTTP thread"))?;
+            let body = move || runtime.block_on(serve_listeners(edge, listeners));
+            let named = thread::Builder::new().name(format!("http-{index}"));
+            handles.push(named.spawn(body).map_err(system("an HTTP thread"))?);
+        }
+        Ok(handles)
+    }
+
+    fn say_hello(&self, config: &Config) {
+        let address = |at: usize| self.listeners.get(at).and_then(|(listener, _)| listener.local_addr().ok());
+        let plain = address(0).unwrap_or_else(|| config.server.address());
+        let is_tls_shared = self.listeners.iter().any(|(_, speaks)| *speaks == Speaks::Both);
+        print!("{}", banner(plain, address(1), is_tls_shared, config.demo.as_ref()));
+        // Whoever waits for this text behind a pipe must see it now. A closed pipe is no reason not to serve.
+        let _: io::Result<()> = io::Write::flush(&mut io::stdout());
+        tracing::info!(
+            address = %plain,
+            apps = config.apps.len(),
+            workers = config.server.workers,
+            http_threads = config.server.http_threads,
+            "serving"
+        );
+    }
+}
+
+async fn serve_listeners(edge: Arc<Edge>, listeners: Vec<(TcpListener, Speaks)>) {
+    let mut accepting = tokio::task::JoinSet::new();
+    for (listener, speaks) in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => drop(accepting.spawn(edge.clone().accept(listener, speaks))),
+            Err(error) => tracing::error!(%error, "cannot accept on a listening socket"),
+        }
+    }
+    while accepting.join_next().await.is_some() {}
+}
+
+fn start_workers(
+    config: &Config,
+    backbone: &Arc<dyn Backbone>,
+    clock: &Clock,
+    pulses: &Arc<Pulses>,
+) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), StartError> {
+    let failed = system("a worker");
+    let mut inboxes = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..config.server.workers {
+        let poll = Poll::new().map_err(&failed)?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(&failed)?;
+        let inbox = Arc::new(WorkerInbox::new(waker, config.limits.inbox_deliveries_max));
+        let settings = loop_settings(config);
+        let (backbone, clock, pulses) = (backbone.clone(), clock.clone(), pulses.clone());
+        let worker = WorkerLoop::new(index, poll, inbox.clone(), backbone, clock, pulses, settings);
+        let named = thread::Builder::new().name(format!("worker-{index}"));
+        workers.push(named.spawn(move || worker.run()).map_err(&failed)?);
+        inboxes.push(inbox);
+    }
+    Ok((inboxes, workers))
+}
+
+fn embedded_backbone(config: &Config) -> io::Result<Arc<dyn Backbone>> {
+    let mut origin = [0; 8];
+    getrandom::fill(&mut origin).map_err(io::Error::from)?;
+    let cache_bytes_max = config.limits.cache_bytes_max as u64;
+    Ok(Arc::new(Memory::new(u64::from_ne_bytes(origin), cache_bytes_max, Arc::new(SystemClock::default()))))
+}
+
+fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, StartError> {
+    let open = |address: SocketAddr, speaks| match listen(address) {
+        Ok(listener) => Ok((listener, speaks)),
+        Err(source) => {
+            let hint = match source.kind() {
+                io::ErrorKind::AddrInUse => "; another process listens there: end it, or choose a port with --port",
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose another with --port",
+                io::ErrorKind::AddrNotAvailable => "; this machine has no such address: see --host",
+                _ => "",
+            };
+            Err(StartError::Listen { address, source, hint })
+        }
+    };
+    let own_tls_port = config.tls.as_ref().and_then(|tls| tls.port);
+    let speaks = if config.tls.is_some() && own_tls_port.is_none() { Speaks::Both } else { Speaks::Plain };
+    let mut listeners = vec![open(config.server.address(), speaks)?];
+    if let Some(port) = own_tls_port {
+        listeners.push(open(SocketAddr::new(config.server.host, port), Speaks::Tls)?);
+    }
+    Ok(listeners)
+}
+
+/// As many connections as configured, or as there are descriptors for.
+fn gate_limits(config: &Config) -> Result<GateLimits, StartError> {
+    let open_files = open_file_limit().map_err(system("reading the open-file limit"))?;
+    let possible = usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let wanted = config.limits.connections_max.map_or(possible, |max| max as usize);
+    if wanted > possible {
+        tracing::warn!(
+            wanted,
+            possible,
+            open_files,
+            "limits.connections_max is more than the open-file limit allows; raise it (ulimit -n, LimitNOFILE)"
+        );
+    }
+    Ok(GateLimits {
+        connections_max: wanted.min(possible),
+        connections_per_ip_max: config.limits.connections_per_ip_max,
+        handshakes_per_s_max: config.limits.handshakes_per_s_max,
+    })
+}
+
+fn loop_settings(config: &Config) -> LoopSettings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let limits = &config.limits;
+    LoopSettings {
+        engine: Settings {
+            activity_timeout_ms: ms(config.server.activity_timeout),
+            pong_timeout_ms: ms(config.server.pong_timeout),
+            channels_per_connection_max: limits.channels_per_connection_max,
+            ..Settings::default()
+        },
+        budget: Budget { bytes_max: limits.outbound_bytes_max, age_max_ms: ms(limits.outbound_age_max) },
+        backlog_bytes_max: limits.outbound_bytes_max.saturating_mul(BACKLOG_BUDGETS) / config.server.workers,
+        message_bytes_max: limits.message_bytes_max,
+    }
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    HttpLimits {
+        request_body_bytes_max: config.limits.request_body_bytes_max,
+        request_timeout: config.limits.request_timeout,
+        ..HttpLimits::default()
+    }
+}
+
+fn report(findings: &[Finding]) {
+    for finding in findings {
+        tracing::warn!("{finding}");
+    }
+}

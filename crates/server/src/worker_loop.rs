@@ -1,0 +1,483 @@
+//! The loop of one worker: readiness in, effects out.
+//!
+//! A turn: read what the sockets have, take what the inbox has, let time pass, then write everything that came of it,
+//! each connection once. Nothing here decides what anything means; the engine does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fulmar_backbone::{Backbone, WorkerId};
+use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_protocol::close::CloseCode;
+use fulmar_protocol::exchange::Answer;
+use fulmar_protocol::websocket::{self, CLIENT_HEADER_BYTES_MAX, Decoded, Decoder, Incoming};
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::http::clock::Clock;
+use crate::http::health::{BEAT_EVERY_MS, Pulses};
+use crate::inbox::{Message, WorkerInbox};
+use crate::ws::connection::{CLOSE_TIMEOUT_MS, Connection, FRAME_TIMEOUT_MS, Read, Stage, read};
+use crate::ws::handover::{Handover, Socket};
+use crate::ws::outbox::{Budget, Flushed, Outbox, Turn};
+
+/// The inbox's own token.
+pub(crate) const WAKE: Token = Token(usize::MAX);
+/// Socket events taken per turn.
+const EVENTS_PER_TURN: usize = 1_024;
+/// Connections written per turn; then the sockets are looked at again, so that a fan-out to 10,000 keeps nobody waiting.
+const FLUSHES_PER_TURN: usize = 256;
+/// Frames of one turn beyond which the inbox waits until all are written.
+const FRAMES_PER_TURN_MAX: usize = 4_096;
+/// Bytes read at once; a connection that has more waits for its next turn.
+const READ_BYTES: usize = 64 * 1024;
+/// How often connections with something unfinished are looked at.
+const WATCH_EVERY_MS: u64 = 250;
+
+/// What a loop is given.
+pub(crate) struct LoopSettings {
+    pub(crate) engine: Settings,
+    pub(crate) budget: Budget,
+    /// Bytes that may wait on all connections of this worker together.
+    pub(crate) backlog_bytes_max: usize,
+    pub(crate) message_bytes_max: usize,
+}
+
+/// One worker's loop and everything it owns.
+pub(crate) struct WorkerLoop {
+    index: usize,
+    id: WorkerId,
+    poll: Poll,
+    inbox: Arc<WorkerInbox>,
+    backbone: Arc<dyn Backbone>,
+    clock: Clock,
+    pulses: Arc<Pulses>,
+    settings: LoopSettings,
+    worker: Worker,
+    effects: Effects,
+    answers: VecDeque<Answer>,
+    connections: Slab<Connection>,
+    turn: Turn,
+    /// Connections with frames pending, each once.
+    dirty: VecDeque<SessionKey>,
+    /// Connections that had more to read than one turn takes.
+    unread: Vec<SessionKey>,
+    /// Connections with something unfinished.
+    watched: Vec<SessionKey>,
+    watched_at: Moment,
+    messages: Vec<Message>,
+    scratch: Vec<u8>,
+    is_stopped: bool,
+}
+
+impl WorkerLoop {
+    pub(crate) fn new(
+        index: usize,
+        poll: Poll,
+        inbox: Arc<WorkerInbox>,
+        backbone: Arc<dyn Backbone>,
+        clock: Clock,
+        pulses: Arc<Pulses>,
+        settings: LoopSettings,
+    ) -> Self {
+        let id = backbone.attach(inbox.clone());
+        let scratch_bytes = READ_BYTES + settings.message_bytes_max + CLIENT_HEADER_BYTES_MAX;
+        Self {
+            index,
+            id,
+            poll,
+            inbox,
+            backbone,
+            clock,
+            pulses,
+            worker: Worker::new(settings.engine),
+            settings,
+            effects: Effects::default(),
+            answers: VecDeque::new(),
+            connections: Slab::new(),
+            turn: Turn::default(),
+            dirty: VecDeque::new(),
+            unread: Vec::new(),
+            watched: Vec::new(),
+            watched_at: Moment::default(),
+            messages: Vec::new(),
+            scratch: vec![0; scratch_bytes],
+            is_stopped: false,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the operating system no longer polls: nothing can go on without that.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !self.is_stopped {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            self.inbox.stay_awake();
+            self.pulses.beat(self.index);
+            let now = self.now();
+            self.turn(now, &events);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.clock.elapsed_ms())
+    }
+
+    fn timeout(&self) -> Duration {
+        let is_busy = !self.dirty.is_empty() || !self.unread.is_empty();
+        if is_busy || !self.inbox.may_sleep() {
+            return Duration::ZERO;
+        }
+        let now = self.now();
+        let deadline = self.worker.next_deadline().map(|at| at.ms_since(now));
+        let watch = (!self.watched.is_empty()).then_some(WATCH_EVERY_MS);
+        let ms = [deadline, watch].into_iter().flatten().fold(BEAT_EVERY_MS, u64::min);
+        Duration::from_millis(ms)
+    }
+
+    fn turn(&mut self, now: Moment, events: &Events) {
+        for event in events {
+            if event.token() != WAKE {
+                self.ready(now, event);
+            }
+        }
+        for key in std::mem::take(&mut self.unread) {
+            self.read(now, key);
+        }
+        if self.turn.len() < FRAMES_PER_TURN_MAX {
+            self.take_messages(now);
+        }
+        if self.worker.next_deadline().is_some_and(|at| at <= now) {
+            self.handle(now, Input::Deadline);
+        }
+        self.flush(now);
+        if now.ms_since(self.watched_at) >= WATCH_EVERY_MS {
+            self.watched_at = now;
+            self.watch(now);
+        }
+    }
+
+    fn ready(&mut self, now: Moment, event: &Event) {
+        let key = event.token().0;
+        if event.is_writable() {
+            self.resume(now, key);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let key = SessionKey::try_from(key).expect("keys are handed out below 2^32");
+            self.read(now, key);
+            if event.is_read_closed() {
+                // The end that this event tells of may stand behind the bytes that were just read.
+                self.unread.push(key);
+            }
+        }
+    }
+
+    fn take_messages(&mut self, now: Moment) {
+        let mut messages = std::mem::take(&mut self.messages);
+        self.inbox.take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Delivery(delivery) => self.handle(now, Input::Delivered(&delivery)),
+                Message::Answer(answer) => self.handle(now, Input::Answered(answer)),
+                Message::Connection(handover) => self.adopt(now, *handover),
+                Message::AppReplaced(app) => self.handle(now, Input::AppReplaced(&app)),
+                Message::AppRemoved(app) => self.handle(now, Input::AppRemoved(&app)),
+                Message::Drain { over_ms } => self.handle(now, Input::Drain { over_ms }),
+                Message::Stop => self.is_stopped = true,
+            }
+        }
+        self.messages = messages;
+    }
+
+    /// Hands an input to the engine and performs all that comes of it, questions answered at once included.
+    fn handle(&mut self, now: Moment, input: Input<'_>) {
+        self.worker.handle(now, input, &mut self.effects);
+        loop {
+            while let Some(effect) = self.effects.next_effect() {
+                self.perform(now, effect);
+            }
+            let Some(answer) = self.answers.pop_front() else { return };
+            self.worker.handle(now, Input::Answered(answer), &mut self.effects);
+        }
+    }
+
+    fn perform(&mut self, now: Moment, effect: Effect) {
+        match effect {
+            Effect::Send { to, frame } => self.send(to, frame.bytes().clone()),
+            Effect::FanOut { frame, targets } => {
+                let number = self.turn.add(frame.bytes().clone());
+                for key in self.effects.targets(targets) {
+                    note(&mut self.connections, &mut self.dirty, *key, number);
+                }
+            }
+            Effect::Ping { to } => self.send(to, websocket::ping(&[])),
+            Effect::Close { session, code, reason } => {
+                self.send(session, websocket::close(code, &reason));
+                self.begin_closing(now, session, false);
+            }
+            Effect::Ask(question) => self.answers.extend(self.backbone.ask(self.id, question)),
+        }
+    }
+
+    fn send(&mut self, to: SessionKey, bytes: Bytes) {
+        let number = self.turn.add(bytes);
+        note(&mut self.connections, &mut self.dirty, to, number);
+    }
+
+    fn adopt(&mut self, now: Moment, handover: Handover) {
+        let Handover { mut socket, response, mut leftover, opening, seat, app_seat } = handover;
+        let is_tls = matches!(socket, Socket::Tls(_));
+        let entry = self.connections.vacant_entry();
+        let token = Token(entry.key());
+        let key = SessionKey::try_from(token.0).expect("file descriptors end long before 2^32 connections");
+        if self.poll.registry().register(socket.tcp(), token, Interest::READABLE | Interest::WRITABLE).is_err() {
+            // The peer sees the socket close and comes back.
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        entry.insert(Connection {
+            socket,
+            decoder: Decoder::new(self.settings.message_bytes_max),
+            partial: Vec::new(),
+            partial_since: now,
+            outbox: Outbox::default(),
+            stage: Stage::Open,
+            is_watched: false,
+            app_seat,
+            _seat: seat,
+        });
+        self.send(key, Bytes::from(response));
+        self.handle(now, Input::Opened { session: key, opening });
+        if !leftover.is_empty() {
+            self.said(now, key, &mut leftover);
+        }
+        if is_tls {
+            // What was decrypted behind the handshake raises no readiness event.
+            self.read(now, key);
+        }
+    }
+
+    fn read(&mut self, now: Moment, key: SessionKey) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Some(connection) = self.connections.get_mut(key as usize) else {
+            self.scratch = scratch;
+            return;
+        };
+        let kept = connection.copy_partial(&mut scratch);
+        let end = kept + READ_BYTES;
+        match read(&mut connection.socket, &mut scratch[kept..end]) {
+            Read::Nothing => {}
+            Read::End => self.end(now, key),
+            Read::Bytes(bytes) => {
+                self.said(now, key, &mut scratch[..kept + bytes]);
+                // A short read may still hide the end of the stream, or more within TLS: look again next turn. For plain
+                // sockets it means that nothing is left, and the next byte raises a new event.
+                let is_open = self.connections.get(key as usize);
+                if is_open.is_some_and(|c| bytes == READ_BYTES || matches!(c.socket, Socket::Tls(_))) {
+                    self.unread.push(key);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes bytes of a connection apart; what is left of a frame is kept.
+    fn said(&mut self, now: Moment, key: SessionKey, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let Some(connection) = self.connections.get_mut(key as usize) else { return };
+            if let Stage::Closing { .. } = connection.stage {
+                self.said_while_closing(key, &mut bytes[at..]);
+                return;
+            }
+            match connection.decoder.decode(&mut bytes[at..]) {
+                Ok(Decoded::Item { message, consumed }) => {
+                    at += consumed;
+                    self.heard(now, key, message);
+                }
+                Ok(Decoded::NeedMore { .. }) => break,
+                Err(broken) => {
+                    let reason = "The frame breaks the WebSocket protocol or a limit";
+                    let code = broken.close_code();
+                    self.handle(now, Input::Evict { session: key, code, reason });
+                    return;
+                }
+            }
+        }
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if at < bytes.len() {
+            connection.keep_partial(&bytes[at..], at > 0, now);
+            self.watch_if_needed(key);
+        } else {
+            connection.partial = Vec::new();
+        }
+    }
+
+    fn heard(&mut self, now: Moment, key: SessionKey, message: Incoming<'_>) {
+        match message {
+            Incoming::Text(text) => self.handle(now, Input::Said { session: key, text: &text }),
+            Incoming::Pong(_) | Incoming::Fragment => self.handle(now, Input::Heard { session: key }),
+            Incoming::Ping(payload) => {
+                self.handle(now, Input::Heard { session: key });
+                self.send(key, websocket::pong(payload));
+            }
+            Incoming::Binary => {
+                let reason = "Binary frames are not part of the protocol";
+                self.handle(now, Input::Evict { session: key, code: CloseCode::UNSUPPORTED, reason });
+            }
+            Incoming::Close(code, _) => {
+                self.handle(now, Input::Gone { session: key });
+                let answer = match code {
+                    Some(code) => websocket::close(CloseCode(code), ""),
+                    None => websocket::close_without_code(),
+                };
+                self.send(key, answer);
+                self.begin_closing(now, key, true);
+            }
+        }
+    }
+
+    /// Behind a close only the peer's own close matters.
+    fn said_while_closing(&mut self, key: SessionKey, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.partial = Vec::new();
+        let mut at = 0;
+        while let Ok(Decoded::Item { message, consumed }) = connection.decoder.decode(&mut bytes[at..]) {
+            at += consumed;
+            if let (Incoming::Close(..), Stage::Closing { peer_is_done, .. }) = (message, &mut connection.stage) {
+                *peer_is_done = true;
+                break;
+            }
+        }
+        if connection.finish_if_flushed() {
+            self.forget(key);
+        }
+    }
+
+    fn begin_closing(&mut self, now: Moment, key: SessionKey, is_peer_done: bool) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.app_seat = None;
+        let until = now.plus_ms(CLOSE_TIMEOUT_MS);
+        connection.stage = Stage::Closing { until, peer_is_done: is_peer_done, is_shut: false };
+        self.watch_if_needed(key);
+    }
+
+    /// The socket has ended, whatever the session thinks.
+    fn end(&mut self, now: Moment, key: SessionKey) {
+        self.handle(now, Input::Gone { session: key });
+        self.forget(key);
+    }
+
+    fn forget(&mut self, key: SessionKey) {
+        if self.connections.try_remove(key as usize).is_some() {
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what is pending, up to a turn's share of connections.
+    fn flush(&mut self, now: Moment) {
+        let share = if self.turn.len() < FRAMES_PER_TURN_MAX { FLUSHES_PER_TURN } else { self.dirty.len() };
+        for _ in 0..share {
+            let Some(key) = self.dirty.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            let flushed = connection.outbox.flush(&mut connection.socket, &mut self.turn, now, &self.settings.budget);
+            self.flushed(now, key, flushed);
+        }
+        if self.dirty.is_empty() {
+            self.turn.end();
+        }
+    }
+
+    fn resume(&mut self, now: Moment, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.outbox.is_empty() && matches!(connection.socket, Socket::Plain(_)) {
+            return;
+        }
+        let flushed = connection.outbox.resume(&mut connection.socket, now, &self.settings.budget);
+        let key = SessionKey::try_from(index).expect("keys are handed out below 2^32");
+        self.flushed(now, key, flushed);
+    }
+
+    fn flushed(&mut self, now: Moment, key: SessionKey, flushed: io::Result<Flushed>) {
+        match flushed {
+            Ok(Flushed::All) => {
+                if self.connections.get_mut(key as usize).is_some_and(Connection::finish_if_flushed) {
+                    self.forget(key);
+                }
+            }
+            Ok(Flushed::Waiting) => self.watch_if_needed(key),
+            Ok(Flushed::TooSlow) => self.cut(now, key),
+            Err(_) => self.end(now, key),
+        }
+    }
+
+    /// Closes a connection whose reader is too slow. Nothing is skipped on it: it ends, and the client comes back.
+    fn cut(&mut self, now: Moment, key: SessionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.outbox.cut();
+        if connection.stage == Stage::Open {
+            let reason = "Too slow: more data waits for this connection than it may";
+            self.handle(now, Input::Evict { session: key, code: CloseCode::OVER_CAPACITY, reason });
+        }
+        self.watch_if_needed(key);
+    }
+
+    fn watch_if_needed(&mut self, key: SessionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if !connection.is_watched && connection.needs_watching() {
+            connection.is_watched = true;
+            self.watched.push(key);
+        }
+    }
+
+    /// Looks at connections with something unfinished: frames that never end, readers that do not read, closes that
+    /// are not answered.
+    fn watch(&mut self, now: Moment) {
+        let mut waiting_bytes = 0;
+        let mut largest = None;
+        for key in std::mem::take(&mut self.watched) {
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            connection.is_watched = false;
+            let is_stalled =
+                !connection.partial.is_empty() && now.ms_since(connection.partial_since) > FRAME_TIMEOUT_MS;
+            match connection.stage {
+                Stage::Closing { until, .. } if now >= until => self.end(now, key),
+                Stage::Open if is_stalled => {
+                    let reason = "A frame was begun and not finished in time";
+                    self.handle(now, Input::Evict { session: key, code: CloseCode::OVER_CAPACITY, reason });
+                }
+                Stage::Open if connection.outbox.is_too_old(now, &self.settings.budget) => self.cut(now, key),
+                _ => {
+                    let bytes = connection.outbox.waiting_bytes();
+                    waiting_bytes += bytes;
+                    largest = largest.max(Some((bytes, key)));
+                }
+            }
+            self.watch_if_needed(key);
+        }
+        if let Some((_, key)) = largest.filter(|_| waiting_bytes > self.settings.backlog_bytes_max) {
+            self.cut(now, key);
+        }
+    }
+}
+
+/// Notes a frame for a connection, and the connection for the end of the turn.
+fn note(connections: &mut Slab<Connection>, dirty: &mut VecDeque<SessionKey>, key: SessionKey, number: u32) {
+    if let Some(connection) = connections.get_mut(key as usize)
+        && connection.outbox.note(number)
+    {
+        dirty.push_back(key);
+    }
+}
