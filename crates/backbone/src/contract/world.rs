@@ -63,7 +63,7 @@ impl Inbox for Recorder {
 
     fn deliver(&self, delivery: Arc<Delivery>) {
         // Lets others run just now and then: whatever was not made one step by the backbone comes apart here.
-        if self.calls.fetch_add(1, Ordering::Relaxed) % 3 == 0 {
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
             std::thread::yield_now();
         }
         self.change(|heard| heard.deliveries.push(delivery));
