@@ -1,0 +1,47 @@
+import com.google.gson.Gson;
+import com.pusher.rest.Pusher;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/** What the suite knows about the nodes under test. */
+final class Settings {
+    /** The credentials of one app. */
+    static final class App {
+        String id;
+        String key;
+        String secret;
+    }
+
+    private static final AtomicInteger NAMES = new AtomicInteger();
+
+    String binary;
+    String folder;
+    String host;
+    int port;
+    int brisk_port;
+    Map<String, App> apps;
+
+    static Settings read() throws IOException {
+        return new Gson().fromJson(Files.readString(Path.of(System.getenv("FULMAR_SDK_SETTINGS"))), Settings.class);
+    }
+
+    /** A channel name that no other test uses. */
+    static String unique(String prefix) {
+        return prefix + "-java-" + ProcessHandle.current().pid() + "-" + NAMES.incrementAndGet();
+    }
+
+    /** The customer's server at a port, with the master key of the encrypted channels. */
+    Pusher server(String app, int port) {
+        App of = apps.get(app);
+        Pusher server = new Pusher(of.id, of.key, of.secret, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+        server.setHost(host + ":" + port);
+        return server;
+    }
+
+    Pusher server(String app) {
+        return server(app, port);
+    }
+}
