@@ -103,7 +103,7 @@ impl Api {
                 if key.is_empty() || key.len() > KEY_BYTES_MAX {
                     return Err(Refusal::IdempotencyKey);
                 }
-                self.accept_once(app, key, fingerprint(signed), checked).await
+                Box::pin(self.accept_once(app, key, fingerprint(signed), checked)).await
             }
             _ => checked.publish(&*self.backbone, app).await.map(Reply::answered),
         }
@@ -155,7 +155,7 @@ impl Checked {
     async fn publish(self, backbone: &dyn Backbone, app: &App) -> Result<Answered, Refusal> {
         let Self { publications, tell, status } = self;
         let body = match tell {
-            Some(tell) => tell.look(backbone, app).await?,
+            Some(tell) => Box::pin(tell.look(backbone, app)).await?,
             None => NOTHING_TO_TELL,
         };
         // Whether it was surely or only maybe not accepted, the caller can do nothing but try again.

@@ -150,7 +150,7 @@ impl Api {
         // Also for requests that are refused below: only what was read to its end leaves the connection usable.
         let body = if body.is_end_stream() { Whole::default() } else { self.read(body).await? };
         match Route::of(without_prefix(head.uri.path(), &self.path_prefix)) {
-            Route::DemoSend if head.method == Method::POST => self.demo_send(head, body.bytes()).await,
+            Route::DemoSend if head.method == Method::POST => Box::pin(self.demo_send(head, body.bytes())).await,
             route => self.perform(head, route, body.bytes()).await,
         }
     }
@@ -218,10 +218,11 @@ impl Api {
             Call::Events => self.events(&app, head, &signed).await,
             Call::Batch => self.batch_events(&app, head, &signed).await,
             Call::ChannelEvents(name) => self.channel_events(&app, head, &signed, name).await,
-            Call::Channels => self.channels(&app, &signed).await,
-            Call::Channel(name) => self.channel(&app, &signed, name).await,
-            Call::ChannelStats(name) => self.channel_stats(&app, name).await,
-            Call::Members(name) => self.users(&app, &signed, name).await,
+            // Boxed like everything rare here: otherwise every publish would carry the room they need.
+            Call::Channels => Box::pin(self.channels(&app, &signed)).await,
+            Call::Channel(name) => Box::pin(self.channel(&app, &signed, name)).await,
+            Call::ChannelStats(name) => Box::pin(self.channel_stats(&app, name)).await,
+            Call::Members(name) => Box::pin(self.users(&app, &signed, name)).await,
         }
     }
 
