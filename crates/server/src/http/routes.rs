@@ -175,7 +175,7 @@ mod tests {
         assert!(!takes(GET, &odd));
     }
 
-    /// HTTP-16
+    /// HTTP-64
     #[test]
     fn a_prefix_is_cut_off_where_it_stands_and_nowhere_else() {
         assert_eq!(without_prefix("/ws/apps/3/events", "/ws"), "/apps/3/events");

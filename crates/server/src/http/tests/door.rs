@@ -170,7 +170,7 @@ async fn a_disabled_app_is_refused_after_its_signature_was_checked() {
     assert_eq!(world.plain(Method::GET, &format!("/apps/4/channels?{forged}"), "").await.status, 401);
 }
 
-/// HTTP-16
+/// HTTP-64
 #[tokio::test]
 async fn a_prefix_may_be_signed_or_not_and_sent_or_not() {
     let world = World::with(Given { path_prefix: "/ws", ..Given::default() });
