@@ -5,15 +5,19 @@
 //! key never stops a node, so that a release starts on the file of a later one. Nothing here listens, and nothing here
 //! prints a secret.
 //!
-//! Reading order: [`keys`] (the table everything works from), `raw` (what was written), `meaning` (what is meant),
-//! [`ConfigWatch`] (a file that changes while the node runs).
+//! Reading order: `keys` and `table` (what can be written), `raw`, `file` and `value` (what was written), `meaning` (what
+//! is meant), `watch` (a file that changes while the node runs).
 
+mod file;
 mod finding;
 mod keys;
 mod meaning;
 mod raw;
+mod rules;
 mod show;
 mod suggest;
+mod table;
+mod value;
 mod watch;
 
 use std::net::{IpAddr, SocketAddr};

@@ -78,7 +78,7 @@ fn a_node_needs_no_configuration_at_all() {
     assert_eq!((config.demo, config.apps), (Some(demo.clone()), vec![demo]));
 }
 
-/// OPS-4, INC-2019-12-06
+/// OPS-4, OPS-25, INC-2019-12-06
 #[test]
 fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
@@ -496,21 +496,21 @@ fn take_over(watch: &mut ConfigWatch) -> Result<fulmar_server::config::Reload, R
 #[test]
 fn a_changed_file_changes_apps_and_reloadable_limits_and_nothing_else() {
     let folder = Folder::new("reload");
-    let text = format!("[server]\nport = 7001\n[limits]\nconnections_max = 5\n{ONE_APP}");
+    let text = format!("[server]\nport = 7001\n[limits]\nrequest_timeout_ms = 500\n{ONE_APP}");
     let file = folder.write("fulmar.toml", &text);
     let sources = Sources::new().with_file(Some(file)).with_apps(vec!["9:k9:s9".to_owned()]);
     let loaded = load(sources.with_flag("tls.port", None)).unwrap();
     let mut watch = ConfigWatch::new(&loaded);
     assert!(watch.look().is_none() && watch.look().is_none(), "nothing has changed");
 
-    let changed = text.replace("7001", "7002").replace("= 5", "= 6") + "client_events = true\nunknown = 1\n";
+    let changed = text.replace("7001", "7002").replace("= 500", "= 600") + "client_events = true\nunknown = 1\n";
     folder.write("fulmar.toml", &changed);
     let reload = take_over(&mut watch).unwrap();
-    assert_eq!(reload.changed, ["limits.connections_max", "apps"]);
+    assert_eq!(reload.changed, ["limits.request_timeout_ms", "apps"]);
     assert_eq!(reload.needs_restart, ["server.port"]);
     assert_eq!(reload.findings.len(), 1, "the unknown key");
     assert_eq!(reload.config.server, loaded.config.server);
-    assert_eq!(reload.config.limits.connections_max, Some(6));
+    assert_eq!(reload.config.limits.request_timeout.as_millis(), 600);
     assert!(reload.config.apps[0].client_events);
     assert_eq!(reload.config.apps[1], App::new("9", "k9", "s9"), "flags still apply");
     assert!(watch.look().is_none() && watch.look().is_none(), "once is enough");
@@ -551,7 +551,7 @@ fn an_emptied_file_does_not_put_the_demo_app_in_the_place_of_the_apps() {
     assert_eq!(take_over(&mut watch).unwrap().config.apps, []);
 }
 
-/// OPS-6
+/// OPS-6, OPS-25
 #[test]
 fn a_secret_file_that_changes_is_a_change_too() {
     let folder = Folder::new("rotate");

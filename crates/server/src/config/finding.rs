@@ -92,8 +92,8 @@ pub enum What {
     AppsVanished,
     /// The demo app, whose secret everybody knows, is reachable from other machines.
     #[error(
-        "no app is configured, so the demo app is on, and its secret is public: anybody who reaches {host} can publish. \
-         Configure an app ([[apps]] or --app ID:KEY:SECRET), or listen on 127.0.0.1"
+        "no app is configured, so the demo app is on, and its secret is public: anybody who reaches {host} can \
+         publish. Configure an app ([[apps]] or --app ID:KEY:SECRET), or listen on 127.0.0.1"
     )]
     DemoExposed {
         /// The address that is listened on.

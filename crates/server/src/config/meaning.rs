@@ -13,8 +13,10 @@ use std::time::Duration;
 use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Secret};
 
 use super::finding::{Finding, Place, What};
-use super::keys::{KEYS, Key, Preset, address, network};
-use super::raw::{RawApp, RawConfig, Settings, Value, Written};
+use super::keys::{KEYS, Key, Preset};
+use super::raw::{RawApp, RawConfig, Settings, Written};
+use super::rules::{address, network};
+use super::value::Value;
 use super::{Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
 
 /// Id, key and secret of the demo app. They are public, and printed at start.

@@ -1,7 +1,7 @@
 //! What was written: file, environment and flags, read into one map of values that remember where they stand.
 //!
-//! Every value in a [`RawConfig`] has the type and range of its key; what had not is a finding instead, and reading goes
-//! on, so that all mistakes come out at once. What the values mean together is not decided here.
+//! Every value in a [`RawConfig`] has the type and range of its key; what had not is a finding instead, and reading
+//! goes on, so that all mistakes come out at once. What the values mean together is not decided here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,12 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
+use super::file::FileReader;
 use super::finding::{Finding, Place, Weight, What};
-use super::keys::{Class, KEYS, Key, Kind, Preset, key};
+use super::keys::{Class, KEYS, Key, key};
 use super::suggest::nearest;
+use super::value::{Value, from_text};
 
 /// Variables of the client commands. A node does not read them and does not call them unknown.
 pub const CLIENT_VARIABLES: &[&str] = &["FULMAR_APP", "FULMAR_HOST", "FULMAR_PORT", "FULMAR_TLS", "FULMAR_CA"];
@@ -107,33 +106,6 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// A value of the type its key has.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Value {
-    Unset,
-    Integer(u64),
-    Switch(bool),
-    Text(String),
-    List(Vec<String>),
-    Path(PathBuf),
-    /// Never leaves this type but into [`fulmar_protocol::app::Secret`].
-    Secret(String),
-}
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unset => f.write_str("Unset"),
-            Self::Integer(n) => n.fmt(f),
-            Self::Switch(on) => on.fmt(f),
-            Self::Text(text) => text.fmt(f),
-            Self::List(texts) => texts.fmt(f),
-            Self::Path(path) => path.fmt(f),
-            Self::Secret(_) => f.write_str("Secret(..)"),
-        }
-    }
-}
-
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
@@ -210,9 +182,9 @@ fn add_to_fingerprint(hasher: &mut DefaultHasher, content: &io::Result<Vec<u8>>)
 }
 
 #[derive(Default)]
-struct Reader {
-    raw: RawConfig,
-    findings: Vec<Finding>,
+pub(super) struct Reader {
+    pub raw: RawConfig,
+    pub findings: Vec<Finding>,
     hasher: DefaultHasher,
     files: Vec<PathBuf>,
 }
@@ -367,7 +339,7 @@ impl Reader {
 }
 
 /// Stands where a value was refused that every app needs, so that it is not reported as missing as well.
-fn refused(place: Place) -> Written {
+pub(super) fn refused(place: Place) -> Written {
     Written { value: Value::Unset, place }
 }
 
@@ -387,204 +359,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || with_protocol().unwrap_or(false)
 }
 
-fn bad_value(key: &Key, place: Place, called: &str, what: What) -> Finding {
+pub(super) fn bad_value(key: &Key, place: Place, called: &str, what: What) -> Finding {
     let weight = if key.class == Class::Soft { Weight::FallsBack } else { Weight::Refuses };
     Finding { place, key: called.to_owned(), what, weight }
-}
-
-/// Reads a value given as text, as variables and flags give it.
-fn from_text(key: &Key, text: &str) -> Result<Value, What> {
-    let wrong = || What::WrongType { expected: key.kind_text(), found: format!("{text:?}") };
-    match key.kind {
-        Kind::Integer { min, max } => match text.trim().parse::<i128>() {
-            Ok(n) => within(n, min, max).ok_or_else(|| out_of_range(min, max, text.trim())),
-            Err(_) => Err(wrong()),
-        },
-        Kind::Switch => match text {
-            "true" | "1" | "yes" | "on" => Ok(Value::Switch(true)),
-            "false" | "0" | "no" | "off" => Ok(Value::Switch(false)),
-            _ => Err(wrong()),
-        },
-        Kind::OneOf(words) => one_of(words, text).ok_or_else(wrong),
-        Kind::Text(check) => check(text).map(|()| Value::Text(text.to_owned())).map_err(What::Breaks),
-        Kind::List(check) => {
-            let items: Vec<String> = text.split(',').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
-            items.iter().try_for_each(|item| check(item)).map_err(What::Breaks)?;
-            Ok(Value::List(items))
-        }
-        Kind::Path => path(text, None),
-        Kind::Secret => secret(text),
-    }
-}
-
-fn within(n: i128, min: u64, max: u64) -> Option<Value> {
-    u64::try_from(n).ok().filter(|n| (min..=max).contains(n)).map(Value::Integer)
-}
-
-fn out_of_range(min: u64, max: u64, found: &str) -> What {
-    What::OutOfRange { min, max, found: found.to_owned() }
-}
-
-fn one_of(words: &[&'static str], text: &str) -> Option<Value> {
-    words.iter().find(|w| w.eq_ignore_ascii_case(text)).map(|w| Value::Text((*w).to_owned()))
-}
-
-fn secret(text: &str) -> Result<Value, What> {
-    if text.is_empty() {
-        return Err(What::Breaks("must not be empty: anybody could sign with it"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(What::Breaks("must not contain control characters, such as line breaks"));
-    }
-    Ok(Value::Secret(text.to_owned()))
-}
-
-/// A path; a relative one starts at the folder of the file it was written in, if it was written in one.
-fn path(text: &str, written_in: Option<&Path>) -> Result<Value, What> {
-    if text.is_empty() {
-        return Err(What::Breaks("must name a file"));
-    }
-    let folder = written_in.and_then(Path::parent);
-    Ok(Value::Path(folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))))
-}
-
-/// Walks the configuration file.
-struct FileReader<'a> {
-    reader: &'a mut Reader,
-    text: &'a str,
-    path: Arc<Path>,
-}
-
-impl FileReader<'_> {
-    fn read(mut self) {
-        let before = self.reader.findings.len();
-        let (document, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            let place = self.place(error.span().map_or(0, |span| span.start));
-            self.reader.findings.push(Finding::refuses(place, "", What::Syntax(error.message().to_owned())));
-        }
-        for (section, value) in document.get_ref() {
-            self.section(section.get_ref(), section.span().start, value);
-        }
-        // TOML tables come in the order of their names; people look for mistakes from top to bottom.
-        self.reader.findings[before..].sort_by_key(|finding| match finding.place {
-            Place::File { line, .. } => line,
-            _ => usize::MAX,
-        });
-        self.reader.raw.apps.sort_by_key(|app| match app.place {
-            Place::File { line, .. } => line,
-            _ => usize::MAX,
-        });
-    }
-
-    fn place(&self, offset: usize) -> Place {
-        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
-        Place::File { path: self.path.clone(), line: before.iter().filter(|b| **b == b'\n').count() + 1 }
-    }
-
-    fn section(&mut self, section: &str, at: usize, value: &Spanned<DeValue<'_>>) {
-        if !KEYS.iter().any(|k| k.section() == section) {
-            let meant = nearest(section, KEYS.iter().map(Key::section)).map(|s| format!("[{s}]"));
-            let finding = Finding::unknown(self.place(at), section, meant);
-            return self.reader.findings.push(finding);
-        }
-        match (section, value.get_ref()) {
-            ("apps", DeValue::Array(entries)) if entries.iter().all(|e| e.get_ref().is_table()) => {
-                for entry in entries.iter() {
-                    let place = self.place(entry.span().start);
-                    let settings = entry.get_ref().as_table().map(|t| self.table("apps", t)).unwrap_or_default();
-                    self.reader.raw.apps.push(RawApp { place, settings });
-                }
-            }
-            ("apps", _) => self.refuse(at, section, "must be tables, each under a line [[apps]]"),
-            (_, DeValue::Table(table)) => {
-                let settings = self.table(section, table);
-                self.reader.raw.settings.extend(settings);
-            }
-            _ => self.refuse(at, section, "must be a table: put a line with its name in brackets above its keys"),
-        }
-    }
-
-    fn refuse(&mut self, at: usize, key: &str, rule: &'static str) {
-        let finding = Finding::refuses(self.place(at), key, What::Breaks(rule));
-        self.reader.findings.push(finding);
-    }
-
-    fn table(&mut self, section: &str, table: &DeTable<'_>) -> Settings {
-        let mut settings = Settings::new();
-        for (name, value) in table {
-            let path = format!("{section}.{}", name.get_ref());
-            let Some(key) = key(&path) else {
-                let place = self.place(name.span().start);
-                let finding = Finding::unknown(place, &path, self.meant(&path, name.get_ref()));
-                self.reader.findings.push(finding);
-                continue;
-            };
-            let place = self.place(name.span().start);
-            if let Some(value) = self.value(key, value) {
-                settings.insert(key.path, Written { value, place });
-            } else if matches!(key.preset, Preset::Unset(_)) {
-                settings.insert(key.path, refused(place));
-            }
-        }
-        settings
-    }
-
-    /// The key that was probably meant: the right name under another section, or a name much like it.
-    fn meant(&self, path: &str, name: &str) -> Option<String> {
-        let elsewhere = KEYS.iter().find(|k| k.name() == name).map(|k| k.path);
-        elsewhere.or_else(|| nearest(path, KEYS.iter().map(|k| k.path))).map(str::to_owned)
-    }
-
-    fn value(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>) -> Option<Value> {
-        let at = value.span().start;
-        let wrong = |found: &DeValue<'_>| What::WrongType {
-            expected: key.kind_text(),
-            found: match found {
-                DeValue::String(text) if !key.is_secret() => format!("{text:?}"),
-                other => format!("a TOML {}", other.type_str()),
-            },
-        };
-        let read = match (key.kind, value.get_ref()) {
-            (Kind::Integer { min, max }, DeValue::Integer(n)) => i128::from_str_radix(n.as_str(), n.radix())
-                .ok()
-                .and_then(|n| within(n, min, max))
-                .ok_or_else(|| out_of_range(min, max, &n.to_string())),
-            (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Switch(*on)),
-            (Kind::OneOf(words), DeValue::String(text)) => one_of(words, text).ok_or_else(|| wrong(value.get_ref())),
-            (Kind::Text(check), DeValue::String(text)) => {
-                check(text).map(|()| Value::Text(text.to_string())).map_err(What::Breaks)
-            }
-            (Kind::Path, DeValue::String(text)) => path(text, Some(&self.path)),
-            (Kind::Secret, DeValue::String(text)) => secret(text),
-            (Kind::List(check), DeValue::Array(items)) => return Some(self.list(key, check, items)),
-            (_, other) => Err(wrong(other)),
-        };
-        read.map_err(|what| self.reader.findings.push(bad_value(key, self.place(at), key.path, what))).ok()
-    }
-
-    /// Every entry is judged on its own line.
-    fn list(
-        &mut self,
-        key: &'static Key,
-        check: fn(&str) -> Result<(), &'static str>,
-        items: &toml::de::DeArray<'_>,
-    ) -> Value {
-        let mut texts = Vec::new();
-        for item in items.iter() {
-            let what = match item.get_ref() {
-                DeValue::String(text) => match check(text) {
-                    Ok(()) => {
-                        texts.push(text.to_string());
-                        continue;
-                    }
-                    Err(rule) => What::Breaks(rule),
-                },
-                other => What::WrongType { expected: key.kind_text(), found: format!("a TOML {}", other.type_str()) },
-            };
-            let place = self.place(item.span().start);
-            self.reader.findings.push(bad_value(key, place, key.path, what));
-        }
-        Value::List(texts)
-    }
 }

@@ -3,7 +3,8 @@
 use super::finding::Place;
 use super::keys::KEYS;
 use super::meaning::Effective;
-use super::raw::{Settings, Value};
+use super::raw::Settings;
+use super::value::Value;
 
 pub(super) fn show(effective: &Effective) -> String {
     let mut out = String::new();

@@ -1,0 +1,346 @@
+//! The table of keys: the one place that lists what can be written. Data; nothing happens here.
+
+use super::keys::{Key, Kind, Preset, hard, integer};
+use super::rules::{check_host, check_id, check_key, check_network, check_origin, check_path_prefix};
+
+const U32_MAX: u64 = u32::MAX as u64;
+const GIB: u64 = 1 << 30;
+
+/// Every key, in the order of the documentation.
+pub static KEYS: &[Key] = &[
+    hard(
+        "server.host",
+        Kind::Text(check_host),
+        Preset::Text("127.0.0.1"),
+        "The address to listen on. 127.0.0.1 reaches this machine only; 0.0.0.0 (IPv4) or :: (IPv6 and IPv4) reaches \
+         every network it is in.",
+    )
+    .flag("--host"),
+    integer(
+        "server.port",
+        (0, 65_535),
+        6001,
+        "",
+        "The TCP port for WebSocket and HTTP alike. 0 takes a free port, which is printed at start.",
+    )
+    .flag("--port"),
+    hard(
+        "server.path_prefix",
+        Kind::Text(check_path_prefix),
+        Preset::Text(""),
+        "What stands before /app and /apps in every path, for proxies that do not cut it off: with /ws the node \
+         answers at /ws/app/KEY. Signatures cover the path without it.",
+    ),
+    integer("server.workers", (0, 128), 0, "workers", "Event loops that own connections. 0 makes one per core.")
+        .flag("--workers"),
+    integer(
+        "server.http_threads",
+        (0, 128),
+        0,
+        "threads",
+        "Threads that serve handshakes and the REST API. 0 makes one per two cores, at least one.",
+    ),
+    integer(
+        "server.activity_timeout_s",
+        (1, 86_400),
+        120,
+        "seconds",
+        "Silence after which a connection is pinged; clients are told the same number. 30 to 60 where proxies cut idle \
+         connections.",
+    ),
+    integer(
+        "server.pong_timeout_s",
+        (1, 3_600),
+        30,
+        "seconds",
+        "How long a ping may stay unanswered before the connection is closed with 4201.",
+    ),
+    hard(
+        "server.trusted_proxies",
+        Kind::List(check_network),
+        Preset::EmptyList,
+        "Networks (10.0.0.0/8) or addresses of the proxies in front of the node. From them alone PROXY headers, \
+         X-Forwarded-For and X-Forwarded-Proto are believed.",
+    ),
+    hard(
+        "server.proxy_protocol",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether connections from trusted proxies begin with a PROXY protocol header, version 1 or 2.",
+    ),
+    integer(
+        "limits.connections_max",
+        (0, U32_MAX),
+        0,
+        "connections",
+        "Connections open at once on this node; newcomers beyond it are closed with 4100. 0 derives it from the \
+         open-file limit.",
+    ),
+    integer(
+        "limits.connections_per_ip_max",
+        (0, U32_MAX),
+        0,
+        "connections",
+        "Connections open at once from one IPv4 address or one IPv6 /64. 0 is no limit.",
+    ),
+    integer(
+        "limits.handshakes_per_s_max",
+        (0, U32_MAX),
+        0,
+        "handshakes per second",
+        "WebSocket handshakes this node accepts per second; newcomers beyond it are closed with 4100. 0 is no limit.",
+    ),
+    integer(
+        "limits.handshake_timeout_ms",
+        (100, 600_000),
+        5_000,
+        "milliseconds",
+        "How long a new connection may take to send a whole request head (TLS and PROXY header included).",
+    ),
+    integer("limits.handshake_bytes_max", (1_024, 1 << 20), 8_192, "bytes", "Size of a request head."),
+    integer(
+        "limits.message_bytes_max",
+        (1_024, 64 << 20),
+        65_536,
+        "bytes",
+        "Size of one WebSocket message from a client, all fragments together. Beyond it the connection is closed with \
+         1009.",
+    ),
+    integer(
+        "limits.channels_per_connection_max",
+        (1, U32_MAX),
+        10_000,
+        "channels",
+        "Channels one connection may be subscribed to at once.",
+    ),
+    integer(
+        "limits.outbound_bytes_max",
+        (65_536, 4 * GIB),
+        1 << 20,
+        "bytes",
+        "What may wait unsent for one connection. A reader that falls further behind is closed with 4100.",
+    ),
+    integer(
+        "limits.outbound_age_max_s",
+        (1, 3_600),
+        10,
+        "seconds",
+        "How long a frame may wait unsent. A reader that falls further behind is closed with 4100.",
+    ),
+    integer(
+        "limits.request_body_bytes_max",
+        (1_024, GIB),
+        1 << 20,
+        "bytes",
+        "Size of one REST request body; beyond it 413. Escaping can make a legal batch six times as large as its \
+         events.",
+    )
+    .reloadable(),
+    integer(
+        "limits.request_timeout_ms",
+        (100, 600_000),
+        10_000,
+        "milliseconds",
+        "How long a REST request may take to arrive in full.",
+    )
+    .reloadable(),
+    integer(
+        "limits.idempotency_keys_max",
+        (0, 10_000_000),
+        10_000,
+        "keys per app",
+        "Idempotency keys remembered per app for 120 seconds, the oldest forgotten first. 0 ignores the header.",
+    ),
+    integer(
+        "limits.inbox_deliveries_max",
+        (64, U32_MAX),
+        65_536,
+        "deliveries per worker",
+        "Deliveries that may wait for one worker. While one is full, publishing to channels it follows is answered \
+         503.",
+    ),
+    integer(
+        "limits.cache_bytes_max",
+        (0, u64::MAX),
+        256 << 20,
+        "bytes",
+        "Memory for the last events of cache channels; beyond it the oldest are forgotten, which costs a cache miss.",
+    ),
+    integer(
+        "shutdown.grace_s",
+        (0, 3_600),
+        0,
+        "seconds",
+        "How long the node keeps serving after SIGTERM while /readyz already says no, so that balancers turn away \
+         first.",
+    ),
+    integer(
+        "shutdown.drain_s",
+        (0, 3_600),
+        10,
+        "seconds",
+        "Over how long the sockets are then closed with 4200, evenly: clients come back at once, so the pace is the \
+         node's to set.",
+    ),
+    hard(
+        "tls.cert",
+        Kind::Path,
+        Preset::Unset("no TLS"),
+        "The certificate chain as PEM. Read again when it changes; connections stay open.",
+    )
+    .flag("--tls-cert"),
+    hard("tls.key", Kind::Path, Preset::Unset("no TLS"), "The certificate's private key as PEM.").flag("--tls-key"),
+    integer("tls.port", (1, 65_535), 0, "", "A second port that speaks TLS only, while server.port stays plain.")
+        .unset("server.port takes both, told apart by the first byte")
+        .flag("--tls-port"),
+    hard(
+        "logging.level",
+        Kind::OneOf(&["error", "warn", "info", "debug", "trace"]),
+        Preset::Text("info"),
+        "The least grave log lines to write.",
+    )
+    .soft()
+    .flag("--log-level"),
+    hard(
+        "logging.format",
+        Kind::OneOf(&["text", "json"]),
+        Preset::Text("text"),
+        "text for people, json (one object per line) for machines.",
+    )
+    .soft()
+    .flag("--log-format"),
+    hard(
+        "demo.enabled",
+        Kind::Switch,
+        Preset::Unset("on only while no app is configured"),
+        "Whether the demo app (id 1, key demo-key, secret demo-secret) and its page at / exist.",
+    )
+    .reloadable(),
+    hard(
+        "apps.id",
+        Kind::Text(check_id),
+        Preset::Unset("must be given"),
+        "The app's id in REST paths. Digits only where the Python or Go SDK is used: they refuse anything else.",
+    )
+    .reloadable(),
+    hard(
+        "apps.key",
+        Kind::Text(check_key),
+        Preset::Unset("must be given"),
+        "The app's public key, which clients connect with.",
+    )
+    .reloadable(),
+    hard(
+        "apps.secret",
+        Kind::Secret,
+        Preset::Unset("must be given, here or in secret_file"),
+        "Signs everything of the app. Whoever has it can publish and let anybody into any channel.",
+    )
+    .reloadable(),
+    hard(
+        "apps.secret_file",
+        Kind::Path,
+        Preset::Unset("the secret stands in the file itself"),
+        "A file that holds the secret and nothing else (a line break at its end is not part of it).",
+    )
+    .reloadable(),
+    hard(
+        "apps.previous_secret",
+        Kind::Secret,
+        Preset::Unset("only secret verifies"),
+        "The secret before a rotation. Either verifies until this one is removed.",
+    )
+    .reloadable(),
+    hard(
+        "apps.previous_secret_file",
+        Kind::Path,
+        Preset::Unset("only secret verifies"),
+        "A file that holds the secret before a rotation.",
+    )
+    .reloadable(),
+    hard(
+        "apps.enabled",
+        Kind::Switch,
+        Preset::Switch(true),
+        "A disabled app refuses connections with 4003 and REST calls with 403.",
+    )
+    .reloadable(),
+    hard(
+        "apps.client_events",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether members of private and presence channels may send client- events to each other.",
+    )
+    .reloadable(),
+    hard(
+        "apps.subscription_counts",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether subscribers are told how many they are.",
+    )
+    .reloadable(),
+    hard(
+        "apps.tls_only",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether connections without TLS are refused with 4000.",
+    )
+    .reloadable(),
+    hard(
+        "apps.allowed_origins",
+        Kind::List(check_origin),
+        Preset::EmptyList,
+        "Web pages that may connect: https://host, https://host:port, host, or *.host for its subdomains. Empty is \
+         any. Whoever sends no Origin is not a browser and is not held to it.",
+    )
+    .reloadable(),
+    integer(
+        "apps.max_connections",
+        (0, U32_MAX),
+        0,
+        "connections",
+        "Connections of the app open at once; beyond it 4004, which makes SDKs give up. 0 is no limit.",
+    )
+    .reloadable(),
+    integer("apps.channel_name_max", (1, 200), 164, "characters", "Length of a channel name, prefix included.")
+        .reloadable(),
+    integer("apps.event_name_max", (1, 4_096), 200, "characters", "Length of an event name.").reloadable(),
+    integer(
+        "apps.event_data_bytes_max",
+        (1, 64 << 20),
+        10_240,
+        "bytes",
+        "Size of one event's data, decoded; beyond it 413, or pusher:error for client events.",
+    )
+    .reloadable(),
+    integer("apps.publish_channels_max", (1, 10_000), 100, "channels", "Channels one events call may name.")
+        .reloadable(),
+    integer("apps.batch_events_max", (1, 10_000), 10, "events", "Events one batch_events call may carry.").reloadable(),
+    integer("apps.presence_members_max", (1, 1_000_000), 100, "users", "Distinct users on one presence channel.")
+        .reloadable(),
+    integer(
+        "apps.presence_user_info_bytes_max",
+        (2, 1 << 20),
+        1_024,
+        "bytes",
+        "Size of one member's user_info as JSON.",
+    )
+    .reloadable(),
+    integer("apps.user_id_max", (1, 4_096), 128, "characters", "Length of a user id.").reloadable(),
+    integer(
+        "apps.client_events_per_s_max",
+        (1, 1_000_000),
+        10,
+        "events per second and connection",
+        "Client events one connection may send; beyond it they are refused with 4301.",
+    )
+    .reloadable(),
+    integer(
+        "apps.cache_ttl_s",
+        (1, 86_400),
+        1_800,
+        "seconds",
+        "How long the last event of a cache channel is kept for those who subscribe later.",
+    )
+    .reloadable(),
+];

@@ -1,0 +1,90 @@
+//! One value: of the type and range its key has, or refused.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::finding::What;
+use super::keys::{Key, Kind};
+
+/// A value of the type its key has.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Unset,
+    Integer(u64),
+    Switch(bool),
+    Text(String),
+    List(Vec<String>),
+    Path(PathBuf),
+    /// Never leaves this type but into [`fulmar_protocol::app::Secret`].
+    Secret(String),
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("Unset"),
+            Self::Integer(n) => n.fmt(f),
+            Self::Switch(on) => on.fmt(f),
+            Self::Text(text) => text.fmt(f),
+            Self::List(texts) => texts.fmt(f),
+            Self::Path(path) => path.fmt(f),
+            Self::Secret(_) => f.write_str("Secret(..)"),
+        }
+    }
+}
+
+/// Reads a value given as text, as variables and flags give it.
+pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, What> {
+    let wrong = || What::WrongType { expected: key.kind_text(), found: format!("{text:?}") };
+    match key.kind {
+        Kind::Integer { min, max } => match text.trim().parse::<i128>() {
+            Ok(n) => within(n, min, max).ok_or_else(|| out_of_range(min, max, text.trim())),
+            Err(_) => Err(wrong()),
+        },
+        Kind::Switch => match text {
+            "true" | "1" | "yes" | "on" => Ok(Value::Switch(true)),
+            "false" | "0" | "no" | "off" => Ok(Value::Switch(false)),
+            _ => Err(wrong()),
+        },
+        Kind::OneOf(words) => one_of(words, text).ok_or_else(wrong),
+        Kind::Text(check) => check(text).map(|()| Value::Text(text.to_owned())).map_err(What::Breaks),
+        Kind::List(check) => {
+            let items: Vec<String> = text.split(',').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+            items.iter().try_for_each(|item| check(item)).map_err(What::Breaks)?;
+            Ok(Value::List(items))
+        }
+        Kind::Path => path(text, None),
+        Kind::Secret => secret(text),
+    }
+}
+
+pub(super) fn within(n: i128, min: u64, max: u64) -> Option<Value> {
+    u64::try_from(n).ok().filter(|n| (min..=max).contains(n)).map(Value::Integer)
+}
+
+pub(super) fn out_of_range(min: u64, max: u64, found: &str) -> What {
+    What::OutOfRange { min, max, found: found.to_owned() }
+}
+
+pub(super) fn one_of(words: &[&'static str], text: &str) -> Option<Value> {
+    words.iter().find(|w| w.eq_ignore_ascii_case(text)).map(|w| Value::Text((*w).to_owned()))
+}
+
+pub(super) fn secret(text: &str) -> Result<Value, What> {
+    if text.is_empty() {
+        return Err(What::Breaks("must not be empty: anybody could sign with it"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(What::Breaks("must not contain control characters, such as line breaks"));
+    }
+    Ok(Value::Secret(text.to_owned()))
+}
+
+/// A path; a relative one starts at the folder of the file it was written in, if it was written in one.
+pub(super) fn path(text: &str, written_in: Option<&Path>) -> Result<Value, What> {
+    if text.is_empty() {
+        return Err(What::Breaks("must name a file"));
+    }
+    let folder = written_in.and_then(Path::parent);
+    Ok(Value::Path(folder.map_or_else(|| PathBuf::from(text), |folder| folder.join(text))))
+}
