@@ -1,1 +1,32 @@
-fn main() {}
+//! The one binary: reads the command line and hands over to the verb.
+//!
+//! Verbs print what was asked for to standard output and what is to be said about it to standard error. Exit codes:
+//! 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
+
+mod args;
+mod check;
+mod client;
+mod explain;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, ConfigVerb, Verb};
+
+fn main() -> ExitCode {
+    match Cli::parse().verb {
+        Verb::Serve(args) => serve::serve(args.sources()),
+        Verb::Check(args) => check::check(args),
+        Verb::Config(ConfigVerb::Explain { key }) => explain::explain(key.as_deref()),
+        Verb::Config(ConfigVerb::Show(args)) => explain::show(args.sources()),
+        Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
+        Verb::Channels(args) => client::finish(client::channels::channels(&args)),
+        Verb::Subscribe(args) => client::finish(client::subscribe::subscribe(&args)),
+        Verb::Version => {
+            println!("fulmar {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}

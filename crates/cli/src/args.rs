@@ -1,0 +1,287 @@
+//! The command line. What a flag of `serve` may hold is decided by the configuration, together with file and
+//! environment, so that all mistakes come out at once: here such values are plain text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use fulmar_server::config::Sources;
+
+/// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
+///
+/// Any official Pusher SDK works against a node of this program, and the client commands here work against any server
+/// that speaks the protocol.
+#[derive(Parser)]
+#[command(name = "fulmar", version, after_help = MAIN_EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const MAIN_EXAMPLES: &str = "\
+Try it, each in a terminal of its own:
+  fulmar serve
+  fulmar subscribe my-channel
+  fulmar trigger my-channel greeting '{\"text\":\"hello\"}'";
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Run a node
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ConfigArgs),
+    /// Say what `serve` would say of a configuration, and start nothing
+    Check(CheckArgs),
+    /// Explain or show the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Publish an event
+    Trigger(TriggerArgs),
+    /// Print the events of channels as they come
+    Subscribe(SubscribeArgs),
+    /// List occupied channels, or look at one
+    Channels(ChannelsArgs),
+    /// Print the version
+    #[command(after_help = "Example:\n  fulmar version")]
+    Version,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigVerb {
+    /// Say what a key does, what it takes and what applies without it
+    #[command(after_help = "Examples:\n  fulmar config explain\n  fulmar config explain server.port\n  \
+                            fulmar config explain limits")]
+    Explain {
+        /// A key, or a section; all keys in short without it
+        key: Option<String>,
+    },
+    /// Print the configuration that would apply, with the source of each value and without secrets
+    #[command(after_help = "Example:\n  FULMAR_SERVER__PORT=7000 fulmar config show --config fulmar.toml")]
+    Show(Box<ConfigArgs>),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Settings come from four places; each wins over those before it:
+  1. the defaults             fulmar config explain
+  2. a TOML file              --config FILE, or FULMAR_CONFIG=FILE
+  3. environment variables    FULMAR_SECTION__KEY, for every key but those of apps:
+                              FULMAR_SERVER__PORT=7000 is port under [server].
+                              FULMAR_APPS='ID:KEY:SECRET ID:KEY:SECRET' works like --app.
+                              An empty variable counts as not set.
+  4. flags                    those above; --set SECTION.KEY=VALUE for every other key
+FULMAR_HOST, FULMAR_PORT, FULMAR_TLS, FULMAR_CA and FULMAR_APP belong to trigger, subscribe and channels.
+
+Examples:
+  fulmar serve
+      on 127.0.0.1:6001 with the demo app (id 1, key demo-key, secret demo-secret)
+  fulmar serve --host 0.0.0.0 --app 42:my-key:my-secret
+      for other machines, with an app of your own that has every feature on
+  fulmar serve --config fulmar.toml --set limits.connections_max=50000
+      a file with its [[apps]], which are taken over when the file changes
+
+A file to start from:
+  [server]
+  host = \"0.0.0.0\"
+  [[apps]]
+  id = \"42\"
+  key = \"my-key\"
+  secret_file = \"my-secret.txt\"
+  client_events = true";
+
+// A doc comment here would become the help of every verb that takes these flags.
+#[derive(Args, Default)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML) [env: FULMAR_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1] [env: FULMAR_SERVER__HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Port to listen on, 0 for a free one [default: 6001] [env: FULMAR_SERVER__PORT]
+    #[arg(long, value_name = "PORT")]
+    port: Option<String>,
+    /// An app with every feature on; may be repeated [env: FULMAR_APPS]
+    #[arg(long, value_name = "ID:KEY:SECRET")]
+    app: Vec<String>,
+    /// Certificate chain, PEM [env: FULMAR_TLS__CERT]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Private key, PEM [env: FULMAR_TLS__KEY]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// A port for TLS alone; without it the port takes both [env: FULMAR_TLS__PORT]
+    #[arg(long, value_name = "PORT")]
+    tls_port: Option<String>,
+    /// Event loops that own connections, 0 for one per core [env: FULMAR_SERVER__WORKERS]
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// error, warn, info, debug or trace [default: info] [env: FULMAR_LOGGING__LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [default: text] [env: FULMAR_LOGGING__FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Any other key of the configuration; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// These flags over the environment of this process.
+    pub fn sources(self) -> Sources {
+        Sources::new()
+            .with_file(self.config)
+            .with_environment(std::env::vars_os())
+            .with_flag("server.host", self.host)
+            .with_flag("server.port", self.port)
+            .with_flag("server.workers", self.workers)
+            .with_flag("tls.cert", self.tls_cert)
+            .with_flag("tls.key", self.tls_key)
+            .with_flag("tls.port", self.tls_port)
+            .with_flag("logging.level", self.log_level)
+            .with_flag("logging.format", self.log_format)
+            .with_apps(self.app)
+            .with_set(self.set)
+    }
+}
+
+/// Prints every mistake at once, with file and line. Exits with 0 when a node would start, with 78 when not.
+///
+/// Also reads the certificate and its key, and compares the limit of connections with that of open files.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  fulmar check --config fulmar.toml\n  fulmar check --strict --config fulmar.toml\n      \
+                        unknown keys and variables are errors too: for a pipeline, before a release"
+)]
+pub struct CheckArgs {
+    /// Fail on unknown keys and variables as well
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+// Which server a client command talks to, and as which app. (Not a doc comment, for the same reason.)
+#[derive(Args)]
+pub struct TargetArgs {
+    /// Host of the server
+    #[arg(long, env = "FULMAR_HOST", default_value = "127.0.0.1", value_name = "HOST")]
+    pub host: String,
+    /// Port of the server
+    #[arg(long, env = "FULMAR_PORT", default_value = "6001", value_name = "PORT")]
+    pub port: String,
+    /// Speak TLS
+    #[arg(long, env = "FULMAR_TLS")]
+    pub tls: bool,
+    /// Trust the certificates in this PEM file instead of those of the system
+    #[arg(long, env = "FULMAR_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The app to act for; the demo app without it
+    #[arg(long, env = "FULMAR_APP", hide_env_values = true, value_name = "ID:KEY:SECRET")]
+    pub app: Option<String>,
+    /// What the server has before /app and /apps (its server.path_prefix), such as /ws
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PATH")]
+    pub path_prefix: String,
+}
+
+/// Publishes one event through the signed REST API.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  fulmar trigger my-channel greeting '{\"text\":\"hello\"}'\n  \
+                        fulmar trigger presence-room note hi --info user_count,subscription_count\n  \
+                        fulmar trigger my-channel greeting hi --host ws.example.com --port 443 --tls")]
+pub struct TriggerArgs {
+    /// Where to publish
+    pub channel: String,
+    /// Name of the event
+    pub event: String,
+    /// Its data, passed on as it is; SDKs parse JSON
+    pub data: String,
+    /// A further channel; may be repeated (names may hold commas, so none are split)
+    #[arg(long = "also", value_name = "CHANNEL")]
+    pub also: Vec<String>,
+    /// The one connection that shall not receive it
+    #[arg(long, value_name = "ID")]
+    pub socket_id: Option<String>,
+    /// What to tell of the channels: subscription_count, user_count, or both separated by a comma
+    #[arg(long, value_name = "WHAT")]
+    pub info: Option<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// Without a name: all occupied channels. With one: how things stand there.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  fulmar channels\n  fulmar channels --prefix presence- --info user_count\n  \
+                        fulmar channels presence-room --users\n  fulmar channels cache-prices --info cache --json")]
+pub struct ChannelsArgs {
+    /// One channel
+    pub name: Option<String>,
+    /// Only channels whose names begin so
+    #[arg(long, value_name = "TEXT", conflicts_with = "name")]
+    pub prefix: Option<String>,
+    /// user_count, subscription_count or cache; several separated by commas
+    #[arg(long, value_name = "WHAT")]
+    pub info: Option<String>,
+    /// The users on a presence channel
+    #[arg(long, requires = "name", conflicts_with = "info")]
+    pub users: bool,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// Connects like any SDK, signs private and presence channels with the app's secret, and comes back as the close code
+/// asks when the connection ends. Prints one line per event: channel, event, data, separated by tabs. What else happens
+/// (members, counts, the connection) goes to standard error.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  fulmar subscribe my-channel\n  fulmar subscribe private-a presence-room --user-id ann\n  \
+                        fulmar subscribe my-channel --count 1 --json"
+)]
+pub struct SubscribeArgs {
+    /// Channels to follow
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub channels: Vec<String>,
+    /// Who to be on presence channels
+    #[arg(long, value_name = "ID", default_value = "fulmar-cli")]
+    pub user_id: String,
+    /// What the others shall know of that user, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub user_info: Option<String>,
+    /// End after so many events
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Print each event as a JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use fulmar_server::config::KEYS;
+
+    use super::*;
+
+    /// OPS-10
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// OPS-8
+    #[test]
+    fn every_flag_that_a_key_is_explained_with_exists() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").expect("serve is a verb");
+        for flag in KEYS.iter().filter_map(|key| key.flag) {
+            let name = flag.trim_start_matches("--");
+            assert!(serve.get_arguments().any(|arg| arg.get_long() == Some(name)), "{flag}");
+        }
+    }
+}
