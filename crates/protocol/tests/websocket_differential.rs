@@ -1,7 +1,8 @@
 //! Our WebSocket decoder and `tungstenite`, fed the same bytes, must hear the same messages and refuse the same frames.
 //!
-//! Streams are random but the same in every run: mostly well-formed frames, some of them slightly damaged. Where the two
-//! differ on purpose, the difference is named by a function whose doc begins with that word, and tolerated nowhere else.
+//! Streams are random but the same in every run: mostly well-formed frames, some of them slightly damaged. Where the
+//! two differ on purpose, the difference is named by a function whose doc begins with that word, and tolerated nowhere
+//! else. Not compared: the limit of fragments, which `tungstenite` does not have.
 
 use std::cell::Cell;
 use std::io::{self, Cursor, Read, Write};
