@@ -117,15 +117,17 @@ impl WorkerLoop {
     /// When the operating system no longer polls: nothing can go on without that.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut now = self.now();
         while !self.is_stopped {
-            let timeout = self.timeout();
+            let timeout = self.timeout(now);
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             self.inbox.stay_awake();
-            self.pulses.beat(self.index);
-            let now = self.now();
+            // One look at the clock per turn: everything in it happens at one moment.
+            now = self.now();
+            self.pulses.beat(self.index, now.0);
             self.turn(now, &events);
         }
         Ok(())
@@ -135,12 +137,11 @@ impl WorkerLoop {
         Moment(self.clock.elapsed_ms())
     }
 
-    fn timeout(&self) -> Duration {
+    fn timeout(&self, now: Moment) -> Duration {
         let is_busy = !self.dirty.is_empty() || !self.unread.is_empty();
         if is_busy || !self.inbox.may_sleep() {
             return Duration::ZERO;
         }
-        let now = self.now();
         let deadline = self.worker.next_deadline().map(|at| at.ms_since(now));
         let watch = (!self.watched.is_empty()).then_some(WATCH_EVERY_MS);
         let ms = [deadline, watch].into_iter().flatten().fold(BEAT_EVERY_MS, u64::min);

@@ -82,14 +82,17 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
 fn server(taken: &mut Taken, findings: &mut Vec<Finding>) -> Server {
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let or_cores = |n: usize, instead: usize| if n == 0 { instead.clamp(1, 128) } else { n };
+    // As many threads as cores: a worker more than that does not add speed, it takes the processor from its siblings.
+    let http_threads = or_cores(taken.number("server.http_threads"), cores / 4);
+    let workers = or_cores(taken.number("server.workers"), cores.saturating_sub(http_threads));
     let networks = taken.peek("server.trusted_proxies");
     let proxy_protocol = taken.take("server.proxy_protocol");
     let server = Server {
         host: address(&taken.text("server.host")).expect("the table allows only addresses"),
         port: taken.number("server.port"),
         path_prefix: taken.text("server.path_prefix"),
-        workers: or_cores(taken.number("server.workers"), cores),
-        http_threads: or_cores(taken.number("server.http_threads"), cores / 2),
+        workers,
+        http_threads,
         activity_timeout: taken.seconds("server.activity_timeout_s"),
         pong_timeout: taken.seconds("server.pong_timeout_s"),
         trusted_proxies: taken.list("server.trusted_proxies").iter().filter_map(|n| network(n)).collect(),

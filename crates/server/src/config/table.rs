@@ -29,16 +29,22 @@ pub static KEYS: &[Key] = &[
         Kind::Text(check_path_prefix),
         Preset::Text(""),
         "What stands before /app and /apps in every path, for proxies that do not cut it off: with /ws the node \
-         answers at /ws/app/KEY. Signatures cover the path without it.",
+         answers at /ws/app/KEY. Signatures may cover the path with or without it.",
     ),
-    integer("server.workers", (0, 128), 0, "workers", "Event loops that own connections. 0 makes one per core.")
-        .flag("--workers"),
+    integer(
+        "server.workers",
+        (0, 128),
+        0,
+        "workers",
+        "Event loops that own connections. 0 makes one for each core that no HTTP thread has.",
+    )
+    .flag("--workers"),
     integer(
         "server.http_threads",
         (0, 128),
         0,
         "threads",
-        "Threads that serve handshakes and the REST API. 0 makes one per two cores, at least one.",
+        "Threads that serve handshakes and the REST API. 0 makes one per four cores, at least one.",
     ),
     integer(
         "server.activity_timeout_s",

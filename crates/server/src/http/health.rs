@@ -30,10 +30,11 @@ impl Pulses {
         Self { clock, last_ms: (0..workers).map(|_| AtomicU64::new(now)).collect() }
     }
 
-    /// The loop of `worker` turned. Called at least every [`BEAT_EVERY_MS`]; a number out of range is ignored.
-    pub fn beat(&self, worker: usize) {
+    /// The loop of `worker` turned at this moment of the clock. Called at least every [`BEAT_EVERY_MS`]; a number out of
+    /// range is ignored.
+    pub fn beat(&self, worker: usize, now_ms: u64) {
         if let Some(last) = self.last_ms.get(worker) {
-            last.store(self.clock.elapsed_ms(), Ordering::Relaxed);
+            last.store(now_ms, Ordering::Relaxed);
         }
     }
 
@@ -117,12 +118,12 @@ mod tests {
         let dial = Arc::new(AtomicU64::new(1_000));
         let pulses = Pulses::new(3, Clock::Manual(Arc::clone(&dial)));
         assert_eq!(pulses.stuck(), None);
-        dial.fetch_add(STUCK_AFTER_MS, Ordering::Relaxed);
-        pulses.beat(0);
-        pulses.beat(2);
-        pulses.beat(99);
+        let now = dial.fetch_add(STUCK_AFTER_MS, Ordering::Relaxed) + STUCK_AFTER_MS;
+        pulses.beat(0, now);
+        pulses.beat(2, now);
+        pulses.beat(99, now);
         assert_eq!(pulses.stuck(), Some(Stuck { worker: 1, silent_ms: STUCK_AFTER_MS }));
-        pulses.beat(1);
+        pulses.beat(1, now);
         assert_eq!(pulses.stuck(), None);
     }
 

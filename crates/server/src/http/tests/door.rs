@@ -279,7 +279,7 @@ async fn health_says_what_is_wrong() {
     world.readiness.draining();
     world.plain(Method::GET, "/readyz", "").await.expect(503, "not ready: draining\n");
     world.pass(Duration::from_secs(6));
-    world.pulses.beat(0);
+    world.pulses.beat(0, world.api.clock.elapsed_ms());
     world.plain(Method::GET, "/livez", "").await.expect(503, "worker 1 has not turned for 6000 ms\n");
 }
 
