@@ -162,7 +162,10 @@ func TestSeveralChannelsExclusionAndInfo(t *testing.T) {
 	must(t, client("everything").TriggerMulti(names, "event", "for all"))
 	got := []heard{w.next(), w.next()}
 	sort.Slice(got, func(i, j int) bool { return got[i].Channel < got[j].Channel })
-	expect(t, got, []heard{{Channel: one, Event: "event", Data: "for all"}, {Channel: presence, Event: "event", Data: "for all"}})
+	expect(t, got, []heard{
+		{Channel: one, Event: "event", Data: "for all"},
+		{Channel: presence, Event: "event", Data: "for all"},
+	})
 }
 
 // HTTP-34, HTTP-35

@@ -34,7 +34,8 @@ def server_for(app="everything", **changes):
     credentials = {**APPS[app], **changes}
     return pusher.Pusher(
         app_id=credentials["id"], key=credentials["key"], secret=credentials["secret"], ssl=False,
-        host=SETTINGS["host"], port=SETTINGS["port"], encryption_master_key_base64="AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+        host=SETTINGS["host"], port=SETTINGS["port"],
+        encryption_master_key_base64="AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
 
 
 class Client:
@@ -71,7 +72,7 @@ class Client:
         return json.loads(answers.get(timeout=DEADLINE_S))
 
     def leave(self):
-        """Disconnects as an application does; aside, because the library waits 3 s for an answer its own reader took."""
+        """Disconnects as an application does; aside, because the library then waits 3 s for an answer it has had."""
         threading.Thread(target=self.sdk.disconnect, args=(0,), daemon=True).start()
 
     def drop(self):
@@ -200,8 +201,8 @@ class ClientSdk(unittest.TestCase):
 
     def test_presence_data_with_spaces_and_escapes_is_verified_as_received(self):
         # WS-51, WS-78: pysher's channel_data is `{"user_id": "\u00e9-1", ...}` with spaces and escapes.
-        client, name = Client(self, user_data={"user_id": "é-1", "user_info": {"name": "Zoë ☃"}}), unique("presence")
-        roster = client.join(name)["presence"]
+        client = Client(self, user_data={"user_id": "é-1", "user_info": {"name": "Zoë ☃"}})
+        roster = client.join(unique("presence"))["presence"]
         self.assertEqual(roster, {"count": 1, "ids": ["é-1"], "hash": {"é-1": {"name": "Zoë ☃"}}})
 
     def test_members_come_and_go(self):

@@ -1,3 +1,5 @@
+import com.google.gson.Gson;
+import com.google.gson.GsonBuilder;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import com.pusher.client.channel.PusherEvent;
@@ -14,6 +16,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Consumer;
+import java.util.stream.Collectors;
 
 /**
  * What Java and Android applications see: the WebSocket client (protocol 5) and the server library against a running
@@ -57,10 +60,13 @@ public final class Suite {
         test("every kind of data arrives as it was published", () -> {
             String name = Settings.unique("data");
             Client.Heard heard = connect().join(name, "App\\Events\\Sent");
-            for (Object sent : List.of("plain", "", "Zoë ☃ 🦉 <b> \u2028 \"\\/", "x".repeat(10_238), 5, List.of(1, "two"), Map.of("k", "é"))) {
+            Gson gson = new GsonBuilder().disableHtmlEscaping().create();
+            List<Object> all = List.of("plain", "", "Zoë ☃ 🦉 <b> \u2028 \"\\/", "x".repeat(10_238), 5,
+                List.of(1, "two"), Map.of("k", "é"));
+            for (Object sent : all) {
                 accepted(server.trigger(name, "App\\Events\\Sent", sent));
                 PusherEvent event = heard.events.next();
-                same(new com.google.gson.GsonBuilder().disableHtmlEscaping().create().toJson(sent), event.getData());
+                same(gson.toJson(sent), event.getData());
                 same(name, event.getChannelName());
                 same(null, event.getUserId());
             }
@@ -88,9 +94,11 @@ public final class Suite {
         test("a batch arrives in order", () -> {
             String name = Settings.unique("batch");
             Client.Heard heard = connect().join(name, "event");
-            accepted(server.trigger(List.of(new Event(name, "event", 1), new Event(name, "event", 2), new Event(name, "event", 3))));
-            for (String data : List.of("1", "2", "3")) {
-                same(data, heard.events.next().getData());
+            List<Integer> numbers = List.of(1, 2, 3);
+            List<Event> batch = numbers.stream().map(n -> new Event(name, "event", n)).collect(Collectors.toList());
+            accepted(server.trigger(batch));
+            for (Integer n : numbers) {
+                same(n.toString(), heard.events.next().getData());
             }
         });
         // WS-60, WS-62
@@ -179,8 +187,7 @@ public final class Suite {
         // WS-55, WS-57
         for (String prefix : List.of("private-forged", "presence-forged", "private-encrypted-forged")) {
             test("a wrong signature on " + prefix + " is an error of the connection, which goes on", () -> {
-                Settings.App app = settings.apps.get("everything");
-                Pusher forger = new Pusher(app.id, app.key, "another secret", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+                Pusher forger = settings.forger("everything");
                 Client client = connect(wishes -> {
                     wishes.signer = forger;
                     wishes.user = new PresenceUser("ana");
@@ -253,20 +260,21 @@ public final class Suite {
         test("queries answer with escaped parameters", () -> {
             String name = Settings.unique("presence-query;a=b");
             connect(wishes -> wishes.user = new PresenceUser(7)).join(name);
-            JsonObject list = answer(server.get("/channels", Map.of("filter_by_prefix", name, "info", "user_count,subscription_count")));
-            same("{\"subscription_count\":1,\"user_count\":1}", sorted(list.getAsJsonObject("channels").getAsJsonObject(name)));
+            Map<String, String> both = Map.of("filter_by_prefix", name, "info", "user_count,subscription_count");
+            JsonObject list = answer(server.get("/channels", both)).getAsJsonObject("channels");
+            same("{\"subscription_count\":1,\"user_count\":1}", sorted(list.getAsJsonObject(name)));
             JsonObject one = answer(server.get("/channels/" + name, Map.of("info", "user_count")));
             same("{\"occupied\":true,\"user_count\":1}", sorted(one));
             same("{\"users\":[{\"id\":\"7\"}]}", sorted(answer(server.get("/channels/" + name + "/users"))));
-            same("{\"channels\":{}}", sorted(answer(server.get("/channels", Map.of("filter_by_prefix", "nothing-begins-so")))));
+            Map<String, String> nothing = Map.of("filter_by_prefix", "nothing-begins-so");
+            same("{\"channels\":{}}", sorted(answer(server.get("/channels", nothing))));
         });
         // HTTP-19, HTTP-23, HTTP-25, HTTP-46
         test("refusals are the statuses of the library", () -> {
-            Settings.App app = settings.apps.get("everything");
-            Pusher wrong = new Pusher(app.id, app.key, "wrong");
-            wrong.setHost(settings.host + ":" + settings.port);
-            refused(wrong.trigger("c", "event", "x"), 401, Result.Status.AUTHENTICATION_ERROR, "Invalid signature: you should have sent");
-            refused(server.trigger("c", "pusher:event", "x"), 400, Result.Status.CLIENT_ERROR, "'pusher' namespace is reserved");
+            Result wrong = settings.forger("everything").trigger("c", "event", "x");
+            refused(wrong, 401, Result.Status.AUTHENTICATION_ERROR, "Invalid signature: you should have sent");
+            Result reserved = server.trigger("c", "pusher:event", "x");
+            refused(reserved, 400, Result.Status.CLIENT_ERROR, "'pusher' namespace is reserved");
             refused(server.trigger("c", "event", "x".repeat(10_239)), 413, null, "10240");
             refused(settings.server("disabled").trigger("c", "event", "x"), 403, null, "");
             refused(server.get("/channels/not-presence/users"), 400, Result.Status.CLIENT_ERROR, "");

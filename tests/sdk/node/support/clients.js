@@ -10,7 +10,11 @@ const MASTER_KEY_BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /** How each major version is loaded, and how it is given an authorizer. */
 const VERSIONS = {
-  8: { load: () => require("pusher-js"), encryption: true, authorization: (ask) => ({ channelAuthorization: { customHandler: ask } }) },
+  8: {
+    load: () => require("pusher-js"),
+    encryption: true,
+    authorization: (ask) => ({ channelAuthorization: { customHandler: ask } }),
+  },
   7: { load: () => require("pusher-js-7"), encryption: true, authorization: legacyAuthorizer },
   4: { load: () => require("pusher-js-4"), encryption: false, authorization: legacyAuthorizer },
 };
@@ -26,8 +30,14 @@ function legacyAuthorizer(ask) {
 function serverFor(app = apps.everything, options = {}) {
   const { id, key, secret } = app;
   return new HttpPusher({
-    appId: id, key, secret, host: settings.host, port: String(settings.port), useTLS: false,
-    encryptionMasterKeyBase64: MASTER_KEY_BASE64, ...options,
+    appId: id,
+    key,
+    secret,
+    host: settings.host,
+    port: String(settings.port),
+    useTLS: false,
+    encryptionMasterKeyBase64: MASTER_KEY_BASE64,
+    ...options,
   });
 }
 
@@ -48,8 +58,15 @@ function forgerFor(app) {
 function optionsFor({ app = apps.everything, version = 8, port = settings.port, member, authorize, options = {} }) {
   const ask = authorize ?? authorizerFor(serverFor(app), member);
   return {
-    cluster: "mt1", wsHost: settings.host, wsPort: port, wssPort: port, forceTLS: false, disableStats: true,
-    enabledTransports: ["ws", "wss"], ...VERSIONS[version].authorization(ask), ...options,
+    cluster: "mt1",
+    wsHost: settings.host,
+    wsPort: port,
+    wssPort: port,
+    forceTLS: false,
+    disableStats: true,
+    enabledTransports: ["ws", "wss"],
+    ...VERSIONS[version].authorization(ask),
+    ...options,
   };
 }
 
@@ -88,4 +105,15 @@ function hear(channel, event) {
   return inbox;
 }
 
-module.exports = { MASTER_KEY_BASE64, VERSIONS, authorizerFor, connect, forgerFor, hear, open, optionsFor, serverFor, subscribe };
+module.exports = {
+  MASTER_KEY_BASE64,
+  VERSIONS,
+  authorizerFor,
+  connect,
+  forgerFor,
+  hear,
+  open,
+  optionsFor,
+  serverFor,
+  subscribe,
+};

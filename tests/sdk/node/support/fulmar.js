@@ -47,7 +47,8 @@ class OwnNode {
   async run() {
     const { id, key, secret } = this.app;
     const flags = ["serve", "--host", "127.0.0.1", "--port", String(this.port), "--app", `${id}:${key}:${secret}`];
-    this.process = spawn(settings.binary, flags, { cwd: settings.folder, stdio: "ignore" });
+    const env = { ...process.env, FULMAR_SHUTDOWN__DRAIN_S: "1" };
+    this.process = spawn(settings.binary, flags, { cwd: settings.folder, stdio: "ignore", env });
     await within(this.accepts(), `a node that accepts on port ${this.port}`, 10000);
   }
 
@@ -55,6 +56,13 @@ class OwnNode {
     while (!(await canConnect(this.port))) {
       if (this.process.exitCode !== null) throw new Error(`the node ended with ${this.process.exitCode}`);
     }
+  }
+
+  /** Tells the node to go away as an operator does, and gives its exit code. */
+  async stop() {
+    const gone = new Promise((resolve) => this.process.once("exit", resolve));
+    this.process.kill("SIGTERM");
+    return within(gone, "the end of a node told to go away", 20000);
   }
 
   /** Ends the node without a word to its clients, as a crash would. */
@@ -66,6 +74,29 @@ class OwnNode {
   }
 }
 
+/** A load balancer: passes each new connection to the port it is told at that moment. */
+async function balancer(t, firstPort) {
+  const sockets = new Set();
+  const server = net.createServer((client) => {
+    const upstream = net.connect(balancing.target, "127.0.0.1");
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ]) {
+      sockets.add(one);
+      one.on("error", () => other.destroy()).on("close", () => sockets.delete(one) && other.destroy());
+      one.pipe(other);
+    }
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const balancing = { port: server.address().port, target: firstPort };
+  t.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  return balancing;
+}
+
 function canConnect(port) {
   return new Promise((resolve) => {
     const socket = net.connect(port, "127.0.0.1");
@@ -75,4 +106,4 @@ function canConnect(port) {
   });
 }
 
-module.exports = { OwnNode, apps, freePort, settings, unique };
+module.exports = { OwnNode, apps, balancer, freePort, settings, unique };

@@ -23,10 +23,11 @@ async function serveSite(server) {
     const { pathname } = new URL(request.url, "http://site");
     if (request.method === "POST" && pathname === "/pusher/auth") return authorize(server, request, response);
     if (pathname === "/") return answer(response, 200, "text/html; charset=utf-8", PAGE);
-    if (SCRIPTS[pathname]) return answer(response, 200, "text/javascript; charset=utf-8", fs.readFileSync(SCRIPTS[pathname]));
+    if (SCRIPTS[pathname])
+      return answer(response, 200, "text/javascript; charset=utf-8", fs.readFileSync(SCRIPTS[pathname]));
     return answer(response, 404, "text/plain", "");
   });
-  await new Promise((resolve) => site.listen(0, resolve)); // On every address: `localhost` is another origin than 127.0.0.1.
+  await new Promise((resolve) => site.listen(0, "127.0.0.1", resolve));
   return site;
 }
 

@@ -1,6 +1,6 @@
-// A pusher-js client for suites whose language has no client SDK. Subscribes to the channels named on the command line
-// (`--member ID` before them names the user of presence channels), prints `{"ready":SOCKET_ID}` once all are joined and
-// then one JSON line for each event of the server. Ends when its input does.
+// A pusher-js client for suites whose language has no client SDK. Subscribes to the channels named on the command line,
+// prints `{"ready":SOCKET_ID}` once all are joined and then one JSON line for each event of the server. `--member ID`
+// before the names is the user of presence channels, a number where it looks like one. Ends when its input does.
 "use strict";
 
 const { optionsFor } = require("./clients");
@@ -8,7 +8,8 @@ const { apps } = require("./fulmar");
 const Pusher = require("pusher-js");
 
 const names = process.argv.slice(2);
-const member = names[0] === "--member" ? { user_id: names.splice(0, 2)[1] } : undefined;
+const user = names[0] === "--member" ? names.splice(0, 2)[1] : undefined;
+const member = user && { user_id: /^\d+$/.test(user) ? Number(user) : user };
 const client = new Pusher(apps.everything.key, optionsFor({ member }));
 const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 

@@ -10,10 +10,17 @@ const { serverFor } = require("../support/clients");
 
 // `launch` makes an empty profile of its own and removes it; --no-sandbox because tests may run as root.
 const FLAGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--disable-dev-shm-usage",
 ];
-const DEADLINE_MS = 10000;
+const DEADLINE_MS = 20000; // A new page alone can take seconds where cores are few.
 const server = serverFor();
 let browser;
 let site;
@@ -41,8 +48,14 @@ async function visit(t, { host = "127.0.0.1", context: wishes = {} } = {}) {
 
 function pageOptions({ port = settings.port, user = "ana", ...rest } = {}) {
   return {
-    cluster: "mt1", wsHost: "127.0.0.1", wsPort: port, wssPort: port, forceTLS: false, enabledTransports: ["ws", "wss"],
-    channelAuthorization: { endpoint: "/pusher/auth", params: { user_id: user } }, ...rest,
+    cluster: "mt1",
+    wsHost: "127.0.0.1",
+    wsPort: port,
+    wssPort: port,
+    forceTLS: false,
+    enabledTransports: ["ws", "wss"],
+    channelAuthorization: { endpoint: "/pusher/auth", params: { user_id: user } },
+    ...rest,
   };
 }
 
@@ -171,22 +184,31 @@ describe("pusher-js in Chromium", { concurrency: 4 }, () => {
   });
 
   // WS-7
-  test("a page is told 4000 by an app that is TLS only and comes back over wss", { skip: !settings.tls_port && "no openssl" }, async (t) => {
-    const page = await connected(t, {
-      app: apps.tls_only, wssPort: settings.tls_port, context: { ignoreHTTPSErrors: true },
-    });
-    assert.ok((await page.evaluate(() => window.log)).some(({ error }) => error?.code === 4000));
-  });
+  test(
+    "a page is told 4000 by an app that is TLS only and comes back over wss",
+    { skip: !settings.tls_port && "no openssl" },
+    async (t) => {
+      const page = await connected(t, {
+        app: apps.tls_only,
+        wssPort: settings.tls_port,
+        context: { ignoreHTTPSErrors: true },
+      });
+      assert.ok((await page.evaluate(() => window.log)).some(({ error }) => error?.code === 4000));
+    },
+  );
 
   // WS-34, WS-36, WS-37
   test("a page that sends nothing itself is kept alive by the browser's answers to pings", async (t) => {
     const page = await visit(t);
-    await page.evaluate(([key, port]) => {
-      // No SDK: it would send pings of its own. Its close is what must not be logged.
-      const silent = new WebSocket(`ws://127.0.0.1:${port}/app/${key}?protocol=7`);
-      silent.onclose = ({ code }) => window.log.push({ closed: code });
-      silent.onmessage = ({ data }) => window.log.push({ silent: JSON.parse(data).event });
-    }, [apps.everything.key, settings.brisk_port]);
+    await page.evaluate(
+      ([key, port]) => {
+        // No SDK: it would send pings of its own. Its close is what must not be logged.
+        const silent = new WebSocket(`ws://127.0.0.1:${port}/app/${key}?protocol=7`);
+        silent.onclose = ({ code }) => window.log.push({ closed: code });
+        silent.onmessage = ({ data }) => window.log.push({ silent: JSON.parse(data).event });
+      },
+      [apps.everything.key, settings.brisk_port],
+    );
     await logged(page, { silent: "pusher:connection_established" });
     await open(page, { port: settings.brisk_port });
     // Three pings of the SDK's client take longer than the node waits for a silent one (2 s and 2 s more).
@@ -202,11 +224,14 @@ describe("pusher-js in Chromium", { concurrency: 4 }, () => {
     const page = await visit(t);
     const name = unique("worker");
     const { channelAuthorization, ...options } = pageOptions();
-    await page.evaluate((start) => {
-      const worker = new Worker("/worker.js");
-      worker.onmessage = ({ data }) => window.log.push(data);
-      worker.postMessage(start);
-    }, { key: apps.everything.key, options, name });
+    await page.evaluate(
+      (start) => {
+        const worker = new Worker("/worker.js");
+        worker.onmessage = ({ data }) => window.log.push(data);
+        worker.postMessage(start);
+      },
+      { key: apps.everything.key, options, name },
+    );
     await logged(page, { worker: "subscribed" });
     await server.trigger(name, "event", { in: "a worker" });
     assert.deepEqual((await logged(page, { worker: "heard" })).data, { in: "a worker" });
@@ -216,13 +241,69 @@ describe("pusher-js in Chromium", { concurrency: 4 }, () => {
   test("laravel-echo as a script tag hears an event class", async (t) => {
     const page = await visit(t);
     const name = unique("echo-page");
-    await page.evaluate(([key, options, channel]) => {
-      const echo = new (Echo.default ?? Echo)({ broadcaster: "pusher", key, ...options });
-      echo.channel(channel).subscribed(() => window.log.push({ echo: "subscribed" }))
-        .listen("OrderShipped", (data) => window.log.push({ echo: "heard", data }));
-    }, [apps.everything.key, pageOptions(), name]);
+    await page.evaluate(
+      ([key, options, channel]) => {
+        const echo = new (Echo.default ?? Echo)({ broadcaster: "pusher", key, ...options });
+        echo
+          .channel(channel)
+          .subscribed(() => window.log.push({ echo: "subscribed" }))
+          .listen("OrderShipped", (data) => window.log.push({ echo: "heard", data }));
+      },
+      [apps.everything.key, pageOptions(), name],
+    );
     await logged(page, { echo: "subscribed" });
     await server.trigger(name, "App\\Events\\OrderShipped", { id: 7 });
     assert.deepEqual((await logged(page, { echo: "heard" })).data, { id: 7 });
+  });
+});
+
+describe("the demo page in Chromium", () => {
+  // HTTP-57
+  test("a person presses the button and sees the message arrive, and nothing is fetched from elsewhere", async (t) => {
+    const context = await browser.newContext();
+    t.after(() => context.close());
+    const page = await context.newPage();
+    page.setDefaultTimeout(DEADLINE_MS);
+    const [foreign, broken] = [[], []];
+    page.on(
+      "request",
+      (request) => new URL(request.url()).host === `127.0.0.1:${settings.demo_port}` || foreign.push(request.url()),
+    );
+    page.on("pageerror", (problem) => broken.push(problem.message));
+    await page.goto(`http://127.0.0.1:${settings.demo_port}/`);
+    await page.getByRole("status").getByText("subscribed").waitFor();
+    const received = page.getByRole("list", { name: "Messages received" }).getByRole("listitem");
+    const button = page.getByRole("button", { name: "Send a message" });
+    await button.click();
+    await received.filter({ hasText: "Hello number 1" }).waitFor();
+    await button.click();
+    await received.filter({ hasText: "Hello number 2" }).waitFor();
+    assert.equal(await received.count(), 2);
+    assert.deepEqual({ foreign, broken }, { foreign: [], broken: [] });
+  });
+
+  // HTTP-57
+  test("the page hears what the server SDK publishes with the snippet's options", async (t) => {
+    const context = await browser.newContext();
+    t.after(() => context.close());
+    const page = await context.newPage();
+    page.setDefaultTimeout(DEADLINE_MS);
+    await page.goto(`http://127.0.0.1:${settings.demo_port}/`);
+    await page.getByRole("status").getByText("subscribed").waitFor();
+    await page.getByRole("tab", { name: "Node.js" }).click();
+    const snippet = await page.getByRole("tabpanel").textContent();
+    const option = (name) => new RegExp(`${name}: "([^"]*)"`).exec(snippet)[1];
+    // The secret is printed at start and must not be in the page.
+    const demo = { id: option("appId"), key: option("key"), secret: "demo-secret" };
+    assert.ok(!(await page.content()).includes(demo.secret));
+    await serverFor(demo, { host: option("host"), port: option("port") }).trigger("my-channel", "my-event", {
+      message: "from the SDK",
+    });
+    await page.getByRole("listitem").filter({ hasText: "my-event: from the SDK" }).waitFor();
+  });
+
+  // HTTP-57
+  test("a node without the demo app has no such page", async () => {
+    assert.equal((await fetch(`http://127.0.0.1:${settings.port}/`)).status, 404);
   });
 });

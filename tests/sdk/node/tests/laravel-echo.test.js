@@ -63,8 +63,10 @@ describe("laravel-echo", { concurrency: true }, () => {
     const name = "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated";
     await server.trigger(channel.name, name, { type: "Paid" });
     assert.deepEqual(await notes.next(), { type: "Paid" });
-    assert.deepEqual(await all.first(([event]) => event.includes("Broadcast")),
-      [".Illuminate\\Notifications\\Events\\BroadcastNotificationCreated", { type: "Paid" }]);
+    assert.deepEqual(await all.first(([event]) => event.includes("Broadcast")), [
+      ".Illuminate\\Notifications\\Events\\BroadcastNotificationCreated",
+      { type: "Paid" },
+    ]);
   });
 
   // WS-57

@@ -13,7 +13,10 @@ const json = async (response) => (await response).json();
 
 /** The error the SDK reports for a refused call. */
 async function refusalOf(call) {
-  const error = await call.then(() => assert.fail("the call was accepted"), (problem) => problem);
+  const error = await call.then(
+    () => assert.fail("the call was accepted"),
+    (problem) => problem,
+  );
   assert.equal(error.name, "PusherRequestError");
   return error;
 }
@@ -35,7 +38,9 @@ describe("pusher for Node: publishing", { concurrency: true }, () => {
       await subscribe(client, open);
       await subscribe(client, presence);
     }
-    const answer = await json(server.trigger([open, presence, empty], "event", "x", { info: "user_count,subscription_count" }));
+    const answer = await json(
+      server.trigger([open, presence, empty], "event", "x", { info: "user_count,subscription_count" }),
+    );
     assert.equal(answer.channels[open].subscription_count, 2);
     assert.equal(answer.channels[presence].user_count, 1);
     assert.equal(answer.channels[empty].subscription_count, 0);
@@ -48,11 +53,13 @@ describe("pusher for Node: publishing", { concurrency: true }, () => {
     const client = await connect(t, { member: { user_id: "ana" } });
     await subscribe(client, open);
     await subscribe(client, presence);
-    const answer = await json(server.triggerBatch([
-      { channel: presence, name: "event", data: "1", info: "user_count" },
-      { channel: open, name: "event", data: "2" },
-      { channel: open, name: "event", data: "3", info: "subscription_count" },
-    ]));
+    const answer = await json(
+      server.triggerBatch([
+        { channel: presence, name: "event", data: "1", info: "user_count" },
+        { channel: open, name: "event", data: "2" },
+        { channel: open, name: "event", data: "3", info: "subscription_count" },
+      ]),
+    );
     assert.deepEqual(answer, { batch: [{ user_count: 1 }, {}, { subscription_count: 1 }] });
   });
 
@@ -94,7 +101,9 @@ describe("pusher for Node: publishing", { concurrency: true }, () => {
   // HTTP-18
   test("a client made from a URL works, and so does the secret before a rotation", async () => {
     const { id, key } = apps.rotated;
-    const made = HttpPusher.forURL(`http://${key}:secret-before-the-rotation@${settings.host}:${settings.port}/apps/${id}`);
+    const made = HttpPusher.forURL(
+      `http://${key}:secret-before-the-rotation@${settings.host}:${settings.port}/apps/${id}`,
+    );
     assert.deepEqual(await json(made.trigger("url", "event", "x")), {});
   });
 });
@@ -109,8 +118,9 @@ describe("pusher for Node: queries", { concurrency: true }, () => {
     await subscribe(client, unique("elsewhere"));
     await subscribe(await connect(t, { member: { user_id: "bob" } }), `${prefix}-a`);
     const params = { filter_by_prefix: prefix, info: "user_count" };
-    assert.deepEqual(await json(server.get({ path: "/channels", params })),
-      { channels: { [`${prefix}-a`]: { user_count: 2 }, [`${prefix}-b`]: { user_count: 1 } } });
+    assert.deepEqual(await json(server.get({ path: "/channels", params })), {
+      channels: { [`${prefix}-a`]: { user_count: 2 }, [`${prefix}-b`]: { user_count: 1 } },
+    });
   });
 
   // HTTP-36
@@ -123,12 +133,18 @@ describe("pusher for Node: queries", { concurrency: true }, () => {
   test("one channel tells whether it is occupied and what it was asked", async (t) => {
     const name = unique("presence-one");
     const path = `/channels/${name}`;
-    assert.deepEqual(await json(server.get({ path, params: { info: "user_count" } })), { occupied: false, user_count: 0 });
+    assert.deepEqual(await json(server.get({ path, params: { info: "user_count" } })), {
+      occupied: false,
+      user_count: 0,
+    });
     const client = await connect(t, { member: { user_id: "ana" } });
     await subscribe(client, name);
     await subscribe(await connect(t, { member: { user_id: "ana" } }), name);
-    assert.deepEqual(await json(server.get({ path, params: { info: "user_count,subscription_count" } })),
-      { occupied: true, subscription_count: 2, user_count: 1 });
+    assert.deepEqual(await json(server.get({ path, params: { info: "user_count,subscription_count" } })), {
+      occupied: true,
+      subscription_count: 2,
+      user_count: 1,
+    });
   });
 
   // HTTP-40
@@ -197,7 +213,10 @@ describe("pusher for Node: refusals", { concurrency: true }, () => {
   test("a batch with one bad event reaches nobody", async (t) => {
     const name = unique("atomic");
     const heard = hear(await subscribe(await connect(t), name), "event");
-    const batch = [{ channel: name, name: "event", data: "good" }, { channel: name, name: "event", data: "x".repeat(10241) }];
+    const batch = [
+      { channel: name, name: "event", data: "good" },
+      { channel: name, name: "event", data: "x".repeat(10241) },
+    ];
     assert.equal((await refusalOf(server.triggerBatch(batch))).status, 413);
     await server.trigger(name, "event", "fence");
     assert.equal(await heard.next(), "fence");
@@ -212,7 +231,8 @@ describe("pusher for Node: refusals", { concurrency: true }, () => {
       { path: "/channels/public/users" },
       { path: "/channels/presence-x/users", params: { info: "user_count" } },
     ];
-    for (const question of questions) assert.equal((await refusalOf(server.get(question))).status, 400, JSON.stringify(question));
+    for (const question of questions)
+      assert.equal((await refusalOf(server.get(question))).status, 400, JSON.stringify(question));
   });
 
   // HTTP-6, HTTP-61: users are not built yet

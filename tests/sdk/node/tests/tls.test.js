@@ -13,13 +13,17 @@ const server = serverFor(apps.tls_only, { useTLS: true, port: String(settings.tl
 describe("TLS", { concurrency: true }, () => {
   for (const version of Object.keys(VERSIONS)) {
     // WS-7
-    test(`pusher-js ${version} is told 4000 by an app that is TLS only and comes back over wss at once`, { skip }, async (t) => {
-      const client = open(t, { ...secure, version });
-      const error = await client.errors.next();
-      assert.equal((error.data ?? error.error?.data).code, 4000);
-      await client.states.first((state) => state === "connected", 5000);
-      await subscribe(client, unique("private-over-tls"));
-    });
+    test(
+      `pusher-js ${version} is told 4000 by an app that is TLS only and comes back over wss at once`,
+      { skip },
+      async (t) => {
+        const client = open(t, { ...secure, version });
+        const error = await client.errors.next();
+        assert.equal((error.data ?? error.error?.data).code, 4000);
+        await client.states.first((state) => state === "connected", 5000);
+        await subscribe(client, unique("private-over-tls"));
+      },
+    );
   }
 
   // OPS-19
@@ -29,7 +33,9 @@ describe("TLS", { concurrency: true }, () => {
     const heard = hear(channel, "event");
     await server.trigger(channel.name, "event", { over: "TLS" });
     assert.deepEqual(await heard.next(), { over: "TLS" });
-    const { channels } = await (await server.get({ path: "/channels", params: { filter_by_prefix: channel.name } })).json();
+    const { channels } = await (
+      await server.get({ path: "/channels", params: { filter_by_prefix: channel.name } })
+    ).json();
     assert.deepEqual(channels, { [channel.name]: {} });
   });
 });
