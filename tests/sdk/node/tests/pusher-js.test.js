@@ -96,7 +96,7 @@ describe(`pusher-js ${version}: connecting`, { concurrency: true }, () => {
   });
 
   // WS-63, T-22
-  test("after a crash and restart of the node it is back within seconds, with a new id and its subscriptions", async (t) => {
+  test("after a crash and restart of the node it is back in seconds, with a new id and its channels", async (t) => {
     const node = await OwnNode.start(t);
     const ownServer = serverFor(apps.everything, { port: String(node.port) });
     const client = await connect(t, { port: node.port, member: { user_id: "ana" } });
