@@ -153,7 +153,7 @@ fn send(stream: &mut TcpStream, opcode: u8, payload: &[u8]) -> Result<(), BenchE
 /// Writes all of it at once.
 ///
 /// # Errors
-/// Requests are small and one at a time, so that a socket that does not take one whole is a server that does not read.
+/// The socket does not take it. Requests are small and one at a time, so this is a server that does not read.
 pub fn write_whole(stream: &mut TcpStream, bytes: &[u8], doing: &str) -> Result<(), BenchError> {
     match stream.write(bytes) {
         Ok(n) if n == bytes.len() => Ok(()),

@@ -28,7 +28,7 @@ use std::time::Duration;
 use case::Case;
 use echo::{Echo, STALL_MAX};
 use process::{Others, Server};
-use report::{Pairs, Row};
+use report::{Outcome, Pairs, Row};
 use sample::{Sample, Site};
 use wire::Signer;
 
@@ -38,7 +38,7 @@ const APP_ID: &str = "1";
 const KEY: &str = "bench-key";
 const SECRET: &str = "bench-secret";
 /// A sample voided this often is given up, and its case with it.
-const ATTEMPTS_MAX: u32 = 4;
+const ATTEMPTS_MAX: u32 = 6;
 const PAIRS_MAX: u32 = 50;
 /// Above this many cores of other work a sample waits, and is repeated, while there is patience left.
 const OTHERS_MAX: f64 = 0.25;
@@ -127,10 +127,12 @@ pub enum BenchError {
     #[error("{0}")]
     Usage(String),
     /// The summary of a run that showed something wrong.
-    #[error("{failed} cases failed, {missed} targets were not met")]
+    #[error("{failed} cases failed, {void} are void because the machine stalled, {missed} targets were not met")]
     Verdict {
         /// Cases with a wrong or lost delivery, or that could not run.
         failed: usize,
+        /// Cases of which nothing can be said.
+        void: usize,
         /// Cases that ran and were too dear.
         missed: usize,
     },
@@ -187,9 +189,13 @@ pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
         let text = serde_json::to_string_pretty(&rows).map_err(|e| BenchError::io("writing JSON", e.into()))?;
         fs::write(file, text).map_err(|e| BenchError::io(format!("writing {}", file.display()), e))?;
     }
-    let failed = rows.iter().filter(|r| r.failed.is_some()).count();
-    let missed = rows.iter().filter(|r| r.failed.is_none() && r.met == Some(false)).count();
-    if failed > 0 || (args.gate && missed > 0) { Err(BenchError::Verdict { failed, missed }) } else { Ok(()) }
+    let failed = rows.iter().filter(|r| matches!(r.outcome, Outcome::Failed(_))).count();
+    let void = rows.iter().filter(|r| r.outcome == Outcome::Void).count();
+    let missed = rows.iter().filter(|r| r.outcome == Outcome::Done && r.met == Some(false)).count();
+    if failed + void > 0 || (args.gate && missed > 0) {
+        return Err(BenchError::Verdict { failed, void, missed });
+    }
+    Ok(())
 }
 
 /// A reference built without optimisation would be no floor, and such a generator no load.
@@ -258,11 +264,15 @@ impl Bench {
         println!("{}", case.name);
         let mut pairs = Pairs::default();
         let outcome = self.take_pairs(case, &mut pairs);
-        let failed = outcome.err().map(|e| e.to_string());
-        if let Some(why) = &failed {
+        let outcome = match outcome {
+            Ok(()) => Outcome::Done,
+            Err(BenchError::Void(_)) => Outcome::Void,
+            Err(why) => Outcome::Failed(why.to_string()),
+        };
+        if let Outcome::Failed(why) = &outcome {
             println!("  FAILED: {why}");
         }
-        report::judge(case, &pairs, failed)
+        report::judge(case, &pairs, outcome)
     }
 
     fn take_pairs(&mut self, case: &Case, pairs: &mut Pairs) -> Result<(), BenchError> {

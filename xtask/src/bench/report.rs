@@ -25,6 +25,18 @@ pub struct Pairs {
     pub others_busy: f64,
 }
 
+/// How a case ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All samples were taken.
+    Done,
+    /// The machine stalled in too many of them.
+    Void,
+    /// The server did wrong, or could not run; why.
+    Failed(String),
+}
+
 /// One line of the table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -48,8 +60,8 @@ pub struct Row {
     pub target: String,
     /// Whether it is met; none when it could not be judged.
     pub met: Option<bool>,
-    /// Why the case failed.
-    pub failed: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
     /// How busy server and generator were, ours or else the reference's, in cores.
     pub busy: [f64; 2],
     /// CPU of everybody else, in cores.
@@ -71,7 +83,7 @@ pub struct Samples {
 }
 
 /// Judges a case.
-pub fn judge(case: &Case, pairs: &Pairs, failed: Option<String>) -> Row {
+pub fn judge(case: &Case, pairs: &Pairs, outcome: Outcome) -> Row {
     let values = |samples: &[Sample]| samples.iter().map(|s| s.value).collect::<Vec<_>>();
     let small = |samples: &[Sample]| median(&samples.iter().filter_map(|s| s.small).collect::<Vec<_>>());
     let ratios = ratios(&pairs.ours, &pairs.reference);
@@ -98,8 +110,8 @@ pub fn judge(case: &Case, pairs: &Pairs, failed: Option<String>) -> Row {
             .map(Into::into),
         gathering_ratio: median(&self::ratios(&pairs.gathering, &pairs.reference)),
         target,
-        met: if failed.is_some() { Some(false) } else { met },
-        failed,
+        met: met.filter(|_| outcome == Outcome::Done),
+        outcome,
         busy: [shown.server_busy, shown.generator_busy],
         others_busy: pairs.others_busy,
         voided: pairs.voided,
@@ -156,17 +168,18 @@ fn cells(row: &Row) -> [String; 8] {
         (Some(ratio), Some([low, high])) => format!("{ratio:.2} ({low:.2}-{high:.2})"),
         _ => "-".into(),
     };
-    let met = match (row.met, &row.failed) {
-        (_, Some(_)) => "FAILED",
-        (Some(true), _) => "met",
-        (Some(false), _) => "NOT MET",
-        (None, _) => "-",
+    let met = match (&row.outcome, row.met) {
+        (Outcome::Failed(_), _) => "FAILED",
+        (Outcome::Void, _) => "VOID",
+        (Outcome::Done, Some(true)) => "met",
+        (Outcome::Done, Some(false)) => "NOT MET",
+        (Outcome::Done, None) => "-",
     };
     let mut notes = Vec::new();
     if row.others_busy > OTHERS_MAX {
         notes.push("other work ran beside: repeat when the machine is quiet".to_owned());
     }
-    if let Some(why) = &row.failed {
+    if let Outcome::Failed(why) = &row.outcome {
         notes.push(why.clone());
     }
     if let Some(ratio) = row.gathering_ratio {
@@ -213,10 +226,10 @@ mod tests {
             ours: samples(&[11.0, 22.0, 15.0], None),
             ..Pairs::default()
         };
-        let row = judge(&case(Target::Ratio(1.15)), &pairs, None);
+        let row = judge(&case(Target::Ratio(1.15)), &pairs, Outcome::Done);
         assert_eq!((row.ratio, row.ratio_range, row.met), (Some(1.1), Some([1.1, 1.5]), Some(true)));
-        assert_eq!(judge(&case(Target::Value(14.0)), &pairs, None).met, Some(false));
-        assert_eq!(judge(&case(Target::Ratio(1.15)), &pairs, Some("lost".into())).met, Some(false));
+        assert_eq!(judge(&case(Target::Value(14.0)), &pairs, Outcome::Done).met, Some(false));
+        assert_eq!(judge(&case(Target::Ratio(1.15)), &pairs, Outcome::Failed("lost".into())).met, None);
         assert!(table(&[row]).contains("1.10 (1.10-1.50)"));
     }
 
@@ -224,7 +237,7 @@ mod tests {
     fn growth_that_the_reference_shares_is_the_machines() {
         let pairs =
             Pairs { reference: samples(&[15.0], Some(10.0)), ours: samples(&[33.0], Some(20.0)), ..Pairs::default() };
-        let row = judge(&case(Target::Growth(0.15)), &pairs, None);
+        let row = judge(&case(Target::Growth(0.15)), &pairs, Outcome::Done);
         assert_eq!(row.met, Some(true));
         assert!(table(&[row]).contains("20.00 -> 33.00 B (+65%)"));
     }
@@ -232,6 +245,6 @@ mod tests {
     #[test]
     fn without_ours_nothing_is_judged() {
         let pairs = Pairs { reference: samples(&[1.0], None), ..Pairs::default() };
-        assert_eq!(judge(&case(Target::Ratio(1.0)), &pairs, None).met, None);
+        assert_eq!(judge(&case(Target::Ratio(1.0)), &pairs, Outcome::Done).met, None);
     }
 }

@@ -227,7 +227,7 @@ fn growth(
     data_bytes: usize,
     length: Duration,
 ) -> Result<Sample, BenchError> {
-    const ROUNDS: u32 = 4;
+    const ROUNDS: u32 = 8;
     let (server, mut generator) = site.open(names(large + step, ""))?;
     match of {
         Growth::DeliveryByConnections | Growth::DeliveryByChannels => {
