@@ -47,8 +47,6 @@ impl Worker {
             return Err(Refusal::of_command("Invalid client event (must contain channel and data)"));
         };
         let limits = session.app.limits;
-        check_event_name(&event.event, limits.event_name_max)
-            .map_err(|why| Refusal::of_command(format!("Invalid client event: the event name {why}")))?;
         let kind = ChannelKind::of(name);
         if !kind.takes_client_events() {
             let text = "Client event rejected - only supported on private and presence channels that are not encrypted";
@@ -75,6 +73,8 @@ impl Worker {
                 "Client event rejected - data exceeds the maximum of {max} bytes"
             )));
         }
+        check_event_name(&event.event, limits.event_name_max)
+            .map_err(|why| Refusal::of_command(format!("Invalid client event: the event name {why}")))?;
         let user_id = kind.is_presence().then(|| member_of(session, channel)).flatten();
         let record = self.channels.get(channel);
         let user_id = user_id.map(fulmar_protocol::name::UserId::as_str);

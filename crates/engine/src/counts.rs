@@ -38,6 +38,11 @@ impl CountThrottle {
         told
     }
 
+    /// Whether a count waits for its time.
+    pub(crate) fn holds_one(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The count that was held, if it is still the newest; to be sent now.
     pub(crate) fn due(&mut self, now: Moment) -> Option<u64> {
         let held = self.held.take()?;

@@ -12,8 +12,8 @@ use fulmar_protocol::server_message;
 
 use crate::counts::Told;
 use crate::effect::{Effects, SessionKey};
-use crate::session::Place;
-use crate::subscriptions::ChannelKey;
+use crate::session::{Place, Session};
+use crate::subscriptions::{Channel, ChannelKey};
 use crate::time::Moment;
 use crate::worker::{Wake, Worker};
 
@@ -40,14 +40,13 @@ impl Worker {
                 let frame = server_message::member_removed(&delivery.channel, user_id.as_str());
                 self.fan_out(channel, &frame, Some(delivery.position), None, effects);
             }
-            Happening::Count(count) => self.count_changed(now, channel, *count, effects),
+            Happening::Count(count) => self.count_changed(now, channel, *count, delivery.position, effects),
         }
     }
 
     /// Delivers to one subscription what was held for it.
     pub(crate) fn deliver_to(
         &mut self,
-        now: Moment,
         session: SessionKey,
         channel: ChannelKey,
         delivery: &Delivery,
@@ -66,7 +65,14 @@ impl Worker {
             Happening::MemberRemoved(user_id) => {
                 effects.send(session, server_message::member_removed(&delivery.channel, user_id.as_str()));
             }
-            Happening::Count(count) => self.count_changed(now, channel, *count, effects),
+            // The others have heard it already, or will when it is due; and then this one with them.
+            Happening::Count(count) => {
+                let record = self.channels.get(channel);
+                let is_due_later = record.count.as_ref().is_some_and(|throttle| throttle.holds_one());
+                if !is_due_later && survives_count(record, receiver) {
+                    effects.send(session, server_message::subscription_count(&record.name, *count));
+                }
+            }
         }
     }
 
@@ -111,11 +117,18 @@ impl Worker {
         });
     }
 
-    fn count_changed(&mut self, now: Moment, channel: ChannelKey, count: u64, effects: &mut Effects) {
+    fn count_changed(
+        &mut self,
+        now: Moment,
+        channel: ChannelKey,
+        count: u64,
+        position: Position,
+        effects: &mut Effects,
+    ) {
         let record = self.channels.get_mut(channel);
         let generation = record.generation;
         match record.count.get_or_insert_default().changed(count, now) {
-            Told::Now => self.tell_count(channel, count, effects),
+            Told::Now => self.tell_count(channel, count, Some(position), effects),
             Told::At(at) => self.wake_at(at, Wake::Count { channel, generation }),
             Told::AlreadyHeld => {}
         }
@@ -125,22 +138,32 @@ impl Worker {
         let record = self.channels.get_same(channel, generation);
         let due = record.and_then(|record| record.count.as_mut()).and_then(|throttle| throttle.due(now));
         if let Some(count) = due {
-            self.tell_count(channel, count, effects);
+            self.tell_count(channel, count, None, effects);
         }
     }
 
-    fn tell_count(&mut self, channel: ChannelKey, count: u64, effects: &mut Effects) {
+    fn tell_count(&mut self, channel: ChannelKey, count: u64, position: Option<Position>, effects: &mut Effects) {
         let record = self.channels.get(channel);
         let frame = server_message::subscription_count(&record.name, count);
         if !record.kind.is_encrypted() {
-            self.fan_out(channel, &frame, None, None, effects);
+            self.fan_out(channel, &frame, position, None, effects);
             return;
         }
-        // The Java client tries to decrypt every event of an encrypted channel and dies of this one.
         let sessions = &self.sessions;
         effects.fan_out(&frame, |targets| {
-            let survives = |key: &SessionKey| sessions.get(*key).is_some_and(|s| s.client != ClientKind::Java);
-            targets.extend(record.subscribers.iter().copied().filter(survives));
+            let hears = |key: &SessionKey| {
+                let Some(session) = sessions.get(*key).filter(|session| survives_count(record, session)) else {
+                    return false;
+                };
+                let from = session.subscriptions.get(&channel).map(|subscription| subscription.from);
+                from.is_some_and(|from| position.is_none_or(|position| from < position))
+            };
+            targets.extend(record.subscribers.iter().copied().filter(hears));
         });
     }
+}
+
+/// The Java client tries to decrypt every event of an encrypted channel and dies of a count.
+fn survives_count(channel: &Channel, session: &Session) -> bool {
+    !channel.kind.is_encrypted() || session.client != ClientKind::Java
 }

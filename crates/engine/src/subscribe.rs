@@ -20,7 +20,6 @@ use crate::effect::{Effects, SessionKey};
 use crate::refusal::Refusal;
 use crate::session::{Place, Session, Subscription};
 use crate::subscriptions::ChannelKey;
-use crate::time::Moment;
 use crate::worker::Worker;
 
 /// Deliveries held for one subscription that waits for the backbone. When there are more, its session is closed with
@@ -57,7 +56,9 @@ impl Worker {
             .map_err(|why| Refusal::of_command(format!("Invalid channel name: it {why}")))?;
         let known = self.channels.find(&session.app.id, name.as_str());
         if known.is_some_and(|channel| session.subscriptions.contains_key(&channel)) {
-            return Err(Refusal::of_command(format!("Existing subscription to channel {name}")));
+            // Not told to the channel's listeners: for them nothing has gone wrong.
+            effects.send(key, Refusal::of_command(format!("Existing subscription to channel {name}")).frame());
+            return Ok(());
         }
         let max = self.settings.channels_per_connection_max;
         if session.subscriptions.len() >= max {
@@ -99,10 +100,10 @@ impl Worker {
         }
     }
 
-    pub(crate) fn answered(&mut self, now: Moment, answer: Answer, effects: &mut Effects) {
+    pub(crate) fn answered(&mut self, answer: Answer, effects: &mut Effects) {
         match answer {
             Answer::Joined { ticket, position, roster, cached } => {
-                self.joined(now, ticket, position, roster.as_ref(), cached, effects);
+                self.joined(ticket, position, roster.as_ref(), cached, effects);
             }
             Answer::JoinRefused { ticket, why } => self.join_refused(ticket, why, effects),
         }
@@ -110,7 +111,6 @@ impl Worker {
 
     fn joined(
         &mut self,
-        now: Moment,
         ticket: Ticket,
         position: Position,
         roster: Option<&Roster>,
@@ -141,7 +141,7 @@ impl Worker {
             effects.send(waiting.session, cached.unwrap_or_else(|| server_message::cache_miss(&name)));
         }
         for delivery in waiting.held {
-            self.deliver_to(now, waiting.session, waiting.channel, &delivery, effects);
+            self.deliver_to(waiting.session, waiting.channel, &delivery, effects);
         }
     }
 

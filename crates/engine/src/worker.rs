@@ -167,7 +167,7 @@ impl Worker {
                 }
             }
             Input::Delivered(delivery) => self.delivered(now, delivery, effects),
-            Input::Answered(answer) => self.answered(now, answer, effects),
+            Input::Answered(answer) => self.answered(answer, effects),
             Input::Deadline => self.deadline(now, effects),
             Input::Gone { session } => self.detach(session, effects),
             Input::Evict { session, code, reason } => self.evict(session, code, reason, effects),

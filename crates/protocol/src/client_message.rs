@@ -102,20 +102,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 struct Envelope<'a> {
     #[serde(borrow)]
     event: Text<'a>,
-    #[serde(borrow, default)]
-    channel: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "given")]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "given")]
     data: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct CommandData<'a> {
     #[serde(borrow, default)]
-    channel: Option<Text<'a>>,
+    channel: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    auth: Option<Text<'a>>,
+    auth: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    channel_data: Option<Text<'a>>,
+    channel_data: Option<&'a RawValue>,
+}
+
+/// Tells `null`, which was given, from a field that was not.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Reads an object. Derived code takes a list in its place as well, in the order of the fields; here it is none.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    let is_object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
+    if is_object { serde_json::from_str(text).ok() } else { None }
+}
+
+/// The text of a JSON string; nothing for any other value.
+fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
 }
 
 impl<'a> ClientMessage<'a> {
@@ -124,27 +140,19 @@ impl<'a> ClientMessage<'a> {
     /// # Errors
     /// [`Malformed`], whose text is fit for the client; the connection stays open.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
-        let envelope: Envelope<'a> = serde_json::from_str(text).map_err(|_| Malformed::NotAMessage)?;
+        let envelope: Envelope<'a> = object(text).ok_or(Malformed::NotAMessage)?;
         let event = envelope.event.0;
         match &*event {
             "pusher:ping" => Ok(Self::Ping),
             "pusher:pong" => Ok(Self::Pong),
             "pusher:subscribe" => {
-                let data = command_data(envelope.data)?;
-                let channel = data.channel.ok_or(Malformed::MissingField("channel"))?.0;
-                Ok(Self::Subscribe(Subscribe {
-                    channel,
-                    auth: data.auth.map(|t| t.0).filter(|auth| !auth.is_empty()),
-                    channel_data: data.channel_data.map(|t| t.0),
-                }))
+                let Fields { channel, auth, channel_data } = command_fields(envelope.data)?;
+                Ok(Self::Subscribe(Subscribe { channel, auth: auth.filter(|auth| !auth.is_empty()), channel_data }))
             }
-            "pusher:unsubscribe" => {
-                let channel = command_data(envelope.data)?.channel.ok_or(Malformed::MissingField("channel"))?.0;
-                Ok(Self::Unsubscribe { channel })
-            }
+            "pusher:unsubscribe" => Ok(Self::Unsubscribe { channel: command_fields(envelope.data)?.channel }),
             name if name.starts_with("client-") => Ok(Self::ClientEvent(ClientEvent {
                 event,
-                channel: envelope.channel.map(|t| t.0),
+                channel: envelope.channel.and_then(text_of),
                 data: envelope.data.map(RawValue::get),
             })),
             _ => Ok(Self::Unsupported { event }),
@@ -152,15 +160,37 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
-fn command_data(data: Option<&RawValue>) -> Result<CommandData<'_>, Malformed> {
-    let Some(raw) = data else { return Ok(CommandData::default()) };
-    if !raw.get().starts_with('"') {
-        return serde_json::from_str(raw.get()).map_err(|_| Malformed::MissingField("channel"));
+/// The fields of a command, whose `data` is an object or a string that holds one.
+struct Fields<'a> {
+    channel: Cow<'a, str>,
+    auth: Option<Cow<'a, str>>,
+    channel_data: Option<Cow<'a, str>>,
+}
+
+fn command_fields(data: Option<&RawValue>) -> Result<Fields<'_>, Malformed> {
+    let raw = data.ok_or(Malformed::MissingField("channel"))?;
+    let Some(inner) = text_of(raw) else { return Fields::read(raw.get()) };
+    let fields = Fields::read(&inner)?;
+    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+    Ok(Fields {
+        channel: owned(fields.channel),
+        auth: fields.auth.map(owned),
+        channel_data: fields.channel_data.map(owned),
+    })
+}
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<Self, Malformed> {
+        let data: CommandData<'a> = object(text).ok_or(Malformed::MissingField("channel"))?;
+        let text = |field: Option<&'a RawValue>, name| {
+            field.map(|raw| text_of(raw).ok_or(Malformed::MissingField(name))).transpose()
+        };
+        Ok(Self {
+            channel: text(data.channel, "channel")?.ok_or(Malformed::MissingField("channel"))?,
+            auth: text(data.auth, "auth")?,
+            channel_data: text(data.channel_data, "channel_data")?,
+        })
     }
-    let inner: String = serde_json::from_str(raw.get()).map_err(|_| Malformed::NotAMessage)?;
-    let data: CommandData<'_> = serde_json::from_str(&inner).map_err(|_| Malformed::MissingField("channel"))?;
-    let owned = |text: Option<Text<'_>>| text.map(|t| Text(Cow::Owned(t.0.into_owned())));
-    Ok(CommandData { channel: owned(data.channel), auth: owned(data.auth), channel_data: owned(data.channel_data) })
 }
 
 /// Why `channel_data` does not name a member.
@@ -197,7 +227,7 @@ struct ChannelData<'a> {
 /// # Errors
 /// See [`MemberError`].
 pub fn parse_member(channel_data: &str, limits: &AppLimits) -> Result<Member, MemberError> {
-    let data: ChannelData<'_> = serde_json::from_str(channel_data).map_err(|_| MemberError::NotAnObject)?;
+    let data: ChannelData<'_> = object(channel_data).ok_or(MemberError::NotAnObject)?;
     let raw_id = data.user_id.map(RawValue::get).ok_or(MemberError::NoUserId)?;
     let id: Cow<'_, str> = match raw_id.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<Text<'_>>(raw_id).map_err(|_| MemberError::NoUserId)?.0,
@@ -257,11 +287,16 @@ mod tests {
         assert_eq!(event.data, Some(r#"{"b": [1, 2.50]}"#));
         let Ok(ClientMessage::ClientEvent(event)) = ClientMessage::parse(r#"{"event":"client-x"}"#) else { panic!() };
         assert!(event.data.is_none() && event.channel.is_none());
+        let odd = r#"{"event":"client-x","channel":7,"data":null}"#;
+        let Ok(ClientMessage::ClientEvent(event)) = ClientMessage::parse(odd) else { panic!() };
+        assert_eq!((event.data, event.channel), (Some("null"), None));
     }
 
     #[test]
     fn what_is_no_message_is_refused_with_a_text_for_the_client() {
-        for bad in ["", "nonsense", "[]", "5", "{}", r#"{"event":5}"#, r#"{"event":null}"#, "{\"event\":\"a\"", "\"x\""]
+        let list = r#"["pusher:ping"]"#;
+        for bad in
+            ["", "nonsense", "[]", list, "5", "{}", r#"{"event":5}"#, r#"{"event":null}"#, "{\"event\":\"a\"", "\"x\""]
         {
             assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::NotAMessage), "{bad}");
         }
@@ -271,9 +306,12 @@ mod tests {
             r#"{"event":"pusher:subscribe","data":{"channel":5}}"#,
             r#"{"event":"pusher:unsubscribe","data":[]}"#,
             r#"{"event":"pusher:subscribe","data":"x"}"#,
+            r#"{"event":"pusher:subscribe","data":["a"]}"#,
         ] {
             assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::MissingField("channel")), "{bad}");
         }
+        let bad = r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":7}}"#;
+        assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::MissingField("auth")));
         let foreign = r#"{"event":"hello"}"#;
         assert!(matches!(ClientMessage::parse(foreign), Ok(ClientMessage::Unsupported { .. })));
     }
@@ -296,7 +334,9 @@ mod tests {
     #[test]
     fn a_member_without_a_usable_id_or_with_too_much_info_is_refused() {
         let limits = AppLimits::default();
-        assert_eq!(parse_member("x", &limits), Err(MemberError::NotAnObject));
+        for bad in ["x", r#"["ann"]"#, r#""ann""#, "7"] {
+            assert_eq!(parse_member(bad, &limits), Err(MemberError::NotAnObject), "{bad}");
+        }
         for bad in ["{}", r#"{"user_id":null}"#, r#"{"user_id":[1]}"#, r#"{"user_id":true}"#] {
             assert_eq!(parse_member(bad, &limits), Err(MemberError::NoUserId), "{bad}");
         }
