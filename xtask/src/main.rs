@@ -10,6 +10,7 @@ mod deny;
 mod fuzz;
 mod project;
 mod setup;
+mod sim;
 mod source;
 mod spec;
 mod test;
@@ -60,6 +61,13 @@ enum Verb {
         #[arg(long)]
         bless: bool,
     },
+    /// A random walk of many connections through a node in memory, every step checked
+    ///
+    /// With the seed that a failed run printed it walks the same way again; without one it tries new seeds for a minute.
+    Sim {
+        /// Which walk
+        seed: Option<u64>,
+    },
     /// Feed one parser, or each in turn, with generated input
     Fuzz {
         /// Which target; without it they are listed
@@ -88,6 +96,7 @@ fn main() -> ExitCode {
         Verb::Conform { sdk } => conform::run(&sdk),
         Verb::Spec => spec::run(),
         Verb::Tidy { bless } => tidy::run(bless),
+        Verb::Sim { seed } => sim::run(seed),
         Verb::Fuzz { target, all, seconds } => fuzz::run(target.as_deref(), all, seconds),
         Verb::Deny => deny::run(),
         Verb::Bench(args) => bench::run(&args).map_err(|e| project::Failure(e.to_string())),
