@@ -24,7 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fulmar_protocol::app::App;
+use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
 pub use finding::{Finding, Place, Refused, Weight, What};
@@ -49,8 +49,14 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What it writes about itself.
     pub logging: Logging,
+    /// Where it keeps what must outlive it; `None` leaves the choice to the machine.
+    pub storage: Option<PathBuf>,
+    /// The admin API; `None` is off.
+    pub admin: Option<Admin>,
     /// The demo app, when it is on. It is also among `apps`.
     pub demo: Option<App>,
+    /// Whether the demo app is on or off by itself, and not because somebody wrote so.
+    pub demo_is_default: bool,
     /// The apps served. Ids and keys are unique.
     pub apps: Vec<App>,
 }
@@ -137,6 +143,15 @@ pub struct Tls {
     pub key: PathBuf,
     /// A port for TLS alone; `None` shares the server's port, told apart by the first byte.
     pub port: Option<u16>,
+}
+
+/// Where the admin API listens, and what it takes to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; port 0 takes a free one. Never anything but loopback without a token.
+    pub address: SocketAddr,
+    /// What callers must present; `None` is the one in the storage folder.
+    pub token: Option<Secret>,
 }
 
 /// What a node writes about itself.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fulmar_protocol::app::{App, AppLimits};
+use fulmar_protocol::app::{App, AppLimits, Secret};
 use fulmar_server::config::{
     CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
 };
@@ -84,7 +84,13 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
     let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
     assert_eq!(loaded.findings, []);
-    let Config { server, limits, shutdown, tls, logging, demo, apps } = loaded.config;
+    let Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps } = loaded.config;
+    let admin = admin.unwrap();
+    assert_eq!((storage, demo_is_default), (Some("/var/lib/fulmar".into()), false));
+    assert_eq!(
+        (admin.address.to_string(), admin.token),
+        ("127.0.0.1:7003".to_owned(), Some(Secret::new("sixteen-or-longer")))
+    );
     assert_eq!(server.address().to_string(), "[::1]:7001");
     assert_eq!((server.path_prefix.as_str(), server.workers, server.http_threads), ("/ws", 3, 2));
     assert_eq!((server.activity_timeout.as_secs(), server.pong_timeout.as_secs()), (60, 20));
@@ -134,7 +140,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
 fn the_file_of_the_current_release_names_every_key() {
     let text = include_str!("configs/0.1.toml");
     for key in KEYS {
-        let named = text.lines().any(|l| l.split('=').next().is_some_and(|n| n.trim() == key.name()));
+        let named = text.lines().any(|l| l.split('=').next().is_some_and(|n| n.trim_start_matches("# ").trim() == key.name()));
         assert!(named, "{} is missing from tests/configs", key.path);
     }
 }
@@ -562,4 +568,28 @@ fn a_secret_file_that_changes_is_a_change_too() {
     let reload = take_over(&mut watch).unwrap();
     assert_eq!(reload.changed, ["apps"]);
     assert_eq!(reload.config.apps[0].secret.expose(), b"after");
+}
+
+/// OPS-28
+#[test]
+fn whatever_is_wrong_with_the_admin_section_the_node_starts_and_its_admin_api_is_not_open() {
+    let of = |text: &str| load_text("admin", text).unwrap().config.admin.map(|a| (a.address.to_string(), a.token));
+    let own = Some(("127.0.0.1:6002".to_owned(), None));
+    let token = Some(Secret::new("0123456789abcdef"));
+    assert_eq!(of(""), own);
+    assert_eq!(of("[admin]\nenabled = false\n"), None);
+    assert_eq!(of("[admin]\nhost = 5\nport = 99999\ntoken = 1\nnonsense = 2\n"), own);
+    assert_eq!(of("[admin]\ntoken = \"short\"\n"), own);
+    assert_eq!(of("[admin]\ntoken_file = \"none-such\"\n"), own);
+    for exposed in ["host = \"0.0.0.0\"", "host = \"::\"", "host = \"10.1.2.3\""] {
+        assert_eq!(of(&format!("[admin]\n{exposed}\n")), None, "{exposed}");
+        for bad in ["token = \"short\"", "token = \"\"", "token_file = \"none-such\"", "token = 7"] {
+            assert_eq!(of(&format!("[admin]\n{exposed}\n{bad}\n")), None, "{exposed} {bad}");
+        }
+        let (_, with_token) = of(&format!("[admin]\n{exposed}\ntoken = \"0123456789abcdef\"\n")).unwrap();
+        assert_eq!(with_token, token);
+    }
+    let said = findings("admin-said", "[admin]\nhost = \"0.0.0.0\"\n");
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("fulmar.toml:2") && said[0].contains("admin.token_file"), "{said:?}");
 }

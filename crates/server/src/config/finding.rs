@@ -99,6 +99,15 @@ pub enum What {
         /// The address that is listened on.
         host: String,
     },
+    /// The admin API would be reachable from other machines without anything to hold against a caller.
+    #[error(
+        "{host} is more than this machine, and there is no admin.token or admin.token_file: the admin API is off until \
+         there is one"
+    )]
+    AdminExposed {
+        /// The address that was written.
+        host: String,
+    },
     /// Nothing can connect.
     #[error("leaves no app at all: every connection will be refused with 4001")]
     NoApps,
@@ -158,6 +167,10 @@ impl Finding {
         Self { place, key: key.into(), what, weight: Weight::Refuses }
     }
 
+    pub(super) fn falls_back(place: Place, key: impl Into<String>, what: What) -> Self {
+        Self { place, key: key.into(), what, weight: Weight::FallsBack }
+    }
+
     pub(super) fn unknown(place: Place, key: impl Into<String>, nearest: Option<String>) -> Self {
         Self { place, key: key.into(), what: What::Unknown { nearest }, weight: Weight::Unknown }
     }
@@ -187,7 +200,7 @@ impl fmt::Display for Finding {
             write!(f, "{} ", self.key)?;
         }
         write!(f, "{}", self.what)?;
-        if self.weight == Weight::FallsBack {
+        if self.weight == Weight::FallsBack && !matches!(self.what, What::AdminExposed { .. }) {
             f.write_str(" (a node falls back to the default)")?;
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! together. Every key is taken out of the settings exactly once, so a key without a meaning is caught by a test.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -17,10 +17,13 @@ use super::keys::{KEYS, Key, Preset};
 use super::raw::{RawApp, RawConfig, Settings, Written};
 use super::rules::{address, network};
 use super::value::Value;
-use super::{Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
+use super::{Admin, Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
 
 /// Id, key and secret of the demo app. They are public, and printed at start.
 pub const DEMO_APP: (&str, &str, &str) = ("1", "demo-key", "demo-secret");
+
+/// Fewer characters can be guessed.
+const TOKEN_CHARACTERS_MIN: usize = 16;
 
 /// Every key with a value: the written one, or the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
         level: taken.text("logging.level").parse().expect("the table allows only names of levels"),
         format: if taken.text("logging.format") == "json" { LogFormat::Json } else { LogFormat::Text },
     };
+    let storage = taken.path("storage.path");
+    let admin = admin(&mut taken, findings);
     let demo_wanted = taken.optional_switch("demo.enabled");
     taken.assert_empty();
 
@@ -74,7 +79,8 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     let demo = demo_wanted.unwrap_or(effective.apps.is_empty()).then(|| App::new(DEMO_APP.0, DEMO_APP.1, DEMO_APP.2));
     check_demo(effective, demo_wanted, server.host, findings);
     apps.extend(demo.clone());
-    let config = Config { server, limits, shutdown, tls, logging, demo, apps };
+    let demo_is_default = demo_wanted.is_none();
+    let config = Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps };
     check_together(effective, &config, findings);
     config
 }
@@ -138,6 +144,30 @@ fn tls(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Tls> {
         (None, None) => {}
     }
     None
+}
+
+/// The admin API, or nothing when it is off. It must never stop a node, and it must never be open either: what is wrong
+/// about its token leaves it on this machine, or off.
+fn admin(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Admin> {
+    let is_enabled = taken.switch("admin.enabled");
+    let (host_at, token_at) = (taken.place("admin.host"), taken.place("admin.token"));
+    let host = address(&taken.text("admin.host")).expect("the table allows only addresses");
+    let port = taken.number("admin.port");
+    taken.take("admin.token_file");
+    let token = match taken.take("admin.token").value {
+        Value::Secret(text) if text.chars().count() >= TOKEN_CHARACTERS_MIN => Some(Secret::new(&text)),
+        Value::Secret(_) => {
+            let what = What::Breaks("must have at least 16 characters");
+            findings.push(Finding::falls_back(token_at, "admin.token", what));
+            None
+        }
+        _ => None,
+    };
+    if is_enabled && !host.is_loopback() && token.is_none() {
+        findings.push(Finding::falls_back(host_at, "admin.host", What::AdminExposed { host: host.to_string() }));
+        return None;
+    }
+    is_enabled.then_some(Admin { address: SocketAddr::new(host, port), token })
 }
 
 /// An app, or nothing when what every app needs is missing (which is then a finding).

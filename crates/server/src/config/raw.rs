@@ -18,7 +18,16 @@ use super::suggest::nearest;
 use super::value::{Value, from_text};
 
 /// Variables of the client commands. A node does not read them and does not call them unknown.
-pub const CLIENT_VARIABLES: &[&str] = &["FULMAR_APP", "FULMAR_HOST", "FULMAR_PORT", "FULMAR_TLS", "FULMAR_CA"];
+pub const CLIENT_VARIABLES: &[&str] = &[
+    "FULMAR_APP",
+    "FULMAR_HOST",
+    "FULMAR_PORT",
+    "FULMAR_TLS",
+    "FULMAR_CA",
+    "FULMAR_ADMIN_URL",
+    "FULMAR_ADMIN_TOKEN",
+    "FULMAR_ADMIN_TOKEN_FILE",
+];
 
 const CONFIG_VARIABLE: &str = "FULMAR_CONFIG";
 const APPS_VARIABLE: &str = "FULMAR_APPS";
@@ -306,35 +315,39 @@ impl Reader {
 
     /// Puts the content of `secret_file` where a written `secret` would be.
     fn secret_files(&mut self) {
-        for app in &mut self.raw.apps {
-            for (file_key, secret_key) in
-                [("apps.secret_file", "apps.secret"), ("apps.previous_secret_file", "apps.previous_secret")]
-            {
-                let Some(Written { value: Value::Path(path), place }) = app.settings.get(file_key).cloned() else {
-                    continue;
-                };
-                if app.settings.contains_key(secret_key) {
-                    let other = key(secret_key).expect("the table has it").name();
-                    self.findings.push(Finding::refuses(place, file_key, What::Excludes(other)));
-                    continue;
-                }
-                let content = std::fs::read(&path);
-                add_to_fingerprint(&mut self.hasher, &content);
-                self.files.push(path.clone());
-                let what = match content.map(String::from_utf8) {
-                    Ok(Ok(text)) if !text.trim_end_matches(['\r', '\n']).is_empty() => {
-                        let value = Value::Secret(text.trim_end_matches(['\r', '\n']).to_owned());
-                        app.settings.insert(secret_key, Written { value, place });
-                        continue;
-                    }
-                    Ok(Ok(_)) => What::Breaks("names a file that is empty"),
-                    Ok(Err(_)) => What::Breaks("names a file that is not text"),
-                    Err(e) => What::Unreadable(format!("{}: {e}", path.display())),
-                };
-                self.findings.push(Finding::refuses(place.clone(), file_key, what));
-                app.settings.insert(secret_key, refused(place));
-            }
+        let mut apps = std::mem::take(&mut self.raw.apps);
+        for app in &mut apps {
+            self.secret_file(&mut app.settings, "apps.secret_file", "apps.secret");
+            self.secret_file(&mut app.settings, "apps.previous_secret_file", "apps.previous_secret");
         }
+        self.raw.apps = apps;
+        let mut settings = std::mem::take(&mut self.raw.settings);
+        self.secret_file(&mut settings, "admin.token_file", "admin.token");
+        self.raw.settings = settings;
+    }
+
+    fn secret_file(&mut self, settings: &mut Settings, file_path: &str, secret_path: &str) {
+        let Some(Written { value: Value::Path(path), place }) = settings.get(file_path).cloned() else { return };
+        let (file_key, secret_key) =
+            (key(file_path).expect("the table has it"), key(secret_path).expect("the table has it"));
+        if settings.contains_key(secret_path) {
+            return self.findings.push(bad_value(file_key, place, file_path, What::Excludes(secret_key.name())));
+        }
+        let content = std::fs::read(&path);
+        add_to_fingerprint(&mut self.hasher, &content);
+        self.files.push(path.clone());
+        let what = match content.map(String::from_utf8) {
+            Ok(Ok(text)) if !text.trim_end_matches(['\r', '\n']).is_empty() => {
+                let value = Value::Secret(text.trim_end_matches(['\r', '\n']).to_owned());
+                settings.insert(secret_key.path, Written { value, place });
+                return;
+            }
+            Ok(Ok(_)) => What::Breaks("names a file that is empty"),
+            Ok(Err(_)) => What::Breaks("names a file that is not text"),
+            Err(e) => What::Unreadable(format!("{}: {e}", path.display())),
+        };
+        self.findings.push(bad_value(file_key, place.clone(), file_path, what));
+        settings.insert(secret_key.path, refused(place));
     }
 }
 

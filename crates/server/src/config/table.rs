@@ -216,6 +216,53 @@ pub static KEYS: &[Key] = &[
     .soft()
     .flag("--log-format"),
     hard(
+        "storage.path",
+        Kind::Path,
+        Preset::Unset(
+            "STATE_DIRECTORY, else fulmar in XDG_STATE_HOME, else ~/.local/state/fulmar; without any of them nothing is \
+             kept",
+        ),
+        "The folder in which a node keeps what must outlive it, such as the apps that were added with `fulmar app`. One \
+         node, one folder. Where it is written here and cannot be used, the node does not start.",
+    ),
+    hard(
+        "admin.enabled",
+        Kind::Switch,
+        Preset::Switch(true),
+        "Whether the admin API exists: what `fulmar app` talks to, on a port of its own.",
+    )
+    .soft(),
+    hard(
+        "admin.host",
+        Kind::Text(check_host),
+        Preset::Text("127.0.0.1"),
+        "The address the admin API listens on. Anything but this machine's own needs admin.token or admin.token_file as \
+         well; without one the admin API stays off.",
+    )
+    .soft(),
+    integer(
+        "admin.port",
+        (0, 65_535),
+        6002,
+        "",
+        "The admin API's TCP port. 0 takes a free one, which is written to admin-address in the storage folder.",
+    )
+    .soft(),
+    hard(
+        "admin.token",
+        Kind::Secret,
+        Preset::Unset("made at the first start and kept in admin-token in the storage folder, readable to its owner only"),
+        "What every call of the admin API must carry (Authorization: Bearer TOKEN); at least 16 characters.",
+    )
+    .soft(),
+    hard(
+        "admin.token_file",
+        Kind::Path,
+        Preset::Unset("see admin.token"),
+        "A file that holds the token and nothing else (a line break at its end is not part of it).",
+    )
+    .soft(),
+    hard(
         "demo.enabled",
         Kind::Switch,
         Preset::Unset("on only while no app is configured"),
