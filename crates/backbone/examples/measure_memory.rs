@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, Memory, SystemClock};
 use fulmar_backbone::{Backbone, Inbox, Query, WorkerId};
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Join, Leave, Member, Publication, Question, Ticket};
+use fulmar_protocol::exchange::{Answer, Delivery, Join, Leave, Member, Publication, Question, Ticket, UserNotice};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{ChannelName, UserId};
 
@@ -18,6 +18,8 @@ use fulmar_protocol::name::{ChannelName, UserId};
 struct Count(AtomicU64);
 
 impl Inbox for Count {
+    fn notice(&self, _: Arc<UserNotice>) {}
+
     fn has_room(&self) -> bool {
         true
     }

@@ -12,8 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Member, Position, Publication, Question};
-use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::exchange::{Answer, Delivery, Member, Position, Publication, Question, UserNotice};
+use fulmar_protocol::name::{ChannelName, UserId};
 
 /// A value that may take a round trip. Boxed: the price is paid once per call, never per subscriber.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -34,6 +34,8 @@ pub trait Inbox: Send + Sync {
     fn has_room(&self) -> bool;
     /// Takes a delivery. Deliveries of one channel arrive in the order of the calls.
     fn deliver(&self, delivery: Arc<Delivery>);
+    /// Takes a change of a user. Changes of one app arrive in the order of the calls, and come whatever the room.
+    fn notice(&self, notice: Arc<UserNotice>);
     /// Takes the answer to a question that was not answered at once.
     fn answer(&self, answer: Answer);
 }
@@ -45,6 +47,8 @@ pub trait Inbox: Send + Sync {
 /// - A join answered at position P hears every later delivery of the channel and none at or before P; roster and cached
 ///   event in the answer are the state at P (DEL-3).
 /// - Per channel and user, `MemberAdded` and `MemberRemoved` alternate (DEL-4).
+/// - A sign-in answered at position P hears every later change of those it watches and none at or before P; who is
+///   online in the answer is the state at P (DEL-17). Online and offline alternate, and offline waits (DEL-18).
 pub trait Backbone: Send + Sync {
     /// Makes a worker known. Called once per worker, before it asks anything.
     ///
@@ -60,6 +64,14 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// See [`PublishError`]: `NotAccepted` may be tried again, `Unknown` may have happened.
     fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>>;
+
+    /// Ends all connections that are signed in as a user now: each worker that has some gets a
+    /// [`Terminated`](fulmar_protocol::exchange::UserChange::Terminated) (DEL-19). A user whom nobody is signed in as is
+    /// no error.
+    ///
+    /// # Errors
+    /// When it may be that not all of them were reached.
+    fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>>;
 
     /// Answers a question about the whole deployment.
     ///

@@ -12,6 +12,7 @@
 mod channel;
 mod ledger;
 mod members;
+mod users;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,14 +22,16 @@ use std::time::{Duration, Instant};
 use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
-    Answer, Delivery, Happening, Identity, Join, JoinRefusal, Leave, Member, Position, Publication, Question,
+    Absence, Answer, Delivery, Happening, Identity, Join, JoinRefusal, Leave, Member, OFFLINE_AFTER, Position,
+    Publication, Question, SignIn, SignOut, UserNotice,
 };
-use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::name::{ChannelName, UserId};
 use hashbrown::HashTable;
 
 use self::channel::{Cached, Channel};
 use self::ledger::{Entry, Ledger, Struck, weight};
 use self::members::Departure;
+use self::users::{Parting, Users};
 use crate::{
     Backbone, CachedEvent, ChannelState, Inbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId,
 };
@@ -110,6 +113,8 @@ pub struct Memory {
     counter: AtomicU64,
     clock: Arc<dyn Clock>,
     cache_bytes_max: u64,
+    /// Locked alone. One for all apps: a sign-in costs about what a subscription costs, and there are fewer.
+    users: Mutex<Users>,
     /// Locked after a stripe, or alone; never before one.
     ledger: Mutex<Ledger>,
     /// When the next cached event lapses, in nanoseconds; `u64::MAX` when nothing is cached. Spares calls the ledger.
@@ -122,6 +127,8 @@ pub struct Memory {
 pub struct Figures {
     /// Channels with a subscription or a cached event.
     pub channels: u64,
+    /// Users who are signed in, were a moment ago, or are watched.
+    pub users: u64,
     /// Cached events.
     pub cached_events: u64,
     /// What they weigh, records included.
@@ -132,7 +139,7 @@ pub struct Figures {
     pub publishes_refused: u64,
     /// Client events that reached nobody because a worker had no room. Rises.
     pub client_events_refused: u64,
-    /// Leaves of subscriptions that had never been made. Anything but 0 is a defect of the caller. Rises.
+    /// Ends of subscriptions and sign-ins that had never been made. Anything but 0 is a defect of the caller. Rises.
     pub leaves_ignored: u64,
 }
 
@@ -171,6 +178,7 @@ impl Memory {
             counter: AtomicU64::new(0),
             clock,
             cache_bytes_max,
+            users: Mutex::default(),
             ledger: Mutex::default(),
             soonest_lapse_ns: AtomicU64::new(u64::MAX),
             counts: Counts::default(),
@@ -181,9 +189,11 @@ impl Memory {
     #[must_use]
     pub fn figures(&self) -> Figures {
         let channels = self.stripes.iter().map(|stripe| locked(&stripe.0).channels.len() as u64).sum();
+        let users = locked(&self.users).len() as u64;
         let ledger = locked(&self.ledger);
         Figures {
             channels,
+            users,
             cached_events: ledger.len() as u64,
             cached_bytes: ledger.bytes(),
             cache_evicted: self.counts.cache_evicted.load(Ordering::Relaxed),
@@ -251,6 +261,41 @@ impl Memory {
         if channel.is_over() {
             entry.remove();
             self.shrink(channels);
+        }
+    }
+
+    fn sign_in(&self, from: WorkerId, sign_in: &SignIn) -> Answer {
+        let ticket = sign_in.ticket;
+        if self.inbox(from).is_none() {
+            return Answer::SignInRefused { ticket };
+        }
+        let (position, online) = locked(&self.users).sign_in(from, sign_in, |to, notice| self.notify(to, notice));
+        Answer::SignedIn { ticket, position, online }
+    }
+
+    fn sign_out(&self, from: WorkerId, sign_out: SignOut) -> Option<Answer> {
+        match locked(&self.users).sign_out(from, &sign_out, self.clock.now()) {
+            Parting::Last => {
+                let absence = Absence { app: sign_out.app, user_id: sign_out.user_id };
+                Some(Answer::Absent { absence, settle_in_ms: millis_up(OFFLINE_AFTER) })
+            }
+            Parting::OthersRemain => None,
+            Parting::Stranger => {
+                self.counts.leaves_ignored.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    fn settle(&self, absence: Absence) -> Option<Answer> {
+        let now = self.clock.now();
+        let left = locked(&self.users).settle(&absence, now, |to, notice| self.notify(to, notice))?;
+        Some(Answer::Absent { absence, settle_in_ms: millis_up(left) })
+    }
+
+    fn notify(&self, to: WorkerId, notice: Arc<UserNotice>) {
+        if let Some(inbox) = self.inbox(to) {
+            inbox.notice(notice);
         }
     }
 
@@ -486,6 +531,9 @@ impl Backbone for Memory {
                     self.counts.client_events_refused.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            Question::SignIn(sign_in) => return Some(self.sign_in(from, &sign_in)),
+            Question::SignOut(sign_out) => return self.sign_out(from, sign_out),
+            Question::SettleAbsence(absence) => return self.settle(absence),
         }
         None
     }
@@ -499,6 +547,11 @@ impl Backbone for Memory {
             Err(PublishError::NotAccepted)
         };
         Box::pin(std::future::ready(outcome))
+    }
+
+    fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>> {
+        locked(&self.users).terminate(&app, &user_id, |to, notice| self.notify(to, notice));
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>> {
@@ -521,6 +574,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whole milliseconds, rounded up: whoever comes back after them is not early.
+fn millis_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -537,6 +595,7 @@ mod tests {
     #[derive(Default)]
     struct Heard {
         deliveries: Mutex<Vec<Arc<Delivery>>>,
+        notices: Mutex<Vec<Arc<UserNotice>>>,
         is_full: std::sync::atomic::AtomicBool,
     }
 
@@ -547,6 +606,10 @@ mod tests {
 
         fn deliver(&self, delivery: Arc<Delivery>) {
             locked(&self.deliveries).push(delivery);
+        }
+
+        fn notice(&self, notice: Arc<UserNotice>) {
+            locked(&self.notices).push(notice);
         }
 
         fn answer(&self, answer: Answer) {
@@ -654,7 +717,7 @@ mod tests {
         let node = Node::new(1, 1 << 20);
         let position = |answer| match answer {
             Answer::Joined { position, .. } => position,
-            Answer::JoinRefused { .. } => panic!("it is accepted"),
+            other => panic!("it is accepted, but {other:?}"),
         };
         node.join(0, "room");
         node.publish("room", "one", None);
@@ -750,6 +813,7 @@ mod tests {
             fn deliver(&self, _: Arc<Delivery>) {
                 panic!("a defect of this worker");
             }
+            fn notice(&self, _: Arc<UserNotice>) {}
             fn answer(&self, _: Answer) {}
         }
         let node = Node::new(1, 1 << 20);

@@ -56,6 +56,14 @@ fn state_is_true_separate_and_gone_when_nobody_needs_it() {
     }
 }
 
+/// DEL-17, DEL-18, DEL-19
+#[test]
+fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
+    for clause in ["DEL-17", "DEL-18", "DEL-19"] {
+        run_clause(clause, fixture);
+    }
+}
+
 /// WS-93, WS-94
 #[test]
 fn cached_events_are_kept_for_their_time() {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, Clock, ManualClock, Memory};
 use fulmar_backbone::{Backbone, CachedEvent, ChannelState, Inbox, Query, Reply, WorkerId};
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Leave, Member, Publication, Question, Ticket};
+use fulmar_protocol::exchange::{
+    Answer, Delivery, Happening, Join, Leave, Member, Publication, Question, Ticket, UserNotice,
+};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{ChannelName, UserId};
 use proptest::prelude::*;
@@ -58,6 +60,8 @@ impl Inbox for Recorder {
     fn deliver(&self, delivery: Arc<Delivery>) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
     }
+
+    fn notice(&self, _: Arc<UserNotice>) {}
 
     fn answer(&self, _: Answer) {}
 }
@@ -215,6 +219,7 @@ impl Pair {
                 Some(format!("{:?} {:?}", flat(&roster), cached.map(|frame| frame.text().to_owned()).as_ref()))
             }
             Answer::JoinRefused { .. } => None,
+            other => panic!("a join is not answered with {other:?}"),
         };
         assert_eq!(answer, expected);
     }

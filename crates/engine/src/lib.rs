@@ -24,6 +24,7 @@ mod session;
 mod subscribe;
 mod subscriptions;
 mod time;
+mod users;
 mod worker;
 
 pub use effect::{Effect, Effects, SessionKey};

@@ -8,6 +8,8 @@ use fulmar_protocol::server_message;
 
 /// Over the rate of client events; the connection stays.
 pub(crate) const CLIENT_EVENT_RATE: u16 = 4301;
+/// A watchlist was longer than it may be; the sign-in stands with its beginning.
+pub(crate) const WATCHLIST_CUT: u16 = 4302;
 
 /// A refusal with its text; the code is absent for most command-level errors, as on the hosted service.
 #[derive(Debug, Clone, PartialEq, Eq)]

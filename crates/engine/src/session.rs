@@ -24,6 +24,10 @@ pub(crate) struct Session {
     pub(crate) client: ClientKind,
     pub(crate) subscriptions: HashMap<ChannelKey, Subscription, RandomState>,
     pub(crate) client_events: TokenBucket,
+    /// Who signed in, or is signing in.
+    pub(crate) user: Option<Box<SignedIn>>,
+    /// By when it must show an authorization of the application; none when it has, or need not.
+    pub(crate) authorize_by: Option<Moment>,
     /// When the peer was last heard, in whatever form.
     pub(crate) heard_at: Moment,
     /// When a ping went out, if nothing was heard since.
@@ -32,6 +36,26 @@ pub(crate) struct Session {
     pub(crate) leave_at: Option<Moment>,
     /// The one timer entry that counts; others are left over.
     pub(crate) armed_for: Moment,
+}
+
+/// The user that a session is.
+#[derive(Debug)]
+pub(crate) struct SignedIn {
+    pub(crate) user_id: UserId,
+    /// JSON text; what members of a presence channel see when the application said nothing for that channel.
+    pub(crate) user_info: Option<Arc<str>>,
+    /// Whose coming and going it hears of.
+    pub(crate) watchlist: Arc<[UserId]>,
+    pub(crate) standing: Standing,
+}
+
+/// Where a sign-in stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The backbone has not answered the ticket with this number yet.
+    Waiting(u64),
+    /// It concerns itself with what is later than this.
+    Live(Position),
 }
 
 /// One session on one channel.
@@ -64,12 +88,17 @@ pub(crate) enum Liveness {
     Dead,
     /// The node is going away and it is this session's turn.
     TimeToLeave,
+    /// The app asks for an authorization, and none came in time.
+    NotAuthorized,
 }
 
 impl Session {
     pub(crate) fn new(socket_id: SocketId, app: Arc<App>, client: ClientKind, now: Moment) -> Self {
         let per_s = app.limits.client_events_per_s_max;
+        let authorize_within_ms = u64::from(app.limits.authorized_connections_timeout_s) * 1_000;
         Self {
+            user: None,
+            authorize_by: app.authorized_connections.then(|| now.plus_ms(authorize_within_ms)),
             socket_id,
             app,
             client,
@@ -88,23 +117,34 @@ impl Session {
         self.pinged_at = None;
     }
 
+    /// That moment, or an earlier one at which the session must be looked at anyway.
+    pub(crate) fn sooner(&self, at: Moment) -> Moment {
+        [self.leave_at, self.authorize_by].into_iter().flatten().fold(at, Moment::min)
+    }
+
     /// Judges the silence. Changes nothing but noting the ping that it asks for.
     pub(crate) fn liveness(&mut self, now: Moment, settings: &Settings) -> Liveness {
         if self.leave_at.is_some_and(|at| at <= now) {
             return Liveness::TimeToLeave;
         }
-        let sooner = |at: Moment| self.leave_at.map_or(at, |leave| leave.min(at));
+        if self.authorize_by.is_some_and(|at| at <= now) {
+            self.authorize_by = None;
+            // The switch may have been turned off since.
+            if self.app.authorized_connections {
+                return Liveness::NotAuthorized;
+            }
+        }
         match self.pinged_at {
             Some(at) => match at.plus_ms(settings.pong_timeout_ms) {
                 dead_at if now >= dead_at => Liveness::Dead,
-                dead_at => Liveness::Fine(sooner(dead_at)),
+                dead_at => Liveness::Fine(self.sooner(dead_at)),
             },
             None => match self.heard_at.plus_ms(settings.activity_timeout_ms) {
                 ping_at if now >= ping_at => {
                     self.pinged_at = Some(now);
-                    Liveness::Ping(sooner(now.plus_ms(settings.pong_timeout_ms)))
+                    Liveness::Ping(self.sooner(now.plus_ms(settings.pong_timeout_ms)))
                 }
-                ping_at => Liveness::Fine(sooner(ping_at)),
+                ping_at => Liveness::Fine(self.sooner(ping_at)),
             },
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use fulmar_protocol::client_message::{Subscribe, parse_member};
+use fulmar_protocol::client_message::{MemberError, Subscribe, parse_member};
 use fulmar_protocol::close::CloseCode;
 use fulmar_protocol::exchange::{
     Answer, Delivery, Join, JoinRefusal, Leave, Member, Position, Question, Roster, Ticket,
@@ -18,8 +18,9 @@ use fulmar_protocol::signing::check_channel_auth;
 
 use crate::effect::{Effects, SessionKey};
 use crate::refusal::Refusal;
-use crate::session::{Place, Session, Subscription};
+use crate::session::{Place, Session, SignedIn, Standing, Subscription};
 use crate::subscriptions::ChannelKey;
+use crate::time::Moment;
 use crate::worker::Worker;
 
 /// Deliveries held for one subscription that waits for the backbone. When there are more, its session is closed with
@@ -68,6 +69,9 @@ impl Worker {
 
         let app = session.app.clone();
         let counted = is_counted(session, name.kind());
+        if name.kind().needs_auth() {
+            self.sessions.expect_mut(key).authorize_by = None;
+        }
         let channel = self.channels.find_or_add(&app.id, &name);
         self.next_ticket += 1;
         let number = self.next_ticket;
@@ -100,12 +104,15 @@ impl Worker {
         }
     }
 
-    pub(crate) fn answered(&mut self, answer: Answer, effects: &mut Effects) {
+    pub(crate) fn answered(&mut self, now: Moment, answer: Answer, effects: &mut Effects) {
         match answer {
             Answer::Joined { ticket, position, roster, cached } => {
                 self.joined(ticket, position, roster.as_ref(), cached, effects);
             }
             Answer::JoinRefused { ticket, why } => self.join_refused(ticket, why, effects),
+            Answer::SignedIn { ticket, position, online } => self.signed_in(ticket, position, &online, effects),
+            Answer::SignInRefused { ticket } => self.sign_in_refused(ticket, effects),
+            Answer::Absent { absence, settle_in_ms } => self.absent(now, absence, settle_in_ms),
         }
     }
 
@@ -264,6 +271,9 @@ fn is_counted(session: &Session, kind: ChannelKind) -> bool {
 fn admit(session: &Session, name: &ChannelName, request: &Subscribe<'_>) -> Result<Option<Member>, Refusal> {
     let kind = name.kind();
     if kind == ChannelKind::ServerToUser {
+        if name.server_to_user().is_some_and(|id| signed_in(session).is_some_and(|user| user.user_id.as_str() == id)) {
+            return Ok(None);
+        }
         return Err(Refusal::of_command(format!("Not signed in as the user of channel {name}")));
     }
     if !kind.needs_auth() {
@@ -276,10 +286,28 @@ fn admit(session: &Session, name: &ChannelName, request: &Subscribe<'_>) -> Resu
     if !kind.is_presence() {
         return Ok(None);
     }
-    let channel_data = channel_data.ok_or_else(|| Refusal::of_command("Missing parameter: data.channel_data"))?;
+    let Some(channel_data) = channel_data else {
+        // What the application said at sign-in stands for what it did not say here.
+        return member_by_sign_in(session, name).map(Some);
+    };
     let member = parse_member(channel_data, &session.app.limits)
         .map_err(|why| Refusal::of_command(format!("Invalid channel_data for channel {name}: {why}")))?;
     Ok(Some(member))
+}
+
+fn member_by_sign_in(session: &Session, name: &ChannelName) -> Result<Member, Refusal> {
+    let user = signed_in(session).ok_or_else(|| Refusal::of_command("Missing parameter: data.channel_data"))?;
+    let max = session.app.limits.presence_user_info_bytes_max;
+    if user.user_info.as_ref().is_some_and(|info| info.len() > max) {
+        let why = MemberError::UserInfoTooLarge { max };
+        return Err(Refusal::of_command(format!("Invalid user_data for channel {name}: {why}")));
+    }
+    Ok(Member { user_id: user.user_id.clone(), user_info: user.user_info.clone() })
+}
+
+/// The user of a session whose sign-in stands.
+fn signed_in(session: &Session) -> Option<&SignedIn> {
+    session.user.as_deref().filter(|user| matches!(user.standing, Standing::Live(_)))
 }
 
 /// Who a session is on a channel, where it is a member.

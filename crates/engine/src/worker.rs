@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::client_message::ClientMessage;
 use fulmar_protocol::close::CloseCode;
-use fulmar_protocol::exchange::{Answer, Delivery};
+use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use fulmar_protocol::name::SocketId;
 use fulmar_protocol::server_message;
 use hashbrown::HashMap;
@@ -24,6 +24,7 @@ use crate::session::{Liveness, Session};
 use crate::subscribe::Waiting;
 use crate::subscriptions::{ChannelKey, Channels};
 use crate::time::Moment;
+use crate::users::Users;
 
 /// What a worker is told once, at its start.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +74,8 @@ pub enum Input<'a> {
     },
     /// A publication, or a change, reached this worker.
     Delivered(&'a Arc<Delivery>),
+    /// A change of a user reached this worker.
+    Noticed(&'a Arc<UserNotice>),
     /// The backbone answers a question.
     Answered(Answer),
     /// The moment of [`Worker::next_deadline`] has come.
@@ -113,6 +116,10 @@ pub struct Figures {
     pub messages: u64,
     /// Subscriptions refused.
     pub refused_subscriptions: u64,
+    /// Sign-ins refused.
+    pub refused_sign_ins: u64,
+    /// Sessions ended because they showed no authorization in time.
+    pub unauthorized: u64,
     /// Client events refused.
     pub refused_client_events: u64,
     /// Sessions ended because a ping was not answered.
@@ -124,6 +131,7 @@ pub struct Figures {
 pub(crate) enum Wake {
     Session { session: SessionKey },
     Count { channel: ChannelKey, generation: u64 },
+    Absence { number: u64 },
 }
 
 /// One worker's sessions and tables.
@@ -136,6 +144,7 @@ pub struct Worker {
     /// Subscriptions that the backbone has not answered, by ticket number.
     pub(crate) waiting: HashMap<u64, Waiting, RandomState>,
     pub(crate) next_ticket: u64,
+    pub(crate) users: Users,
     pub(crate) figures: Figures,
     timers: BinaryHeap<Reverse<(Moment, Wake)>>,
 }
@@ -151,6 +160,7 @@ impl Worker {
             channels: Channels::new(),
             waiting: HashMap::with_hasher(RandomState::default()),
             next_ticket: 0,
+            users: Users::default(),
             figures: Figures::default(),
             timers: BinaryHeap::new(),
         }
@@ -167,7 +177,8 @@ impl Worker {
                 }
             }
             Input::Delivered(delivery) => self.delivered(now, delivery, effects),
-            Input::Answered(answer) => self.answered(answer, effects),
+            Input::Noticed(notice) => self.noticed(notice, effects),
+            Input::Answered(answer) => self.answered(now, answer, effects),
             Input::Deadline => self.deadline(now, effects),
             Input::Gone { session } => self.detach(session, effects),
             Input::Evict { session, code, reason } => self.evict(session, code, reason, effects),
@@ -214,13 +225,14 @@ impl Worker {
         match judge(opening) {
             Ok(app) => {
                 let session = Session::new(opening.socket_id, app.clone(), opening.client, now);
+                let first_look = session.sooner(now.plus_ms(self.settings.activity_timeout_ms));
                 // Registered before it is told its id, so that whatever names the id from then on finds it.
                 self.sessions.insert(key, session);
                 self.by_socket.insert(opening.socket_id, key);
                 self.figures.opened += 1;
                 let seconds = u32::try_from(self.settings.activity_timeout_ms / 1_000).unwrap_or(u32::MAX);
                 effects.send(key, server_message::established(opening.socket_id, seconds.max(1)));
-                self.arm(key, now.plus_ms(self.settings.activity_timeout_ms));
+                self.arm(key, first_look);
             }
             Err(refusal) => {
                 self.figures.refused += 1;
@@ -238,6 +250,7 @@ impl Worker {
             Ok(ClientMessage::Unsubscribe { channel }) => self.unsubscribe(key, &channel, effects),
             Ok(ClientMessage::Ping) => effects.send(key, server_message::pong()),
             Ok(ClientMessage::Pong) => {}
+            Ok(ClientMessage::SignIn(request)) => self.sign_in(key, &request, effects),
             Ok(ClientMessage::ClientEvent(event)) => self.client_event(now, key, &event, effects),
             Ok(ClientMessage::Unsupported { event }) => {
                 let shown: String = event.chars().take(200).collect();
@@ -271,6 +284,7 @@ impl Worker {
         let Some(mut session) = self.sessions.remove(key) else { return };
         self.by_socket.remove(&session.socket_id);
         self.leave_all(key, &mut session, effects);
+        self.sign_out(key, &mut session, effects);
     }
 
     fn deadline(&mut self, now: Moment, effects: &mut Effects) {
@@ -281,6 +295,7 @@ impl Worker {
             self.timers.pop();
             match wake {
                 Wake::Session { session } => self.session_due(now, session, at, effects),
+                Wake::Absence { number } => self.absence_due(number, effects),
                 Wake::Count { channel, generation } => self.count_due(now, channel, generation, effects),
             }
         }
@@ -300,6 +315,14 @@ impl Worker {
                 self.figures.pongs_missed += 1;
                 let text = "Pong reply not received: the connection was silent and did not answer a ping";
                 self.end(key, Refusal::closing(CloseCode::PONG_MISSED, text), effects);
+            }
+            Liveness::NotAuthorized => {
+                self.figures.unauthorized += 1;
+                self.end(
+                    key,
+                    Refusal::closing(CloseCode::UNAUTHORIZED, "Connection not authorized within timeout"),
+                    effects,
+                );
             }
             Liveness::TimeToLeave => {
                 self.end(key, Refusal::closing(CloseCode::RECONNECT, "Please reconnect immediately"), effects);

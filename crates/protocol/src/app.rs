@@ -84,6 +84,11 @@ pub struct App {
     pub client_events: bool,
     /// Whether subscribers are told how many they are.
     pub subscription_counts: bool,
+    /// Whether signed-in users may watch who else is online.
+    pub watchlist: bool,
+    /// Whether a connection must sign in or enter a private channel within
+    /// [`AppLimits::authorized_connections_timeout_s`].
+    pub authorized_connections: bool,
     /// Whether plain `ws://` is refused with 4000.
     pub tls_only: bool,
     /// Origins a browser may connect from; empty means any. Entries are `https://host[:port]`, `host`, or `*.host`.
@@ -117,6 +122,10 @@ pub struct AppLimits {
     pub client_events_per_s_max: u32,
     /// Seconds the last event of a cache channel is kept.
     pub cache_ttl_s: u32,
+    /// Users one connection may watch; the rest of a longer list is left out and the client told so (4302).
+    pub watchlist_max: usize,
+    /// Seconds a connection may stay that shows no authorization, where the app asks for one. Beyond it: 4009.
+    pub authorized_connections_timeout_s: u32,
 }
 
 impl Default for AppLimits {
@@ -133,12 +142,15 @@ impl Default for AppLimits {
             user_id_max: 128,
             client_events_per_s_max: 10,
             cache_ttl_s: 1_800,
+            watchlist_max: 100,
+            authorized_connections_timeout_s: 30,
         }
     }
 }
 
 impl App {
-    /// An app with every feature on and default limits: what `--app ID:KEY:SECRET` makes.
+    /// An app with every feature on and default limits: what `--app ID:KEY:SECRET` makes. Nothing that turns clients
+    /// away is on: neither TLS nor an authorization is asked for.
     #[must_use]
     pub fn new(id: &str, key: &str, secret: &str) -> Self {
         Self {
@@ -149,6 +161,8 @@ impl App {
             enabled: true,
             client_events: true,
             subscription_counts: true,
+            watchlist: true,
+            authorized_connections: false,
             tls_only: false,
             allowed_origins: Vec::new(),
             limits: AppLimits::default(),

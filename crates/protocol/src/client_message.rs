@@ -5,6 +5,7 @@
 //! session's business.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-use crate::app::AppLimits;
+use crate::app::{App, AppLimits};
 use crate::exchange::Member;
 use crate::name::{NameError, UserId};
 
@@ -30,6 +31,8 @@ pub enum ClientMessage<'a> {
     Ping,
     /// `pusher:pong`: a sign of life.
     Pong,
+    /// `pusher:signin`.
+    SignIn(SignIn<'a>),
     /// An event for the other members of a channel; its name begins with `client-`.
     ClientEvent(ClientEvent<'a>),
     /// A well-formed message that means nothing here.
@@ -48,6 +51,15 @@ pub struct Subscribe<'a> {
     pub auth: Option<Cow<'a, str>>,
     /// The signed text, exactly as received after decoding the outer JSON string.
     pub channel_data: Option<Cow<'a, str>>,
+}
+
+/// `pusher:signin`, its fields unchecked.
+#[derive(Debug)]
+pub struct SignIn<'a> {
+    /// `KEY:HEX`, as the application's auth endpoint returned it.
+    pub auth: Cow<'a, str>,
+    /// The signed text, exactly as received after decoding the outer JSON string.
+    pub user_data: Cow<'a, str>,
 }
 
 /// An event for the other members of a channel.
@@ -116,6 +128,8 @@ struct CommandData<'a> {
     auth: Option<&'a RawValue>,
     #[serde(borrow, default)]
     channel_data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    user_data: Option<&'a RawValue>,
 }
 
 /// Tells `null`, which was given, from a field that was not.
@@ -146,10 +160,20 @@ impl<'a> ClientMessage<'a> {
             "pusher:ping" => Ok(Self::Ping),
             "pusher:pong" => Ok(Self::Pong),
             "pusher:subscribe" => {
-                let Fields { channel, auth, channel_data } = command_fields(envelope.data)?;
+                let Fields { channel, auth, channel_data, .. } = command_fields(envelope.data, "channel")?;
+                let channel = channel.ok_or(Malformed::MissingField("channel"))?;
                 Ok(Self::Subscribe(Subscribe { channel, auth: auth.filter(|auth| !auth.is_empty()), channel_data }))
             }
-            "pusher:unsubscribe" => Ok(Self::Unsubscribe { channel: command_fields(envelope.data)?.channel }),
+            "pusher:unsubscribe" => {
+                let fields = command_fields(envelope.data, "channel")?;
+                Ok(Self::Unsubscribe { channel: fields.channel.ok_or(Malformed::MissingField("channel"))? })
+            }
+            "pusher:signin" => {
+                let fields = command_fields(envelope.data, "auth")?;
+                let auth = fields.auth.ok_or(Malformed::MissingField("auth"))?;
+                let user_data = fields.user_data.ok_or(Malformed::MissingField("user_data"))?;
+                Ok(Self::SignIn(SignIn { auth, user_data }))
+            }
             name if name.starts_with("client-") => Ok(Self::ClientEvent(ClientEvent {
                 event,
                 channel: envelope.channel.and_then(text_of),
@@ -161,34 +185,39 @@ impl<'a> ClientMessage<'a> {
 }
 
 /// The fields of a command, whose `data` is an object or a string that holds one.
+#[derive(Default)]
 struct Fields<'a> {
-    channel: Cow<'a, str>,
+    channel: Option<Cow<'a, str>>,
     auth: Option<Cow<'a, str>>,
     channel_data: Option<Cow<'a, str>>,
+    user_data: Option<Cow<'a, str>>,
 }
 
-fn command_fields(data: Option<&RawValue>) -> Result<Fields<'_>, Malformed> {
-    let raw = data.ok_or(Malformed::MissingField("channel"))?;
-    let Some(inner) = text_of(raw) else { return Fields::read(raw.get()) };
-    let fields = Fields::read(&inner)?;
-    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+/// `needed` is what the client is told to be missing when there is no object to look into.
+fn command_fields<'a>(data: Option<&'a RawValue>, needed: &'static str) -> Result<Fields<'a>, Malformed> {
+    let Some(raw) = data else { return Ok(Fields::default()) };
+    let Some(inner) = text_of(raw) else { return Fields::read(raw.get(), needed) };
+    let fields = Fields::read(&inner, needed)?;
+    let owned = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
     Ok(Fields {
         channel: owned(fields.channel),
-        auth: fields.auth.map(owned),
-        channel_data: fields.channel_data.map(owned),
+        auth: owned(fields.auth),
+        channel_data: owned(fields.channel_data),
+        user_data: owned(fields.user_data),
     })
 }
 
 impl<'a> Fields<'a> {
-    fn read(text: &'a str) -> Result<Self, Malformed> {
-        let data: CommandData<'a> = object(text).ok_or(Malformed::MissingField("channel"))?;
+    fn read(text: &'a str, needed: &'static str) -> Result<Self, Malformed> {
+        let data: CommandData<'a> = object(text).ok_or(Malformed::MissingField(needed))?;
         let text = |field: Option<&'a RawValue>, name| {
             field.map(|raw| text_of(raw).ok_or(Malformed::MissingField(name))).transpose()
         };
         Ok(Self {
-            channel: text(data.channel, "channel")?.ok_or(Malformed::MissingField("channel"))?,
+            channel: text(data.channel, "channel")?,
             auth: text(data.auth, "auth")?,
             channel_data: text(data.channel_data, "channel_data")?,
+            user_data: text(data.user_data, "user_data")?,
         })
     }
 }
@@ -241,6 +270,84 @@ pub fn parse_member(channel_data: &str, limits: &AppLimits) -> Result<Member, Me
         return Err(MemberError::UserInfoTooLarge { max });
     }
     Ok(Member { user_id, user_info: user_info.map(Arc::from) })
+}
+
+/// Who signs in, as the application says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserData {
+    /// Who.
+    pub user_id: UserId,
+    /// JSON text about the user, for presence channels; passed through unchanged.
+    pub user_info: Option<Arc<str>>,
+    /// Whom the user watches: the first of the list, no id twice, at most the app's `watchlist_max`. Empty where the app
+    /// has no watchlists.
+    pub watchlist: Vec<UserId>,
+    /// Whether the list was longer than that.
+    pub is_watchlist_cut: bool,
+}
+
+/// Why `user_data` does not name a user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UserDataError {
+    /// Not a JSON object.
+    #[error("user_data must be a JSON object with an id")]
+    NotAnObject,
+    /// No `id`, or not a string: SDKs accept nothing else.
+    #[error("user_data must contain an id that is a string")]
+    NoId,
+    /// The id breaks the rules for user ids.
+    #[error("id {0}")]
+    UserId(NameError),
+    /// Not a list of strings, or an entry that breaks the rules for user ids.
+    #[error("watchlist must be a list of user ids")]
+    Watchlist,
+}
+
+#[derive(Deserialize)]
+struct RawUserData<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    user_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    watchlist: Option<&'a RawValue>,
+}
+
+/// Reads who signs in. Fields that mean nothing here are left alone. The size of `user_info` is judged where it is used.
+///
+/// # Errors
+/// See [`UserDataError`].
+pub fn parse_user_data(user_data: &str, app: &App) -> Result<UserData, UserDataError> {
+    if !user_data.trim_start().starts_with('{') {
+        return Err(UserDataError::NotAnObject);
+    }
+    let data: RawUserData<'_> = object(user_data).ok_or(UserDataError::NotAnObject)?;
+    let id = data.id.ok_or(UserDataError::NoId)?;
+    let id = serde_json::from_str::<Text<'_>>(id.get()).map_err(|_| UserDataError::NoId)?.0;
+    let user_id = UserId::parse(&id, app.limits.user_id_max).map_err(UserDataError::UserId)?;
+    let user_info = data.user_info.map(RawValue::get).filter(|info| *info != "null").map(Arc::from);
+    let (watchlist, is_watchlist_cut) = match data.watchlist.map(RawValue::get).filter(|list| *list != "null") {
+        Some(list) if app.watchlist => parse_watchlist(list, &app.limits)?,
+        _ => (Vec::new(), false),
+    };
+    Ok(UserData { user_id, user_info, watchlist, is_watchlist_cut })
+}
+
+/// The first ids of the list, and whether there were more. Bounded by the size of a message until it is cut.
+fn parse_watchlist(list: &str, limits: &AppLimits) -> Result<(Vec<UserId>, bool), UserDataError> {
+    let given: Vec<Text<'_>> = serde_json::from_str(list).map_err(|_| UserDataError::Watchlist)?;
+    let mut watched: Vec<UserId> = Vec::with_capacity(given.len().min(limits.watchlist_max));
+    let mut seen = HashSet::new();
+    for id in &given {
+        if !seen.insert(id.0.as_ref()) {
+            continue;
+        }
+        if watched.len() >= limits.watchlist_max {
+            return Ok((watched, true));
+        }
+        watched.push(UserId::parse(&id.0, limits.user_id_max).map_err(|_| UserDataError::Watchlist)?);
+    }
+    Ok((watched, false))
 }
 
 #[cfg(test)]
@@ -347,5 +454,66 @@ mod tests {
         assert!(parse_member(&fits, &limits).is_ok());
         let large = format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "i".repeat(1_023));
         assert_eq!(parse_member(&large, &limits), Err(MemberError::UserInfoTooLarge { max: 1_024 }));
+    }
+
+    fn user_data(text: &str, app: &App) -> Result<(String, Option<String>, Vec<String>, bool), UserDataError> {
+        let data = parse_user_data(text, app)?;
+        let watchlist = data.watchlist.iter().map(|id| id.as_str().to_owned()).collect();
+        let user_info = data.user_info.map(|info| info.as_ref().to_owned());
+        Ok((data.user_id.as_str().to_owned(), user_info, watchlist, data.is_watchlist_cut))
+    }
+
+    /// WS-125
+    #[test]
+    fn a_sign_in_is_understood_with_data_as_an_object_and_as_a_string() {
+        for text in [
+            r#"{"event":"pusher:signin","data":{"auth":"k:s","user_data":"{\"id\":\"u\"}"}}"#,
+            r#"{"event": "pusher:signin", "data": "{\"user_data\":\"{\\\"id\\\":\\\"u\\\"}\",\"auth\":\"k:s\"}"}"#,
+        ] {
+            let Ok(ClientMessage::SignIn(signin)) = ClientMessage::parse(text) else { panic!("{text}") };
+            assert_eq!((signin.auth.as_ref(), signin.user_data.as_ref()), ("k:s", r#"{"id":"u"}"#));
+        }
+        for (bad, field) in [
+            (r#"{"event":"pusher:signin"}"#, "auth"),
+            (r#"{"event":"pusher:signin","data":[]}"#, "auth"),
+            (r#"{"event":"pusher:signin","data":{"auth":"k:s"}}"#, "user_data"),
+        ] {
+            assert_eq!(ClientMessage::parse(bad).err(), Some(Malformed::MissingField(field)), "{bad}");
+        }
+    }
+
+    /// WS-125, WS-132
+    #[test]
+    fn user_data_names_a_user_and_whom_the_user_watches() {
+        let mut app = App::new("1", "k", "s");
+        app.limits.watchlist_max = 3;
+        let text = r#"{"id":"u","user_info":{"name": "Ana"},"watchlist":["a","b","a"],"role":[1]}"#;
+        let watched = vec!["a".to_owned(), "b".to_owned()];
+        let info = Some(r#"{"name": "Ana"}"#.to_owned());
+        assert_eq!(user_data(text, &app), Ok(("u".to_owned(), info, watched, false)));
+        let long = r#"{"watchlist":["a","b","c","c","d","e"],"id":"u"}"#;
+        let first = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(user_data(long, &app), Ok(("u".to_owned(), None, first, true)));
+        app.watchlist = false;
+        assert_eq!(user_data(long, &app), Ok(("u".to_owned(), None, Vec::new(), false)));
+    }
+
+    /// WS-126
+    #[test]
+    fn user_data_without_a_usable_id_or_list_is_refused() {
+        let app = App::new("1", "k", "s");
+        for (bad, why) in [
+            ("x", UserDataError::NotAnObject),
+            (r#"["u"]"#, UserDataError::NotAnObject),
+            ("{}", UserDataError::NoId),
+            (r#"{"id":7}"#, UserDataError::NoId),
+            (r#"{"id":""}"#, UserDataError::UserId(NameError::Empty)),
+            (r#"{"id":"u","watchlist":"a"}"#, UserDataError::Watchlist),
+            (r#"{"id":"u","watchlist":["a",7]}"#, UserDataError::Watchlist),
+            (r#"{"id":"u","watchlist":[""]}"#, UserDataError::Watchlist),
+        ] {
+            assert_eq!(user_data(bad, &app), Err(why), "{bad}");
+        }
+        assert!(user_data(r#"{"id":"u","user_info":null,"watchlist":null}"#, &app).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! What the data plane and a backbone say to each other.
 //!
 //! The engine asks ([`Question`]) and is answered ([`Answer`]), at once or later; publications come back to every
-//! interested worker as [`Delivery`], in one order per channel. Nothing here knows whether the backbone is a table in
+//! interested worker as [`Delivery`], in one order per channel; changes of users as [`UserNotice`], in one order per app. Nothing here knows whether the backbone is a table in
 //! memory or a fleet of Redis servers.
 
 use std::sync::Arc;
@@ -81,7 +81,33 @@ pub struct Member {
     pub user_info: Option<Arc<str>>,
 }
 
-/// Names one pending subscription of one session, so that an answer that comes late finds the right one or nobody.
+/// A change that concerns one user and no channel, reaching a worker that has reason to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNotice {
+    /// The app the user belongs to.
+    pub app: AppId,
+    /// Who.
+    pub user_id: UserId,
+    /// Its place among all changes of the app's users: a sign-in made at a position concerns itself only with what is
+    /// later.
+    pub position: Position,
+    /// What happened.
+    pub change: UserChange,
+}
+
+/// What happened to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserChange {
+    /// The first connection anywhere signed in as this user. For workers where somebody watches the user.
+    Online,
+    /// No connection anywhere has been signed in as this user for a while. For workers where somebody watches the user.
+    Offline,
+    /// The application ends all connections of this user. For workers where some are signed in as this user.
+    Terminated,
+}
+
+/// Names one pending subscription or sign-in of one session, so that an answer that comes late finds the right one or
+/// nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
     /// Slot of the session in its worker.
@@ -99,6 +125,12 @@ pub enum Question {
     Leave(Leave),
     /// An event from a client to the other members. Answered only when refused.
     Publish(Publication),
+    /// One more connection signs in as a user. Answered by [`Answer::SignedIn`] or [`Answer::SignInRefused`].
+    SignIn(SignIn),
+    /// A connection that was signed in has ended. Answered by [`Answer::Absent`] or not at all.
+    SignOut(SignOut),
+    /// The time of an [`Answer::Absent`] is over. Answered by another one, when it is not, or not at all.
+    SettleAbsence(Absence),
 }
 
 /// One more connection subscribes.
@@ -131,6 +163,39 @@ pub struct Leave {
     pub counted: bool,
 }
 
+/// One more connection signs in as a user.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// Comes back in the answer.
+    pub ticket: Ticket,
+    /// The app the user belongs to.
+    pub app: AppId,
+    /// Who signs in.
+    pub user_id: UserId,
+    /// Whose coming and going the connection wants to hear of; no id twice. Bounded by the app's `watchlist_max`.
+    pub watchlist: Arc<[UserId]>,
+}
+
+/// A connection that was signed in has ended. Undoes the [`SignIn`] with the same user and watchlist.
+#[derive(Debug, Clone)]
+pub struct SignOut {
+    /// The app the user belongs to.
+    pub app: AppId,
+    /// Who was signed in.
+    pub user_id: UserId,
+    /// Whom the connection watched.
+    pub watchlist: Arc<[UserId]>,
+}
+
+/// A user without connections who may be back in a moment, so that nobody was told yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// The app the user belongs to.
+    pub app: AppId,
+    /// Who is gone.
+    pub user_id: UserId,
+}
+
 /// What the backbone answers.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -152,7 +217,32 @@ pub enum Answer {
         /// Why.
         why: JoinRefusal,
     },
+    /// The sign-in stands; no change of a watched user later than `position` will be missed.
+    SignedIn {
+        /// From the question.
+        ticket: Ticket,
+        /// The sign-in concerns itself with what is later than this.
+        position: Position,
+        /// Those of the watchlist who are online, in its order.
+        online: Vec<UserId>,
+    },
+    /// The backbone cannot take the sign-in now; trying again may help.
+    SignInRefused {
+        /// From the question.
+        ticket: Ticket,
+    },
+    /// The user has no connection left. A backbone that keeps no time of its own answers so, and the worker asks
+    /// [`Question::SettleAbsence`] when that time is over: only then, and only if the user is not back, is anybody told.
+    Absent {
+        /// Who.
+        absence: Absence,
+        /// When to ask, in milliseconds from now; at most [`OFFLINE_AFTER`].
+        settle_in_ms: u64,
+    },
 }
+
+/// How long a user stays online after the last connection has ended, so that a page that is loaded anew does not flap.
+pub const OFFLINE_AFTER: Duration = Duration::from_secs(3);
 
 /// All members of a presence channel, in the order they came.
 pub type Roster = Vec<Member>;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::exchange::Member;
 use crate::frame::Frame;
-use crate::name::{ChannelName, SocketId};
+use crate::name::{ChannelName, SocketId, UserId};
 
 /// The first frame of every connection: its id, and after how many silent seconds the client should ping.
 #[must_use]
@@ -109,6 +109,32 @@ pub fn cache_miss(channel: &ChannelName) -> Frame {
     on_channel("pusher:cache_miss", channel, "{}")
 }
 
+/// The connection is signed in; `user_data` is the text that was signed.
+#[must_use]
+pub fn signin_success(user_data: &str) -> Frame {
+    let mut inner = br#"{"user_data":"#.to_vec();
+    push_string(&mut inner, user_data);
+    inner.push(b'}');
+    let inner = String::from_utf8(inner).expect("built from text");
+    connection_level("pusher:signin_success", &inner)
+}
+
+/// Which watched users are online and which are not; an empty list is left out.
+#[must_use]
+pub fn watchlist_events(online: &[&UserId], offline: &[&UserId]) -> Frame {
+    let mut inner = br#"{"events":["#.to_vec();
+    let lists = [("online", online), ("offline", offline)];
+    let lists: Vec<_> = lists.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
+    separated(&mut inner, &lists, |out, (name, ids)| {
+        out.extend_from_slice(format!(r#"{{"name":"{name}","user_ids":["#).as_bytes());
+        separated(out, ids, |out, id| push_string(out, id.as_str()));
+        out.extend_from_slice(b"]}");
+    });
+    inner.extend_from_slice(b"]}");
+    let inner = String::from_utf8(inner).expect("built from text");
+    connection_level("pusher_internal:watchlist_events", &inner)
+}
+
 /// An event of one member for the others. `data` is JSON source text: a string is passed through unchanged, anything
 /// else becomes the content of a string. `user_id` is given on presence channels only, where it is trusted.
 #[must_use]
@@ -175,14 +201,17 @@ fn separated<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mut Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::UserId;
 
     fn channel(name: &str) -> ChannelName {
         ChannelName::parse(name, 164).expect("valid")
     }
 
+    fn user(id: &str) -> UserId {
+        UserId::parse(id, 128).expect("valid")
+    }
+
     fn member(id: &str, info: Option<&str>) -> Member {
-        Member { user_id: UserId::parse(id, 128).expect("valid"), user_info: info.map(Into::into) }
+        Member { user_id: user(id), user_info: info.map(Into::into) }
     }
 
     #[test]
@@ -219,6 +248,18 @@ mod tests {
             (
                 subscription_count(&channel("c"), 3),
                 r#"{"event":"pusher_internal:subscription_count","channel":"c","data":"{\"subscription_count\":3}"}"#,
+            ),
+            (
+                signin_success(r#"{"id":"u1"}"#),
+                r#"{"event":"pusher:signin_success","data":"{\"user_data\":\"{\\\"id\\\":\\\"u1\\\"}\"}"}"#,
+            ),
+            (
+                watchlist_events(&[&user("a"), &user("b")], &[&user("7")]),
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"a\",\"b\"]},{\"name\":\"offline\",\"user_ids\":[\"7\"]}]}"}"#,
+            ),
+            (
+                watchlist_events(&[], &[&user("a")]),
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"a\"]}]}"}"#,
             ),
             (cache_miss(&channel("cache-x")), r#"{"event":"pusher:cache_miss","channel":"cache-x","data":"{}"}"#),
             (

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fulmar_backbone::Inbox;
 use fulmar_protocol::app::{App, AppId};
-use fulmar_protocol::exchange::{Answer, Delivery};
+use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use mio::Waker;
 
 use crate::ws::handover::Handover;
@@ -18,6 +18,8 @@ use crate::ws::handover::Handover;
 pub(crate) enum Message {
     /// From the backbone.
     Delivery(Arc<Delivery>),
+    /// From the backbone.
+    Notice(Arc<UserNotice>),
     /// From the backbone.
     Answer(Answer),
     /// A connection that was just upgraded.
@@ -112,6 +114,10 @@ impl Inbox for WorkerInbox {
     fn deliver(&self, delivery: Arc<Delivery>) {
         self.deliveries.fetch_add(1, Ordering::Relaxed);
         self.push(Message::Delivery(delivery));
+    }
+
+    fn notice(&self, notice: Arc<UserNotice>) {
+        self.push(Message::Notice(notice));
     }
 
     fn answer(&self, answer: Answer) {

@@ -191,6 +191,7 @@ impl WorkerLoop {
         for message in messages.drain(..) {
             match message {
                 Message::Delivery(delivery) => self.handle(now, Input::Delivered(&delivery)),
+                Message::Notice(notice) => self.handle(now, Input::Noticed(&notice)),
                 Message::Answer(answer) => self.handle(now, Input::Answered(answer)),
                 Message::Connection(handover) => self.adopt(now, *handover),
                 Message::AppReplaced(app) => self.handle(now, Input::AppReplaced(&app)),

@@ -115,6 +115,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!(ids, ["42", "43", "1"]);
     let first = &apps[0];
     assert!(!first.enabled && first.client_events && first.subscription_counts && first.tls_only);
+    assert!(first.watchlist && first.authorized_connections);
     assert_eq!(first.secrets().map(|s| s.expose()).collect::<Vec<_>>(), [&b"app-secret"[..], b"secret-of-last-year"]);
     assert_eq!(first.allowed_origins, ["https://example.com", "*.example.org"]);
     let expected = AppLimits {
@@ -129,6 +130,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         user_id_max: 64,
         client_events_per_s_max: 5,
         cache_ttl_s: 600,
+        watchlist_max: 10,
+        authorized_connections_timeout_s: 15,
     };
     assert_eq!(first.limits, expected);
     let secrets: Vec<&[u8]> = apps[1].secrets().map(|s| s.expose()).collect();
@@ -167,8 +170,8 @@ fn a_file_that_spells_out_every_explained_default_changes_nothing() {
     }
     let config = load_text("explicit", &text).unwrap().config;
     assert_eq!(config, implicit);
-    let expected = App { client_events: false, subscription_counts: false, ..App::new("7", "k", "s") };
-    assert_eq!(config.apps, [expected]);
+    let off = App { client_events: false, subscription_counts: false, watchlist: false, ..App::new("7", "k", "s") };
+    assert_eq!(config.apps, [off]);
 }
 
 /// OPS-5

@@ -12,7 +12,7 @@ use fulmar_protocol::name::SocketId;
 use super::world::{
     APP, Dice, Joined, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
 };
-use super::{Case, Fixture};
+use super::{Case, Fixture, users};
 use crate::PublishError;
 
 /// Every promise, in the order of its clause.
@@ -69,6 +69,46 @@ pub const CASES: &[Case] = &[
     Case { clause: "DEL-14", promise: "counts are true when all is quiet", check: counts_the_truth },
     Case { clause: "DEL-15", promise: "what everybody left is empty", check: empties },
     Case { clause: "DEL-15", promise: "a leave that was never joined changes nothing", check: survives_stray_leaves },
+    Case {
+        clause: "DEL-15",
+        promise: "the end of a sign-in that was never made changes nothing",
+        check: users::survives_stray_sign_outs,
+    },
+    Case {
+        clause: "DEL-13",
+        promise: "users of different apps with one id are different users",
+        check: users::keeps_apps_apart,
+    },
+    Case {
+        clause: "DEL-17",
+        promise: "a sign-in sees who is online and hears every later change of those it watches, and of nobody else",
+        check: users::signs_in_at_a_position,
+    },
+    Case {
+        clause: "DEL-17",
+        promise: "what a sign-in saw and what it heard later add up while users come and go",
+        check: users::adds_up_to_who_is_online,
+    },
+    Case {
+        clause: "DEL-18",
+        promise: "a user is online while any connection anywhere is signed in",
+        check: users::is_online_on_any_connection,
+    },
+    Case {
+        clause: "DEL-18",
+        promise: "offline is told when the time is over, and not at all to whom the user came back in it",
+        check: users::waits_before_offline,
+    },
+    Case {
+        clause: "DEL-19",
+        promise: "every worker with connections of a terminated user is told, and nobody else",
+        check: users::terminates_everywhere,
+    },
+    Case {
+        clause: "DEL-19",
+        promise: "who signs in after a termination is not meant by it",
+        check: users::spares_later_sign_ins,
+    },
     Case { clause: "WS-81", promise: "a user's info is that of the first connection", check: keeps_the_first_info },
     Case {
         clause: "WS-86",

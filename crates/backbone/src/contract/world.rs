@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
-    Answer, Delivery, Happening, Join, JoinRefusal, Leave, Member, Position, Publication, Question, Roster, Ticket,
+    Absence, Answer, Delivery, Happening, Join, JoinRefusal, Leave, Member, OFFLINE_AFTER, Position, Publication,
+    Question, Roster, SignIn, SignOut, Ticket, UserNotice,
 };
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{CHANNEL_NAME_CEILING, ChannelName, SocketId, UserId};
@@ -53,6 +54,7 @@ struct Recorder {
 #[derive(Default)]
 struct Heard {
     deliveries: Vec<Arc<Delivery>>,
+    notices: Vec<Arc<UserNotice>>,
     answers: Vec<Answer>,
 }
 
@@ -67,6 +69,10 @@ impl Inbox for Recorder {
             std::thread::yield_now();
         }
         self.change(|heard| heard.deliveries.push(delivery));
+    }
+
+    fn notice(&self, notice: Arc<UserNotice>) {
+        self.change(|heard| heard.notices.push(notice));
     }
 
     fn answer(&self, answer: Answer) {
@@ -156,6 +162,11 @@ impl Fixture {
         cached
     }
 
+    /// Ends all connections of a user.
+    pub(super) fn terminate(&self, user: &str) {
+        wait_for(self.nodes[0].terminate(AppId::new(APP), user_id(user))).expect("a fixture's backbone is available");
+    }
+
     fn query(&self, query: Query) -> Reply {
         wait_for(self.nodes[0].query(query)).expect("the backbone of a fixture is available")
     }
@@ -191,19 +202,73 @@ impl Worker {
     pub(super) fn try_join(&self, join: Join) -> Result<Joined, JoinRefusal> {
         let ticket = Ticket { session: 7, number: self.tickets.fetch_add(1, Ordering::Relaxed) };
         let asked = Question::Join(Join { ticket, ..join });
-        let answer = self.backbone.ask(self.id, asked).unwrap_or_else(|| {
-            self.inbox.wait("an answer", |heard| {
-                let found = heard.answers.iter().position(|answer| ticket_of(answer) == ticket)?;
-                Some(heard.answers.swap_remove(found))
-            })
-        });
-        assert_eq!(ticket_of(&answer), ticket, "an answer carries the ticket of its question");
-        match answer {
+        match self.ask(asked, ticket) {
             Answer::Joined { position, roster, cached, .. } => {
                 Ok(Joined { position, roster, cached: cached.map(|frame| frame.text().to_owned()) })
             }
             Answer::JoinRefused { why, .. } => Err(why),
+            other => panic!("a join is not answered with {other:?}"),
         }
+    }
+
+    fn ask(&self, question: Question, ticket: Ticket) -> Answer {
+        let answer = self.backbone.ask(self.id, question).unwrap_or_else(|| {
+            self.inbox.wait("an answer", |heard| {
+                let found = heard.answers.iter().position(|answer| ticket_of(answer) == Some(ticket))?;
+                Some(heard.answers.swap_remove(found))
+            })
+        });
+        assert_eq!(ticket_of(&answer), Some(ticket), "an answer carries the ticket of its question");
+        answer
+    }
+
+    /// Signs a connection in. Answers its position and who of the watchlist is online.
+    pub(super) fn sign_in(&self, user: &str, watchlist: &[&str]) -> (Position, Vec<String>) {
+        self.sign_in_to(APP, user, watchlist)
+    }
+
+    pub(super) fn sign_in_to(&self, app: &str, user: &str, watchlist: &[&str]) -> (Position, Vec<String>) {
+        let ticket = Ticket { session: 7, number: self.tickets.fetch_add(1, Ordering::Relaxed) };
+        let watchlist = watchlist.iter().map(|id| user_id(id)).collect();
+        let asked = SignIn { ticket, app: AppId::new(app), user_id: user_id(user), watchlist };
+        match self.ask(Question::SignIn(asked), ticket) {
+            Answer::SignedIn { position, online, .. } => {
+                (position, online.iter().map(|id| id.as_str().to_owned()).collect())
+            }
+            other => panic!("a sign-in is accepted, but {other:?}"),
+        }
+    }
+
+    /// Ends a sign-in that was made with these.
+    pub(super) fn sign_out(&self, user: &str, watchlist: &[&str]) {
+        let watchlist = watchlist.iter().map(|id| user_id(id)).collect();
+        let asked = SignOut { app: AppId::new(APP), user_id: user_id(user), watchlist };
+        let answer = self.backbone.ask(self.id, Question::SignOut(asked));
+        self.inbox.change(|heard| heard.answers.extend(answer));
+    }
+
+    /// Asks about every absence that the backbone left to this worker. Those whose time is not over are left again.
+    pub(super) fn settle(&self) {
+        let mut left: Vec<Absence> = Vec::new();
+        self.inbox.change(|heard| {
+            heard.answers.retain(|answer| match answer {
+                Answer::Absent { absence, settle_in_ms } => {
+                    assert!(u128::from(*settle_in_ms) <= OFFLINE_AFTER.as_millis(), "{settle_in_ms}");
+                    left.push(absence.clone());
+                    false
+                }
+                _ => true,
+            });
+        });
+        for absence in left {
+            let answer = self.backbone.ask(self.id, Question::SettleAbsence(absence));
+            self.inbox.change(|heard| heard.answers.extend(answer));
+        }
+    }
+
+    /// All changes of users so far, in the order they came.
+    pub(super) fn notices(&self) -> Vec<Arc<UserNotice>> {
+        self.inbox.heard.lock().unwrap_or_else(PoisonError::into_inner).notices.clone()
     }
 
     /// Ends a subscription that was made with `join`.
@@ -253,9 +318,13 @@ impl Worker {
     }
 }
 
-fn ticket_of(answer: &Answer) -> Ticket {
+fn ticket_of(answer: &Answer) -> Option<Ticket> {
     match answer {
-        Answer::Joined { ticket, .. } | Answer::JoinRefused { ticket, .. } => *ticket,
+        Answer::Joined { ticket, .. }
+        | Answer::JoinRefused { ticket, .. }
+        | Answer::SignedIn { ticket, .. }
+        | Answer::SignInRefused { ticket } => Some(*ticket),
+        Answer::Absent { .. } => None,
     }
 }
 
@@ -299,8 +368,11 @@ pub(super) fn counted(name: &str) -> Join {
 
 /// A subscription of a user to a presence channel.
 pub(super) fn as_user(name: &str, user: &str, info: &str) -> Join {
-    let user_id = UserId::parse(user, 100).expect("cases use valid ids");
-    Join { member: Some(Member { user_id, user_info: Some(info.into()) }), ..to(name) }
+    Join { member: Some(Member { user_id: user_id(user), user_info: Some(info.into()) }), ..to(name) }
+}
+
+pub(super) fn user_id(id: &str) -> UserId {
+    UserId::parse(id, 100).expect("cases use valid ids")
 }
 
 pub(super) fn ids(members: &[Member]) -> Vec<String> {

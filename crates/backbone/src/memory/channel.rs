@@ -47,7 +47,7 @@ pub(super) struct Cached {
 
 impl Channel {
     pub(super) fn new(app: AppId, name: ChannelName) -> Self {
-        Self { app, name, followers: Followers::Several(Box::default()), members: None, cached: None }
+        Self { app, name, followers: Followers::default(), members: None, cached: None }
     }
 
     pub(super) fn is(&self, app: &AppId, name: &ChannelName) -> bool {
@@ -76,6 +76,12 @@ impl Channel {
     pub(super) fn state(&self, channel: ChannelName) -> ChannelState {
         let members = self.members.as_ref().map_or(0, |m| m.len() as u64);
         ChannelState { channel, subscriptions: self.followers.total(), members }
+    }
+}
+
+impl Default for Followers {
+    fn default() -> Self {
+        Self::Several(Box::default())
     }
 }
 
@@ -137,7 +143,7 @@ mod tests {
     /// DEL-1
     #[test]
     fn followers_are_the_workers_with_subscriptions_left() {
-        let mut followers = Followers::Several(Box::default());
+        let mut followers = Followers::default();
         let workers = |f: &Followers| f.all().iter().map(|f| (f.worker.0, f.subscriptions)).collect::<Vec<_>>();
         for worker in [5, 3, 5, 9] {
             followers.add(WorkerId(worker));

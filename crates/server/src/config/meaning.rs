@@ -203,9 +203,13 @@ fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App> {
         user_id_max: taken.number("apps.user_id_max"),
         client_events_per_s_max: taken.number("apps.client_events_per_s_max"),
         cache_ttl_s: taken.number("apps.cache_ttl_s"),
+        watchlist_max: taken.number("apps.watchlist_max"),
+        authorized_connections_timeout_s: taken.number("apps.authorized_connections_timeout_s"),
     };
     let (enabled, client_events) = (taken.switch("apps.enabled"), taken.switch("apps.client_events"));
     let subscription_counts = taken.switch("apps.subscription_counts");
+    let (watchlist, authorized_connections) =
+        (taken.switch("apps.watchlist"), taken.switch("apps.authorized_connections"));
     let tls_only = taken.switch("apps.tls_only");
     let allowed_origins = taken.list("apps.allowed_origins");
     taken.assert_empty();
@@ -217,6 +221,8 @@ fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App> {
         enabled,
         client_events,
         subscription_counts,
+        watchlist,
+        authorized_connections,
         tls_only,
         allowed_origins,
         limits,

@@ -276,6 +276,7 @@ impl Reader {
             ("apps.secret", secret),
             ("apps.client_events", "true"),
             ("apps.subscription_counts", "true"),
+            ("apps.watchlist", "true"),
         ] {
             let key = self::key(path).expect("the table has the keys of an app");
             match from_text(key, text) {

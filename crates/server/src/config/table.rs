@@ -333,6 +333,21 @@ pub static KEYS: &[Key] = &[
     )
     .reloadable(),
     hard(
+        "apps.watchlist",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether a user who signs in with a watchlist is told which of those users are online, and whenever that changes.",
+    )
+    .reloadable(),
+    hard(
+        "apps.authorized_connections",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether a connection is closed with 4009 that neither signs in nor subscribes to a private or presence channel \
+         in time. Applies to connections opened from then on.",
+    )
+    .reloadable(),
+    hard(
         "apps.tls_only",
         Kind::Switch,
         Preset::Switch(false),
@@ -394,6 +409,23 @@ pub static KEYS: &[Key] = &[
         1_800,
         "seconds",
         "How long the last event of a cache channel is kept for those who subscribe later.",
+    )
+    .reloadable(),
+    integer(
+        "apps.watchlist_max",
+        (1, 10_000),
+        100,
+        "users",
+        "Users one connection may watch. Of a longer list the first are watched, and the client is told so (4302).",
+    )
+    .reloadable(),
+    integer(
+        "apps.authorized_connections_timeout_s",
+        (1, 3_600),
+        30,
+        "seconds",
+        "How long a connection may take to sign in or to subscribe to a private or presence channel, where \
+         authorized_connections asks for it.",
     )
     .reloadable(),
 ];

@@ -86,7 +86,7 @@ impl Api {
         let request = Request::post(format!("{path}?{query}")).header(CONTENT_TYPE, "application/json");
         // An id that makes no valid address is a mistake of the configuration, which does not let it through.
         let (head, ()) = request.body(()).map_err(|_| Refusal::NotFound)?.into_parts();
-        let route = Route::Api { app: demo.app.id.as_str(), call: Call::Events };
+        let route = Route::Api { app: Some(demo.app.id.as_str()), call: Call::Events };
         let (status, answer) = match self.perform(&head, route, &sent).await {
             Ok(reply) => (reply.status(), String::from_utf8_lossy(reply.body()).into_owned()),
             Err(refusal) => (refusal.status(), refusal.to_string()),

@@ -164,7 +164,7 @@ impl Api {
     /// Does what a path stands for, once the request is there in full.
     async fn perform(&self, head: &Parts, route: Route<'_>, body: &Bytes) -> Result<Reply, Refusal> {
         if !self.exists(route) {
-            return Err(if route == Route::Users { Refusal::NotBuilt } else { Refusal::NotFound });
+            return Err(Refusal::NotFound);
         }
         let allow = route.methods().ok_or(Refusal::NotFound)?;
         if !takes(allow, &head.method) {
@@ -187,20 +187,26 @@ impl Api {
                 |missing| Reply::unwell(&format_args!("not ready: {missing}")),
             )),
             Route::Page => self.demo.as_ref().map(demo::Demo::page).ok_or(Refusal::NotFound),
-            Route::DemoSend | Route::Users | Route::Unknown => Err(Refusal::NotFound),
+            Route::DemoSend | Route::Unknown => Err(Refusal::NotFound),
         }
     }
 
     fn exists(&self, route: Route<'_>) -> bool {
         match route {
             Route::Page | Route::DemoSend => self.demo.is_some(),
-            Route::Users | Route::Unknown => false,
+            Route::Unknown => false,
             _ => true,
         }
     }
 
     /// A call of the signed API.
-    async fn call(&self, head: &Parts, app_id: &str, call: Call<'_>, body: &Bytes) -> Result<Reply, Refusal> {
+    async fn call(
+        &self,
+        head: &Parts,
+        app_id: Option<&str>,
+        call: Call<'_>,
+        body: &Bytes,
+    ) -> Result<Reply, Refusal> {
         let encoding = head.headers.get(CONTENT_ENCODING).map(|value| value.as_bytes());
         if encoding.is_some_and(|name| !name.eq_ignore_ascii_case(b"identity")) {
             return Err(Refusal::Encoding);
@@ -212,7 +218,7 @@ impl Api {
         let request = signing::Request { app: &app, method: head.method.as_str(), path, query: &query, body };
         let signed = self.verify(request, other_path.as_deref())?;
         if !app.enabled {
-            return Err(Refusal::AppDisabled { id: app_id.to_owned() });
+            return Err(Refusal::AppDisabled { id: app.id.to_string() });
         }
         match call {
             Call::Events => self.events(&app, head, &signed).await,
@@ -223,13 +229,15 @@ impl Api {
             Call::Channel(name) => Box::pin(self.channel(&app, &signed, name)).await,
             Call::ChannelStats(name) => Box::pin(self.channel_stats(&app, name)).await,
             Call::Members(name) => Box::pin(self.users(&app, &signed, name)).await,
+            Call::Terminate(user) => Box::pin(self.terminate_connections(&app, user)).await,
         }
     }
 
-    fn app_of(&self, query: &Query<'_>, app_id: &str) -> Result<Arc<App>, RequestAuthError> {
+    /// The app that the key names, which is the app of the path where that names one.
+    fn app_of(&self, query: &Query<'_>, app_id: Option<&str>) -> Result<Arc<App>, RequestAuthError> {
         let key = query.get("auth_key").ok_or(RequestAuthError::Missing("auth_key"))?;
         let app = self.apps.by_key(key).ok_or(RequestAuthError::UnknownKey)?;
-        if app.id.as_str() == app_id { Ok(app) } else { Err(RequestAuthError::OtherApp) }
+        if app_id.is_none_or(|id| app.id.as_str() == id) { Ok(app) } else { Err(RequestAuthError::OtherApp) }
     }
 
     /// SDKs sign the path they were told. Where a proxy adds or cuts a prefix that is not what arrives here, so the

@@ -37,6 +37,17 @@ pub(super) enum Refusal {
         /// The rule it breaks.
         why: NameError,
     },
+    /// The user of the path.
+    #[error("Invalid user id {id:?}: it {why}")]
+    UserId {
+        /// As it was given, unescaped.
+        id: String,
+        /// The rule it breaks.
+        why: NameError,
+    },
+    /// The user of the path is not text.
+    #[error("The user id in the path is not UTF-8 once its escapes are undone")]
+    UserIdNotText,
     /// Events for one user have no subscribers to show.
     #[error("Channels of single users cannot be queried")]
     UserChannel,
@@ -102,13 +113,11 @@ pub(super) enum Refusal {
     /// No such path.
     #[error(
         "There is nothing at this path. The API: POST /apps/APP_ID/events, POST /apps/APP_ID/batch_events, \
-         GET /apps/APP_ID/channels, GET /apps/APP_ID/channels/NAME, GET /apps/APP_ID/channels/NAME/users. \
+         GET /apps/APP_ID/channels, GET /apps/APP_ID/channels/NAME, GET /apps/APP_ID/channels/NAME/users, \
+         POST /apps/APP_ID/users/ID/terminate_connections. \
          WebSocket clients connect to /app/KEY"
     )]
     NotFound,
-    /// A path that will exist.
-    #[error("This server does not know users yet, so it cannot terminate their connections")]
-    NotBuilt,
     /// The path exists for other methods.
     #[error("This path takes {allow}")]
     Method {
@@ -126,6 +135,8 @@ impl Refusal {
         match self {
             Self::Query(_)
             | Self::ChannelName { .. }
+            | Self::UserId { .. }
+            | Self::UserIdNotText
             | Self::UserChannel
             | Self::Attribute(_)
             | Self::UserCountElsewhere
@@ -139,7 +150,7 @@ impl Refusal {
             | Self::Receiver => StatusCode::BAD_REQUEST,
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::AppDisabled { .. } | Self::OtherOrigin => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NotBuilt => StatusCode::NOT_FOUND,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -11,12 +11,10 @@ const POST: &str = "POST, OPTIONS";
 /// What a path names. Names are still escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route<'a> {
-    /// A call of the signed API.
-    Api { app: &'a str, call: Call<'a> },
+    /// A call of the signed API. Where the path names no app, the key does.
+    Api { app: Option<&'a str>, call: Call<'a> },
     /// A WebSocket address, asked for by plain HTTP.
     WebSocket,
-    /// Calls about users, which are not built yet.
-    Users,
     /// Statistics that end in a script.
     StatsJsonp { receiver: &'a str },
     /// Statistics that end in JSON.
@@ -41,6 +39,8 @@ pub(super) enum Call<'a> {
     Channels,
     Channel(&'a str),
     Members(&'a str),
+    /// End the connections of a user.
+    Terminate(&'a str),
     /// Deprecated: the body is the event's data.
     ChannelEvents(&'a str),
     /// Deprecated: counts under older names.
@@ -57,7 +57,10 @@ impl<'a> Route<'a> {
         match (first, rest) {
             ("apps", [Some(app), Some(what), r2, r3, None]) if !app.is_empty() => Self::in_app(app, what, r2, r3),
             ("app", [Some(key), None, ..]) if !key.is_empty() => Self::WebSocket,
-            ("users", [Some(_), Some("terminate_connections"), None, ..]) => Self::Users,
+            // The Python library leaves the app out of this one path.
+            ("users", [Some(user), Some("terminate_connections"), None, ..]) if !user.is_empty() => {
+                Self::Api { app: None, call: Call::Terminate(user) }
+            }
             ("timeline", [Some("v2"), Some("jsonp"), Some(receiver), None, _]) => Self::StatsJsonp { receiver },
             ("timeline", [Some("v2"), Some("xhr"), _, None, _]) => Self::Stats,
             ("livez", [None, ..]) => Self::Live,
@@ -78,18 +81,21 @@ impl<'a> Route<'a> {
             ("channels", Some(name), Some("users")) => Call::Members(name),
             ("channels", Some(name), Some("events")) => Call::ChannelEvents(name),
             ("channels", Some(name), Some("stats")) => Call::ChannelStats(name),
-            ("users", Some(_), Some("terminate_connections")) => return Self::Users,
+            ("users", Some(""), _) => return Self::Unknown,
+            ("users", Some(user), Some("terminate_connections")) => Call::Terminate(user),
             _ => return Self::Unknown,
         };
-        Self::Api { app, call }
+        Self::Api { app: Some(app), call }
     }
 
     /// The methods of a path that has any, as the `Allow` header lists them.
     pub(super) fn methods(&self) -> Option<&'static str> {
         match self {
-            Self::Unknown | Self::Users => None,
+            Self::Unknown => None,
             Self::DemoSend => Some(POST),
-            Self::Api { call: Call::Events | Call::Batch | Call::ChannelEvents(_), .. } => Some(POST),
+            Self::Api { call: Call::Events | Call::Batch | Call::ChannelEvents(_) | Call::Terminate(_), .. } => {
+                Some(POST)
+            }
             // Browsers send statistics either way.
             Self::Stats => Some("GET, HEAD, POST, OPTIONS"),
             _ => Some(GET),
@@ -118,7 +124,7 @@ mod tests {
     /// HTTP-6
     #[test]
     fn every_path_has_one_meaning_and_longer_or_shorter_ones_have_none() {
-        let api = |call| Route::Api { app: "3", call };
+        let api = |call| Route::Api { app: Some("3"), call };
         let table = [
             ("/apps/3/events", api(Call::Events)),
             ("/apps/3/batch_events", api(Call::Batch)),
@@ -127,8 +133,8 @@ mod tests {
             ("/apps/3/channels/a/users", api(Call::Members("a"))),
             ("/apps/3/channels/a/events", api(Call::ChannelEvents("a"))),
             ("/apps/3/channels/a/stats", api(Call::ChannelStats("a"))),
-            ("/apps/3/users/u/terminate_connections", Route::Users),
-            ("/users/u/terminate_connections", Route::Users),
+            ("/apps/3/users/u/terminate_connections", api(Call::Terminate("u"))),
+            ("/users/u%40b/terminate_connections", Route::Api { app: None, call: Call::Terminate("u%40b") }),
             ("/app/key", Route::WebSocket),
             ("/timeline/v2/jsonp/1", Route::StatsJsonp { receiver: "1" }),
             ("/timeline/v2/xhr/2", Route::Stats),
@@ -149,6 +155,10 @@ mod tests {
             "/apps/3/events/",
             "/apps/3/events/x",
             "/apps/3/channels/",
+            "/apps/3/users//terminate_connections",
+            "/apps/3/users/u",
+            "/users//terminate_connections",
+            "/users/u/terminate_connections/x",
             "/apps/3/channels/a/",
             "/apps/3/channels/a/users/x",
             "/apps/3/channels/a/users/x/y/z",

@@ -7,6 +7,7 @@ mod door;
 mod page;
 mod publishing;
 mod repeats;
+mod users;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use fulmar_backbone::memory::{ManualClock, Memory};
 use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply as Told, Unavailable, WorkerId};
-use fulmar_protocol::app::App;
-use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Member, Publication, Question, Ticket};
+use fulmar_protocol::app::{App, AppId};
+use fulmar_protocol::exchange::{
+    Answer, Delivery, Happening, Join, Member, Publication, Question, SignIn, Ticket, UserNotice,
+};
 use fulmar_protocol::name::{ChannelName, UserId};
 use fulmar_protocol::signing::Signer;
 use http_body_util::{BodyExt, Full};
@@ -171,6 +174,15 @@ impl World {
         assert!(matches!(answer, Some(Answer::Joined { .. })), "{answer:?}");
     }
 
+    /// One more connection signs in as a user.
+    fn sign_in(&self, user: &str) {
+        let user_id = UserId::parse(user, 128).expect("valid");
+        let ticket = Ticket { session: 0, number: 0 };
+        let sign_in = SignIn { ticket, app: self.app.id.clone(), user_id, watchlist: Arc::default() };
+        let answer = self.backbone.ask(self.worker, Question::SignIn(sign_in));
+        assert!(matches!(answer, Some(Answer::SignedIn { .. })), "{answer:?}");
+    }
+
     /// The texts of all events heard since the last look.
     fn heard(&self) -> Vec<String> {
         self.heard.0.lock().expect("unbroken").drain(..).collect()
@@ -202,7 +214,7 @@ fn channel_name(name: &str) -> ChannelName {
     ChannelName::parse(name, 164).expect("valid")
 }
 
-/// A worker's inbox that writes down events.
+/// A worker's inbox that writes down events and changes of users.
 #[derive(Default)]
 struct Heard(Mutex<Vec<String>>);
 
@@ -215,6 +227,10 @@ impl Inbox for Heard {
         if let Happening::Event { frame, .. } = &delivery.happening {
             self.0.lock().expect("unbroken").push(frame.text().to_owned());
         }
+    }
+
+    fn notice(&self, notice: Arc<UserNotice>) {
+        self.0.lock().expect("unbroken").push(format!("{:?} {}", notice.change, notice.user_id.as_str()));
     }
 
     fn answer(&self, _: Answer) {}
@@ -273,6 +289,13 @@ impl Backbone for Gated {
             }
             self.memory.publish(publications).await
         })
+    }
+
+    fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>> {
+        match self.gate() {
+            Gate::Broken => Box::pin(std::future::ready(Err(Unavailable))),
+            _ => self.memory.terminate(app, user_id),
+        }
     }
 
     fn query(&self, query: Query) -> Pending<'_, Result<Told, Unavailable>> {
