@@ -8,18 +8,18 @@ use serde_json::Value;
 /// Events of the server's own on a channel whose `data` is always `{}`.
 const EMPTY: [&str; 1] = ["pusher:cache_miss"];
 
-/// Events of the server's own that a connection without extensions may see.
-const KNOWN: [&str; 10] = [
-    "pusher:connection_established",
-    "pusher:error",
-    "pusher:pong",
+/// Events that concern the connection and no channel.
+const OF_CONNECTIONS: [&str; 4] =
+    ["pusher:connection_established", "pusher:pong", "pusher:signin_success", "pusher_internal:watchlist_events"];
+
+/// The server's own events on a channel.
+const OF_CHANNELS: [&str; 6] = [
     "pusher:cache_miss",
     "pusher:subscription_error",
     "pusher_internal:subscription_succeeded",
     "pusher_internal:subscription_count",
     "pusher_internal:member_added",
     "pusher_internal:member_removed",
-    "client-",
 ];
 
 /// Panics, saying which rule of WS-23 to WS-27, WS-58, WS-68 and WS-97 `text` breaks.
@@ -48,7 +48,7 @@ fn judge(text: &str) -> Result<(), &'static str> {
         };
     }
     let data = data.as_str().ok_or("data that is not a string")?;
-    let is_of_connection = ["pusher:connection_established", "pusher:pong"].contains(&event);
+    let is_of_connection = OF_CONNECTIONS.contains(&event);
     if is_of_connection != channel.is_none() || channel.is_some_and(|channel| !channel.is_string()) {
         return Err("a channel where none belongs, or none where one belongs");
     }
@@ -61,7 +61,7 @@ fn judge_of_channel(event: &str, channel: &str, data: &str, user_id: Option<&Val
     if user_id.is_some() != (is_presence && event.starts_with("client-")) || user_id.is_some_and(|id| !id.is_string()) {
         return Err("a user_id where none belongs, or none where one belongs");
     }
-    if event.starts_with("pusher") && !KNOWN.contains(&event) {
+    if event.starts_with("pusher") && !OF_CONNECTIONS.contains(&event) && !OF_CHANNELS.contains(&event) {
         return Err("an event that the protocol does not have");
     }
     if !event.starts_with("pusher") {

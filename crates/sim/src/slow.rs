@@ -1,7 +1,7 @@
 //! A backbone that can be held back: the embedded one, with the time a network would take put in by hand.
 //!
-//! Order is kept along a channel, as every backbone must, and along nothing else: questions and answers of different
-//! channels overtake each other as the test likes.
+//! Order is kept along a channel, and among all that concerns the users of an app, as every backbone must; and along
+//! nothing else: other questions and answers overtake each other as the test likes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use fulmar_backbone::memory::Memory;
 use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply, Unavailable, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Publication, Question};
-use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::name::{ChannelName, UserId};
 
 /// How fast the backbone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +35,8 @@ impl Pace {
     }
 }
 
-type Place = (AppId, ChannelName);
+/// What keeps an order of its own: a channel, or without one the users of an app.
+type Place = (AppId, Option<ChannelName>);
 
 #[derive(Default)]
 struct Held {
@@ -69,7 +70,7 @@ impl SlowBackbone {
         (held.questions.len(), held.answers.len())
     }
 
-    /// Hears the first question of the channel of the one at `index`.
+    /// Hears the first question of the place of the one at `index`.
     pub(crate) fn hear_one(&self, index: usize) {
         let mut held = locked(&self.held);
         let first = first_of(&held.questions, index, |(_, place, _)| place);
@@ -79,7 +80,7 @@ impl SlowBackbone {
         held.answers.extend(answer.map(|answer| (from, place, answer)));
     }
 
-    /// Lets the first answer on the channel of the one at `index` reach its worker.
+    /// Lets the first answer of the place of the one at `index` reach its worker.
     pub(crate) fn answer_one(&self, index: usize) {
         let mut held = locked(&self.held);
         let first = first_of(&held.answers, index, |(_, place, _)| place);
@@ -88,18 +89,22 @@ impl SlowBackbone {
     }
 }
 
-/// The first of the list that is on the same channel as the one at `index`.
+/// The first of the list that is of the same place as the one at `index`.
 fn first_of<T>(list: &[T], index: usize, place: impl Fn(&T) -> &Place) -> usize {
     let wanted = place(&list[index]);
     list.iter().position(|other| place(other) == wanted).unwrap_or(index)
 }
 
 fn place_of(question: &Question) -> Place {
-    match question {
-        Question::Join(join) => (join.app.clone(), join.channel.clone()),
-        Question::Leave(leave) => (leave.app.clone(), leave.channel.clone()),
-        Question::Publish(publication) => (publication.app.clone(), publication.channel.clone()),
-    }
+    let (app, channel) = match question {
+        Question::Join(join) => (&join.app, Some(&join.channel)),
+        Question::Leave(leave) => (&leave.app, Some(&leave.channel)),
+        Question::Publish(publication) => (&publication.app, Some(&publication.channel)),
+        Question::SignIn(sign_in) => (&sign_in.app, None),
+        Question::SignOut(sign_out) => (&sign_out.app, None),
+        Question::SettleAbsence(absence) => (&absence.app, None),
+    };
+    (app.clone(), channel.cloned())
 }
 
 impl Backbone for SlowBackbone {
@@ -127,6 +132,10 @@ impl Backbone for SlowBackbone {
 
     fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
         self.memory.publish(publications)
+    }
+
+    fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>> {
+        self.memory.terminate(app, user_id)
     }
 
     fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>> {

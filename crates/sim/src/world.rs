@@ -18,7 +18,7 @@ use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, ManualClock, Memory};
 use fulmar_backbone::{Backbone, Inbox, WorkerId};
 use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
 use fulmar_protocol::app::{App, AppId};
-use fulmar_protocol::exchange::{Answer, Delivery};
+use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use fulmar_protocol::name::SocketId;
 
 use crate::envelope;
@@ -102,6 +102,7 @@ struct Desk {
 #[derive(Debug)]
 enum Letter {
     Delivery(Arc<Delivery>),
+    Notice(Arc<UserNotice>),
     Answer(Answer),
 }
 
@@ -119,6 +120,10 @@ impl Inbox for Mailbox {
     fn deliver(&self, delivery: Arc<Delivery>) {
         self.deliveries.fetch_add(1, Ordering::SeqCst);
         locked(&self.letters).push_back(Letter::Delivery(delivery));
+    }
+
+    fn notice(&self, notice: Arc<UserNotice>) {
+        locked(&self.letters).push_back(Letter::Notice(notice));
     }
 
     fn answer(&self, answer: Answer) {

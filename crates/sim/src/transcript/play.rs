@@ -17,8 +17,14 @@ use crate::world::Heard;
 /// # Panics
 /// At the first line that does not come true; the message begins with the file and the line.
 pub fn play(transcript: &Transcript, stage: &mut dyn Stage) {
-    let mut play =
-        Play { stage, at: String::new(), texts: BTreeMap::new(), people: BTreeMap::new(), open: BTreeSet::new() };
+    let mut play = Play {
+        stage,
+        at: String::new(),
+        texts: BTreeMap::new(),
+        people: BTreeMap::new(),
+        open: BTreeSet::new(),
+        speaker: String::new(),
+    };
     for (number, step) in &transcript.steps {
         play.at = format!("{}.txt:{number}", transcript.name);
         play.step(step);
@@ -46,6 +52,8 @@ struct Play<'s> {
     texts: BTreeMap<String, String>,
     people: BTreeMap<String, Person>,
     open: BTreeSet<String>,
+    /// Who spoke last.
+    speaker: String,
 }
 
 impl Play<'_> {
@@ -68,7 +76,7 @@ impl Play<'_> {
             }
             Step::Say { who, text } => {
                 let text = self.filled(text);
-                self.stage.say(who, &text);
+                self.say(who, &text);
             }
             Step::Subscribe { who, channel, member } => self.subscribe(who, channel, member.as_deref()),
             Step::Join { who, channel } => {
@@ -121,7 +129,16 @@ impl Play<'_> {
         if let Some(channel_data) = channel_data {
             data["channel_data"] = channel_data.into();
         }
-        self.stage.say(who, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+        self.say(who, &json!({"event": "pusher:subscribe", "data": data}).to_string());
+    }
+
+    /// What one person says in a row goes out in one burst; before another speaks it has taken effect.
+    fn say(&mut self, who: &str, text: &str) {
+        if self.speaker != who {
+            self.stage.rest();
+            who.clone_into(&mut self.speaker);
+        }
+        self.stage.say(who, text);
     }
 
     fn hear(&mut self, who: &str) -> Option<Heard> {
@@ -234,6 +251,10 @@ impl Play<'_> {
             }
             ["repeat", times, text] => text.repeat(self.number(times)),
             ["auth", who, channel, options @ ..] => self.auth(who, channel, options),
+            ["user-auth", who, name] => {
+                let app = self.stage.app(&self.people[*who].app);
+                Signer::of(&app).sign_user(self.socket_id(who), self.text(name))
+            }
             ["digest", who, channel, options @ ..] => {
                 let auth = self.auth(who, channel, options);
                 auth.split_once(':').expect("two parts").1.to_owned()

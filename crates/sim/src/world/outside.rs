@@ -6,7 +6,7 @@ use std::time::Duration;
 use fulmar_backbone::{Backbone, ChannelState, Query, Reply};
 use fulmar_engine::{Input, Moment};
 use fulmar_protocol::app::{App, AppId};
-use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::name::{ChannelName, UserId};
 
 use super::{Letter, World, ready};
 use crate::slow::Pace;
@@ -59,6 +59,13 @@ impl World {
         for worker in 0..self.desks.len() {
             self.tell(worker, Input::Drain { over_ms });
         }
+    }
+
+    /// The application ends all connections of a user.
+    pub fn terminate(&mut self, app: &str, user: &str) {
+        let user = UserId::parse(user, 200).expect("a valid id");
+        ready(self.backbone.terminate(AppId::new(app), user)).expect("the embedded backbone always can");
+        self.settle();
     }
 
     /// The app with this id.
@@ -159,6 +166,7 @@ impl World {
         let Some(letter) = self.desks[worker].mailbox.take() else { return false };
         match letter {
             Letter::Delivery(delivery) => self.handle(worker, Input::Delivered(&delivery)),
+            Letter::Notice(notice) => self.handle(worker, Input::Noticed(&notice)),
             Letter::Answer(answer) => self.handle(worker, Input::Answered(answer)),
         }
         true
