@@ -5,16 +5,14 @@
 
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+mod support;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar_protocol::app::App;
-use fulmar_protocol::signing::Signer;
 use fulmar_sim::Heard;
 use fulmar_sim::transcript::{AppWanted, Stage, Transcript, play, read_all};
 use serde_json::json;
@@ -24,8 +22,8 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
 
-/// How long a node may take to do what it must before the test gives up. Never waited for when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{Node, connect, post};
+
 /// Pings after which everything said before has reached everybody. The first to come back proves that a worker has heard
 /// what was said and has told the other workers; each of these takes what it was told behind what its sockets say, so
 /// that it may come out behind the second but not behind the third.
@@ -37,7 +35,7 @@ fn every_conversation_goes_as_written_on_the_real_binary() {
     let mut transcripts = read_all(&folder);
     transcripts.retain(|transcript| !transcript.needs_time);
     assert!(transcripts.len() > 30, "the transcripts are found");
-    let node = Node::start(&transcripts);
+    let node = Node::start("transcripts", &config_of(&transcripts));
     let failed = (0..).zip(&transcripts).filter(|(number, transcript)| {
         let mut stage = Theatre { port: node.port, apps: apps_of(*number, transcript), people: BTreeMap::new() };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| play(transcript, &mut stage))).is_err()
@@ -55,53 +53,24 @@ fn apps_of(number: usize, transcript: &Transcript) -> Vec<(String, App)> {
     transcript.apps.iter().map(app).collect()
 }
 
-struct Node {
-    process: Child,
-    port: u16,
-    /// Kept open: a node that cannot print is not what is tested.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Node {
-    fn start(transcripts: &[Transcript]) -> Self {
-        let mut config = String::new();
-        for (number, transcript) in (0..).zip(transcripts) {
-            for (wanted, (_, app)) in transcript.apps.iter().zip(apps_of(number, transcript)) {
-                let secret = String::from_utf8_lossy(app.secret.expose());
-                write!(config, "[[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{secret}\"\n", app.id, app.key)
-                    .unwrap();
-                for (key, value) in [("client_events", "true"), ("subscription_counts", "false")] {
-                    if !wanted.settings.iter().any(|(set, _)| set == key) {
-                        writeln!(config, "{key} = {value}").unwrap();
-                    }
-                }
-                for (key, value) in &wanted.settings {
+/// The configuration with the apps of all transcripts.
+fn config_of(transcripts: &[Transcript]) -> String {
+    let mut config = String::new();
+    for (number, transcript) in (0..).zip(transcripts) {
+        for (wanted, (_, app)) in transcript.apps.iter().zip(apps_of(number, transcript)) {
+            let secret = String::from_utf8_lossy(app.secret.expose());
+            write!(config, "[[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{secret}\"\n", app.id, app.key).unwrap();
+            for (key, value) in [("client_events", "true"), ("subscription_counts", "false")] {
+                if !wanted.settings.iter().any(|(set, _)| set == key) {
                     writeln!(config, "{key} = {value}").unwrap();
                 }
             }
+            for (key, value) in &wanted.settings {
+                writeln!(config, "{key} = {value}").unwrap();
+            }
         }
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("transcripts.toml");
-        std::fs::write(&file, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
-        command.args(["serve", "--port", "0", "--workers", "2", "--config"]).arg(&file);
-        // Nothing of the environment of the test run may reach the node.
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut first = String::new();
-        output.read_line(&mut first).unwrap();
-        let address = first.split_whitespace().find_map(|word| word.strip_prefix("http://"));
-        let address = address.unwrap_or_else(|| panic!("a node says where it listens, not {first:?}"));
-        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        Self { process, port, _output: output }
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    config
 }
 
 struct Person {
@@ -149,14 +118,11 @@ impl Stage for Theatre {
     }
 
     fn open(&mut self, who: &str, target: &str, origin: Option<&str>) {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
         let mut request = format!("ws://127.0.0.1:{}{target}", self.port).into_client_request().unwrap();
         if let Some(origin) = origin {
             request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
         }
-        let (socket, _) = tungstenite::client(request, stream).expect("every upgrade is accepted");
+        let (socket, _) = tungstenite::client(request, connect(self.port)).expect("every upgrade is accepted");
         self.people.insert(who.to_owned(), Person { socket, heard: VecDeque::new(), is_closed: false });
     }
 
@@ -204,22 +170,8 @@ impl Stage for Theatre {
     }
 
     fn publish(&mut self, app: &str, channels: &[&str], event: &str, data: &str, except: Option<&str>) {
-        let app = self.app(app);
-        let body = json!({"name": event, "channels": channels, "data": data, "socket_id": except}).to_string();
-        let path = format!("/apps/{}/events", app.id);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let query = Signer::of(&app).sign_request("POST", &path, &[], body.as_bytes(), now);
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = format!(
-            "POST {path}?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n"
-        );
-        stream.write_all((head + &body).as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{}"), "{answer}");
+        let body = json!({"name": event, "channels": channels, "data": data, "socket_id": except});
+        post(self.port, &self.app(app), "events", &body);
     }
 
     fn wait(&mut self, _: u64) {
