@@ -147,6 +147,8 @@ pub struct Worker {
     pub(crate) users: Users,
     pub(crate) figures: Figures,
     timers: BinaryHeap<Reverse<(Moment, Wake)>>,
+    /// By when the last session is to have gone, once the node drains.
+    drained_by: Option<Moment>,
 }
 
 impl Worker {
@@ -163,6 +165,7 @@ impl Worker {
             users: Users::default(),
             figures: Figures::default(),
             timers: BinaryHeap::new(),
+            drained_by: None,
         }
     }
 
@@ -224,7 +227,9 @@ impl Worker {
     fn opened(&mut self, now: Moment, key: SessionKey, opening: &Opening, effects: &mut Effects) {
         match judge(opening) {
             Ok(app) => {
-                let session = Session::new(opening.socket_id, app.clone(), opening.client, now);
+                let mut session = Session::new(opening.socket_id, app.clone(), opening.client, now);
+                // Judged before the drain began and handed over after it: it leaves with the others.
+                session.leave_at = self.drained_by.map(|by| now.plus_ms(opening.socket_id.spread(by.ms_since(now))));
                 let first_look = session.sooner(now.plus_ms(self.settings.activity_timeout_ms));
                 // Registered before it is told its id, so that whatever names the id from then on finds it.
                 self.sessions.insert(key, session);
@@ -359,6 +364,7 @@ impl Worker {
     /// Gives every session its own moment within the span. SDKs come back at once and without jitter, so the spread
     /// is ours to make; the socket id is random, which is all the randomness this needs.
     fn drain(&mut self, now: Moment, over_ms: u64) {
+        self.drained_by = Some(now.plus_ms(over_ms));
         for key in self.sessions.keys_where(|_| true) {
             let session = self.sessions.expect_mut(key);
             let at = now.plus_ms(session.socket_id.spread(over_ms));

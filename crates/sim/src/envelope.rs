@@ -87,7 +87,7 @@ fn judge_of_channel(event: &str, channel: &str, data: &str, user_id: Option<&Val
 mod tests {
     use super::*;
 
-    /// WS-23, WS-24, WS-25, WS-26, WS-27, WS-58
+    /// WS-23, WS-24, WS-25, WS-26, WS-27, WS-58, T-1, T-2, T-5: the typing of `data`
     #[test]
     fn every_broken_rule_is_seen() {
         for good in [

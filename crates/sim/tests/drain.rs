@@ -1,5 +1,6 @@
 //! A node that goes away, and apps that change or vanish under their connections.
 
+use fulmar_engine::Load;
 use fulmar_protocol::app::App;
 use fulmar_protocol::close::CloseCode;
 use fulmar_sim::frames::{error, error_with_code, event, pong, subscription_error, succeeded};
@@ -59,14 +60,31 @@ fn newcomers_to_a_draining_node_are_closed_with_4100() {
     }
 }
 
+/// WS-117: judged before the drain began, handed to its worker after it.
+#[test]
+fn a_connection_that_slips_in_as_the_drain_begins_is_closed_within_the_span_too() {
+    let mut world = World::new();
+    world.drain(10_000);
+    world.wait(4_000);
+    let late: Vec<_> = (0..200).map(|_| world.open_under("/app/key-1?protocol=7", None, Load::default())).collect();
+    assert_eq!(is_open(&world, &late), 200);
+    world.wait(3_000);
+    let left = is_open(&world, &late);
+    assert!((70..130).contains(&left), "{left} of 200 are left after half of the time");
+    world.wait(3_000);
+    assert_eq!(is_open(&world, &late), 0);
+    assert!(late.iter().all(|connection| world.forget_heard(*connection) == 3), "established, told why, closed");
+}
+
 /// WS-13, WS-10, WS-40, T-17, T-21
 #[test]
 fn a_full_node_closes_newcomers_with_4100_after_every_lasting_reason() {
     let mut world = World::new();
     let ana = world.connect("app-1");
-    let turned_away = world.open_under("/app/key-1?protocol=7", None, true);
+    let full = Load { overloaded: true, ..Load::default() };
+    let turned_away = world.open_under("/app/key-1?protocol=7", None, full);
     world.expect_closed(turned_away, CloseCode::OVER_CAPACITY);
-    let wrong = world.open_under("/app/key-1?protocol=4", None, true);
+    let wrong = world.open_under("/app/key-1?protocol=4", None, full);
     world.expect_closed(wrong, CloseCode::UNSUPPORTED_PROTOCOL);
     world.expect_nothing(ana);
     assert!(world.is_open(ana));

@@ -40,11 +40,14 @@ impl World {
 
     /// Opens a connection with any request target and `Origin`, and leaves to the caller what comes of it.
     pub fn open(&mut self, target: &str, origin: Option<&str>) -> Connection {
-        self.open_under(target, origin, false)
+        let key = OpenRequest::parse(target, "").key;
+        let app = self.apps.iter().find(|app| Some(app.key.as_str()) == key.as_deref());
+        let over_quota = app.is_some_and(|app| self.is_over_quota(app));
+        self.open_under(target, origin, Load { draining: self.is_draining, over_quota, overloaded: false })
     }
 
-    /// The same on a node that is full, if `overloaded`.
-    pub fn open_under(&mut self, target: &str, origin: Option<&str>, overloaded: bool) -> Connection {
+    /// The same with the load as it was when the upgrade was judged, whatever it is now.
+    pub fn open_under(&mut self, target: &str, origin: Option<&str>, load: Load) -> Connection {
         let request = OpenRequest::parse(target, "");
         let app = match request.key {
             None => AppLookup::NoPath,
@@ -54,14 +57,13 @@ impl World {
             },
         };
         let app_id = if let AppLookup::Found(app) = &app { Some(app.id.clone()) } else { None };
-        let over_quota = matches!(&app, AppLookup::Found(app) if self.is_over_quota(app));
         let opening = Opening {
             app,
             protocol: request.protocol,
             client: request.client,
             origin: origin.map(str::to_owned),
             secure: false,
-            load: Load { draining: self.is_draining, over_quota, overloaded },
+            load,
             socket_id: SocketId::new(self.ids.u32(..).into(), self.ids.u64(..)),
         };
         let connection = Connection(self.lines.len());
