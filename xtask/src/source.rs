@@ -176,7 +176,7 @@ fn end_of_body(tokens: &[Token<'_>]) -> Option<usize> {
 ///
 /// A file of tests alone is known by its folder, or by tests that stand outside a `#[cfg(test)]` module of their own.
 pub fn tests_begin(path: &Path, text: &str) -> usize {
-    let is_test = |line: &str| matches!(line.trim(), "#[test]" | "#[tokio::test]");
+    let is_test = |line: &str| line.trim() == "#[test]" || line.trim().starts_with("#[tokio::test");
     let first_module = tests_module(text);
     let stands_alone = text.lines().take(first_module - 1).any(is_test);
     if stands_alone || path.components().any(|part| part.as_os_str() == "tests") || path.starts_with(CONTRACT) {

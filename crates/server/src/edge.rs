@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use fulmar_engine::{AppLookup, Load, Opening};
 use fulmar_protocol::opening::OpenRequest;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -23,11 +23,13 @@ use ipnet::IpNet;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::apps::Apps;
+use crate::fallback::Address;
+use crate::fallback::sessions::Sessions;
 use crate::gate::{Gate, Seat, Verdict};
 use crate::http::Api;
 use crate::http::clock::Clock;
@@ -37,7 +39,7 @@ use crate::rewind::Rewind;
 use crate::socket_ids::SocketIds;
 use crate::tls::Certificate;
 use crate::ws::handover::{Handover, Socket};
-use crate::ws::handshake::{Head, Upgrade, look, wants_websocket};
+use crate::ws::handshake::{Asked, Head, Upgrade, look, wants_websocket};
 
 /// How long an idle HTTP connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -71,6 +73,7 @@ pub(crate) struct Edge {
     pub(crate) apps: Arc<Apps>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) inboxes: Vec<Arc<WorkerInbox>>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) clock: Clock,
     pub(crate) socket_ids: SocketIds,
@@ -80,6 +83,8 @@ pub(crate) struct Edge {
     pub(crate) expects_proxy_header: bool,
     pub(crate) handshake_timeout: Duration,
     pub(crate) handshake_bytes_max: usize,
+    pub(crate) message_bytes_max: usize,
+    pub(crate) request_timeout: Duration,
 }
 
 /// A connection that may become either.
@@ -193,8 +198,8 @@ impl Edge {
                 let leftover = arrival.start.split_off(head_bytes).to_vec();
                 let (ip, is_secure, is_full) = (arrival.ip, arrival.is_secure, arrival.is_full);
                 let socket = arrival.stream.into_socket()?;
-                let (opening, app_seat, seat) = self.opening(&upgrade, ip, is_secure, is_full, arrival.seat);
-                let response = upgrade.response();
+                let (opening, app_seat, seat) = self.opening(&upgrade.asked, ip, is_secure, is_full, arrival.seat);
+                let (response, seat) = (upgrade.response(), Some(seat));
                 self.least_loaded().adopt(Handover { socket, response, leftover, opening, seat, app_seat });
                 Ok(())
             }
@@ -207,18 +212,18 @@ impl Edge {
     }
 
     /// Collects the facts about a handshake.
-    fn opening(
+    pub(crate) fn opening(
         &self,
-        upgrade: &Upgrade,
+        asked: &Asked,
         peer: IpAddr,
         is_tls: bool,
         is_full: bool,
         mut seat: Seat,
     ) -> (Opening, Option<crate::gate::AppSeat>, Seat) {
         let is_trusted = is_trusted(peer, &self.trusted_proxies);
-        let client = client_ip(peer, upgrade.forwarded_for.as_deref(), &self.trusted_proxies);
+        let client = client_ip(peer, asked.forwarded_for.as_deref(), &self.trusted_proxies);
         let has_place = client == peer || seat.move_to(client);
-        let request = OpenRequest::parse(&upgrade.target, &self.path_prefix);
+        let request = OpenRequest::parse(&asked.target, &self.path_prefix);
         let app = match request.key {
             None => AppLookup::NoPath,
             Some(key) => match self.apps.by_key(&key) {
@@ -239,27 +244,34 @@ impl Edge {
             app,
             protocol: request.protocol,
             client: request.client,
-            origin: upgrade.origin.clone(),
-            secure: is_tls || (is_trusted && upgrade.is_forwarded_tls),
+            origin: asked.origin.clone(),
+            secure: is_tls || (is_trusted && asked.is_forwarded_tls),
             load,
             socket_id: self.socket_ids.next(),
         };
         (opening, app_seat.flatten(), seat)
     }
 
-    fn least_loaded(&self) -> &WorkerInbox {
+    pub(crate) fn least_loaded(&self) -> &Arc<WorkerInbox> {
         let load = |inbox: &&Arc<WorkerInbox>| inbox.connections.load(Ordering::Relaxed);
         self.inboxes.iter().min_by_key(load).expect("a node has at least one worker")
     }
 
     async fn serve_http<S: Stream>(self: Arc<Self>, arrival: Arrival<S>) -> io::Result<()> {
         let Arrival { stream, start, ip, is_secure, seat, is_full } = arrival;
-        let guest = Arc::new(Guest { ip, is_secure, is_full, seat: Mutex::new(Some(seat)) });
+        let cut = Arc::new(Notify::new());
+        let guest = Arc::new(Guest { ip, is_secure, is_full, seat: Mutex::new(Some(seat)), cut: cut.clone() });
         let io = TokioIo::new(Rewind::new(start.freeze(), stream));
         let edge = self.clone();
         let service = service_fn(move |request| {
             let (edge, guest) = (edge.clone(), guest.clone());
-            async move { Ok::<_, Infallible>(edge.request::<S>(request, &guest).await) }
+            async move {
+                // Before anything is refused for lack of room: the sessions that there are go on.
+                Ok::<_, Infallible>(match Address::of(request.uri().path(), &edge.path_prefix) {
+                    Some(_) => Box::pin(edge.fallback(request, &guest)).await,
+                    None => edge.request::<S>(request, &guest).await.map(Either::Left),
+                })
+            }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
@@ -274,8 +286,12 @@ impl Edge {
             () = reach(&mut phase, |phase| phase != Phase::Serving) => {
                 // The request under way is finished, and its answer says that the connection closes.
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    served = connection => served,
+                    () = cut.notified() => return Ok(()),
+                }
             }
+            () = cut.notified() => return Ok(()),
         };
         served.map_err(io::Error::other)
     }
@@ -331,19 +347,21 @@ impl Edge {
         let leftover = [start, parts.read_buf].concat();
         let seat = guest.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seat = seat.ok_or_else(|| io::Error::other("a connection is upgraded once"))?;
-        let (opening, app_seat, seat) = self.opening(upgrade, guest.ip, guest.is_secure, guest.is_full, seat);
-        let socket = stream.into_socket()?;
+        let (opening, app_seat, seat) = self.opening(&upgrade.asked, guest.ip, guest.is_secure, guest.is_full, seat);
+        let (socket, seat) = (stream.into_socket()?, Some(seat));
         self.least_loaded().adopt(Handover { socket, response: Vec::new(), leftover, opening, seat, app_seat });
         Ok(())
     }
 }
 
 /// A connection that speaks HTTP.
-struct Guest {
-    ip: IpAddr,
-    is_secure: bool,
+pub(crate) struct Guest {
+    pub(crate) ip: IpAddr,
+    pub(crate) is_secure: bool,
     is_full: bool,
     seat: Mutex<Option<Seat>>,
+    /// Ends the connection, for whoever gives up on a peer that does not read.
+    pub(crate) cut: Arc<Notify>,
 }
 
 /// Waits for a phase of the node.

@@ -12,6 +12,7 @@ use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use mio::Waker;
 
+use crate::fallback::line::{Line, Signal};
 use crate::ws::handover::Handover;
 
 /// What a worker can be told.
@@ -24,6 +25,8 @@ pub(crate) enum Message {
     Answer(Answer),
     /// A connection that was just upgraded.
     Connection(Box<Handover>),
+    /// From the requests of an HTTP session.
+    Fallback(Arc<Line>, Signal),
     /// An app is new or has other settings.
     AppReplaced(Arc<App>),
     /// An app is no longer served.

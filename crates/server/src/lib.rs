@@ -14,6 +14,7 @@ pub mod tls;
 
 mod banner;
 mod edge;
+mod fallback;
 mod inbox;
 mod listen;
 mod node;

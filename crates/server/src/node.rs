@@ -22,6 +22,7 @@ use crate::apps::{Apps, Change};
 use crate::banner::banner;
 use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload};
 use crate::edge::{Edge, Phase, Speaks};
+use crate::fallback::sessions::Sessions;
 use crate::gate::{Gate, GateLimits};
 use crate::http::clock::Clock;
 use crate::http::health::{Pulses, Readiness};
@@ -118,6 +119,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         apps: apps.clone(),
         gate: gate.clone(),
         inboxes: inboxes.clone(),
+        sessions: Sessions::new(clock.clone()),
         certificate,
         clock,
         socket_ids: SocketIds::new(),
@@ -127,6 +129,8 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         expects_proxy_header: config.server.proxy_protocol,
         handshake_timeout: config.limits.handshake_timeout,
         handshake_bytes_max: config.limits.handshake_bytes_max,
+        message_bytes_max: config.limits.message_bytes_max,
+        request_timeout: config.limits.request_timeout,
     });
     Ok(Node { apps, edge, gate, inboxes, workers, readiness, phase, listeners })
 }
@@ -161,6 +165,7 @@ impl Node {
     /// Waits for signals and changed files; returns when the node has been drained.
     async fn control(&self, loaded: &Loaded) -> io::Result<()> {
         let mut end = EndSignals::new()?;
+        let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
         let mut look = tokio::time::interval(LOOK_AT_FILES_EVERY);

@@ -3,6 +3,8 @@
 //! A turn: read what the sockets have, take what the inbox has, let time pass, then write everything that came of it,
 //! each connection once. Nothing here decides what anything means; the engine does.
 
+mod signalled;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -194,6 +196,7 @@ impl WorkerLoop {
                 Message::Notice(notice) => self.handle(now, Input::Noticed(&notice)),
                 Message::Answer(answer) => self.handle(now, Input::Answered(answer)),
                 Message::Connection(handover) => self.adopt(now, *handover),
+                Message::Fallback(line, signal) => self.signalled(now, &line, signal),
                 Message::AppReplaced(app) => self.handle(now, Input::AppReplaced(&app)),
                 Message::AppRemoved(app) => self.handle(now, Input::AppRemoved(&app)),
                 Message::Drain { over_ms } => self.handle(now, Input::Drain { over_ms }),
@@ -244,10 +247,15 @@ impl WorkerLoop {
         let entry = self.connections.vacant_entry();
         let token = Token(entry.key());
         let key = SessionKey::try_from(token.0).expect("file descriptors end long before 2^32 connections");
-        if self.poll.registry().register(socket.tcp(), token, Interest::READABLE | Interest::WRITABLE).is_err() {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = socket.tcp().map_or(Ok(()), |tcp| self.poll.registry().register(tcp, token, interest));
+        if registered.is_err() {
             // The peer sees the socket close and comes back.
             self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
             return;
+        }
+        if let Socket::Fallback(line) = &socket {
+            line.name(key);
         }
         entry.insert(Connection {
             socket,
@@ -372,7 +380,8 @@ impl WorkerLoop {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.app_seat = None;
         let until = now.plus_ms(CLOSE_TIMEOUT_MS);
-        connection.stage = Stage::Closing { until, peer_is_done: is_peer_done, is_shut: false };
+        let peer_is_done = !connection.socket.begin_close() || is_peer_done;
+        connection.stage = Stage::Closing { until, peer_is_done, is_shut: false };
         self.watch_if_needed(key);
     }
 

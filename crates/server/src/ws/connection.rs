@@ -30,7 +30,7 @@ pub(crate) struct Connection {
     /// Counted against the app's quota as long as the session is open.
     pub(crate) app_seat: Option<AppSeat>,
     /// Counted as long as this exists.
-    pub(crate) _seat: Seat,
+    pub(crate) _seat: Option<Seat>,
 }
 
 /// How far the connection has come.

@@ -6,6 +6,7 @@ use fulmar_engine::Opening;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
+use crate::fallback::line::WorkerEnd;
 use crate::gate::{AppSeat, Seat};
 
 /// Everything the worker needs to take over an upgraded connection.
@@ -16,16 +17,18 @@ pub(crate) struct Handover {
     /// Bytes that the client sent behind its handshake: the worker's first input.
     pub(crate) leftover: Vec<u8>,
     pub(crate) opening: Opening,
-    /// Counted until the socket is closed.
-    pub(crate) seat: Seat,
+    /// Counted until the socket is closed; the seat of an HTTP session is its line's.
+    pub(crate) seat: Option<Seat>,
     /// Counted against the app's quota.
     pub(crate) app_seat: Option<AppSeat>,
 }
 
-/// A non-blocking socket, with or without TLS.
+/// A non-blocking socket, with or without TLS, or what stands in its place.
 pub(crate) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsSocket>),
+    /// An HTTP session. What its client says comes by the inbox.
+    Fallback(WorkerEnd),
 }
 
 /// A socket whose bytes are encrypted by rustls.
@@ -45,10 +48,12 @@ impl Socket {
         Self::Tls(Box::new(TlsSocket { tcp: TcpStream::from_std(tcp), tls }))
     }
 
-    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
+    /// What the operating system knows it by, if it does.
+    pub(crate) fn tcp(&mut self) -> Option<&mut TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(socket) => &mut socket.tcp,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(socket) => Some(&mut socket.tcp),
+            Self::Fallback(_) => None,
         }
     }
 
@@ -57,6 +62,7 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp.read(buffer),
             Self::Tls(socket) => socket.read(buffer),
+            Self::Fallback(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -65,14 +71,26 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp.write(bytes),
             Self::Tls(socket) => socket.write(bytes),
+            Self::Fallback(line) => line.write(bytes),
         }
     }
 
     /// Pushes out what encryption still holds. `WouldBlock` when the socket is full.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) | Self::Fallback(_) => Ok(()),
             Self::Tls(socket) => socket.flush(),
+        }
+    }
+
+    /// Says that a close frame is on its way. Answers whether the peer will answer it.
+    pub(crate) fn begin_close(&mut self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => true,
+            Self::Fallback(line) => {
+                line.begin_close();
+                false
+            }
         }
     }
 
@@ -83,8 +101,10 @@ impl Socket {
             // Best effort: the peer sees the end of the socket in any case.
             let _: io::Result<()> = socket.flush();
         }
-        // Fails only when the peer is gone already.
-        let _: io::Result<()> = self.tcp().shutdown(std::net::Shutdown::Write);
+        if let Some(tcp) = self.tcp() {
+            // Fails only when the peer is gone already.
+            let _: io::Result<()> = tcp.shutdown(std::net::Shutdown::Write);
+        }
     }
 }
 

@@ -30,12 +30,18 @@ pub(crate) enum Head {
 /// A valid WebSocket handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
-    /// Path and query.
-    pub(crate) target: String,
+    pub(crate) asked: Asked,
     /// Answer to the client's key.
     accept: String,
     /// The one that is echoed, if any was offered.
     subprotocol: Option<String>,
+}
+
+/// What a request to open a session asks for, and what it says of whoever asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Path and query.
+    pub(crate) target: String,
     pub(crate) origin: Option<String>,
     /// All of `X-Forwarded-For`, joined; for whoever trusts the peer.
     pub(crate) forwarded_for: Option<String>,
@@ -110,11 +116,7 @@ impl Upgrade {
         is_get: bool,
         find: impl Fn(&str) -> Vec<&'a [u8]>,
     ) -> Result<Self, BadHandshake> {
-        let text = |name: &str| {
-            let values: Vec<&str> =
-                find(name).into_iter().filter_map(|v| str::from_utf8(v).ok()).map(str::trim).collect();
-            (!values.is_empty()).then(|| values.join(","))
-        };
+        let text = |name: &str| joined(&find, name);
         if !is_get {
             return Err(BadHandshake::Method);
         }
@@ -124,15 +126,9 @@ impl Upgrade {
         let key = text("sec-websocket-key").filter(|key| is_handshake_key(key)).ok_or(BadHandshake::Key)?;
         let offered = text("sec-websocket-protocol");
         Ok(Self {
-            target: target.to_owned(),
+            asked: Asked::of(target.to_owned(), &find),
             accept: accept_key(&key),
             subprotocol: offered.as_deref().and_then(choose_subprotocol).map(str::to_owned),
-            origin: text("origin"),
-            forwarded_for: text("x-forwarded-for"),
-            is_forwarded_tls: text("x-forwarded-proto").is_some_and(|proto| {
-                let first = proto.split(',').next().unwrap_or_default().trim();
-                first.eq_ignore_ascii_case("https") || first.eq_ignore_ascii_case("wss")
-            }),
         })
     }
 
@@ -155,6 +151,28 @@ impl Upgrade {
         response.extend_from_slice(b"\r\n");
         response
     }
+}
+
+impl Asked {
+    /// Collects it. `find` gives all values of a header.
+    pub(crate) fn of<'a>(target: String, find: impl Fn(&str) -> Vec<&'a [u8]>) -> Self {
+        let text = |name: &str| joined(&find, name);
+        Self {
+            target,
+            origin: text("origin"),
+            forwarded_for: text("x-forwarded-for"),
+            is_forwarded_tls: text("x-forwarded-proto").is_some_and(|proto| {
+                let first = proto.split(',').next().unwrap_or_default().trim();
+                first.eq_ignore_ascii_case("https") || first.eq_ignore_ascii_case("wss")
+            }),
+        }
+    }
+}
+
+/// All values of a header as one list.
+fn joined<'a>(find: impl Fn(&str) -> Vec<&'a [u8]>, name: &str) -> Option<String> {
+    let values: Vec<&str> = find(name).into_iter().filter_map(|v| str::from_utf8(v).ok()).map(str::trim).collect();
+    (!values.is_empty()).then(|| values.join(","))
 }
 
 /// Browsers drop a connection when they offered subprotocols and none is echoed, and when one is echoed that they did
