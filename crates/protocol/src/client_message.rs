@@ -482,7 +482,7 @@ mod tests {
         }
     }
 
-    /// WS-125, WS-132
+    /// WS-125, WS-132, WS-134
     #[test]
     fn user_data_names_a_user_and_whom_the_user_watches() {
         let mut app = App::new("1", "k", "s");

@@ -79,6 +79,25 @@ pub fn cache_miss(channel: &str) -> Heard {
     event(channel, "pusher:cache_miss", "{}")
 }
 
+/// The connection is signed in.
+#[must_use]
+pub fn signed_in(user_data: &str) -> Heard {
+    let data = format!(r#"{{"user_data":{}}}"#, quoted(user_data));
+    Heard::Text(format!(r#"{{"event":"pusher:signin_success","data":{}}}"#, quoted(&data)))
+}
+
+/// Which watched users are online and which are not.
+#[must_use]
+pub fn watched(online: &[&str], offline: &[&str]) -> Heard {
+    let list = |name: &str, ids: &[&str]| {
+        let ids: Vec<_> = ids.iter().map(|id| quoted(id)).collect();
+        (!ids.is_empty()).then(|| format!(r#"{{"name":"{name}","user_ids":[{}]}}"#, ids.join(",")))
+    };
+    let lists: Vec<_> = [list("online", online), list("offline", offline)].into_iter().flatten().collect();
+    let data = format!(r#"{{"events":[{}]}}"#, lists.join(","));
+    Heard::Text(format!(r#"{{"event":"pusher_internal:watchlist_events","data":{}}}"#, quoted(&data)))
+}
+
 /// Something went wrong on the connection; no code, as for most.
 #[must_use]
 pub fn error(message: &str) -> Heard {

@@ -169,11 +169,21 @@ class ServerSdk(unittest.TestCase):
             server_for().trigger("c", "event", "x" * 10241)
         self.assertTrue(str(caught.exception).startswith("413: "))
 
-    def test_the_end_of_a_users_connections_is_not_built_yet(self):
-        # HTTP-61: the package leaves the app out of the path; that this is answered at all is what counts today.
-        with self.assertRaises(pusher.errors.PusherBadStatus) as caught:
-            server_for().terminate_user_connections("user-7")
-        self.assertTrue(str(caught.exception).startswith("404: "))
+    def test_the_end_of_a_users_connections(self):
+        # WS-125, WS-131, HTTP-67: the package leaves the app out of the path, and signs it so.
+        user, server = unique("user"), server_for()
+        client, other = Client(self), Client(self)
+        for each, identity in [(client, user), (other, unique("user"))]:
+            confirmations = queue.Queue()
+            each.sdk.connection.bind("pusher:signin_success", confirmations.put)
+            granted = server.authenticate_user(each.established["socket_id"], {"id": identity})
+            each.sdk.connection.send_event("pusher:signin", granted)
+            confirmed = json.loads(confirmations.get(timeout=DEADLINE_S))
+            self.assertEqual(confirmed["user_data"], granted["user_data"])
+        self.assertEqual(server.terminate_user_connections(user), {})
+        self.assertEqual(client.errors.get(timeout=DEADLINE_S)["code"], 4009)
+        self.assertEqual(server.terminate_user_connections(unique("nobody")), {})
+        other.join(unique("still-here"))
 
     def test_an_encrypted_publish_is_accepted_and_kept_sealed(self):
         # WS-96

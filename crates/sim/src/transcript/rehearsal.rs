@@ -70,6 +70,7 @@ impl Stage for Rehearsal {
 fn wanted(wanted: &AppWanted) -> App {
     let mut app = App::new(&wanted.name, &format!("key-{}", wanted.name), &format!("secret-{}", wanted.name));
     app.subscription_counts = false;
+    app.watchlist = false;
     for (key, value) in &wanted.settings {
         set(&mut app, key, value);
     }
@@ -86,6 +87,10 @@ fn set(app: &mut App, key: &str, value: &str) {
         "enabled" => app.enabled = switch(),
         "client_events" => app.client_events = switch(),
         "subscription_counts" => app.subscription_counts = switch(),
+        "watchlist" => app.watchlist = switch(),
+        "watchlist_max" => limits.watchlist_max = number(),
+        "authorized_connections" => app.authorized_connections = switch(),
+        "authorized_connections_timeout_s" => limits.authorized_connections_timeout_s = short(),
         "tls_only" => app.tls_only = switch(),
         "previous_secret" => app.previous_secret = Some(Secret::new(value.as_str().expect("text"))),
         "allowed_origins" => {

@@ -188,6 +188,35 @@ impl World {
         Signer::of(app).sign_channel(line.socket_id, &channel, channel_data)
     }
 
+    /// Signs in as the user that `user_data` describes.
+    pub fn sign_in(&mut self, connection: Connection, user_data: &str) {
+        let auth = self.sign_user(connection, user_data);
+        self.say_sign_in(connection, user_data, &auth);
+    }
+
+    /// The same with any `auth`.
+    pub fn say_sign_in(&mut self, connection: Connection, user_data: &str, auth: &str) {
+        let data = json!({"auth": auth, "user_data": user_data});
+        self.say(connection, &json!({"event": "pusher:signin", "data": data}).to_string());
+    }
+
+    /// What the app's own server would answer to the SDK's question who the user is.
+    #[must_use]
+    pub fn sign_user(&self, connection: Connection, user_data: &str) -> String {
+        let line = &self.lines[connection.0];
+        let app = self.app(line.app.as_ref().expect("it is connected to an app").as_str());
+        Signer::of(app).sign_user(line.socket_id, user_data)
+    }
+
+    /// Opens a connection of a user who watches others, and drops what comes of it.
+    #[track_caller]
+    pub fn connect_user(&mut self, app: &str, user: &str, watchlist: &[&str]) -> Connection {
+        let connection = self.connect(app);
+        self.sign_in(connection, &json!({"id": user, "watchlist": watchlist}).to_string());
+        self.forget_heard(connection);
+        connection
+    }
+
     // What is published
 
     /// Publishes an event, which must be accepted.

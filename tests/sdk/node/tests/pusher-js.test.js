@@ -414,18 +414,6 @@ describe(`pusher-js ${version}: private and presence channels`, { concurrency: t
     });
   }
 
-  // WS-122: users are not built yet
-  (version >= 8 ? test : () => {})(
-    "today a sign-in is answered as an unsupported event and harms nothing",
-    async (t) => {
-      const authenticate = ({ socketId }, callback) => callback(null, server.authenticateUser(socketId, { id: "ana" }));
-      const client = await connect(t, { options: { userAuthentication: { customHandler: authenticate } } });
-      client.signin();
-      assert.equal(told(await client.errors.next()).message, "Unsupported event received on socket: pusher:signin");
-      await subscribe(client, unique("after-the-sign-in"));
-    },
-  );
-
   // WS-86
   test("a user beyond the limit is refused, another connection of a present user is not", async (t) => {
     const name = unique("presence-full");

@@ -235,9 +235,8 @@ describe("pusher for Node: refusals", { concurrency: true }, () => {
       assert.equal((await refusalOf(server.get(question))).status, 400, JSON.stringify(question));
   });
 
-  // HTTP-6, HTTP-61: users are not built yet
-  test("an unknown path is 404, and today so is the end of a user's connections", async () => {
+  // HTTP-6
+  test("an unknown path is 404", async () => {
     assert.equal((await refusalOf(server.get({ path: "/nothing" }))).status, 404);
-    assert.equal((await refusalOf(server.terminateUserConnections("user-7"))).status, 404);
   });
 });
