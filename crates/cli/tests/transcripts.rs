@@ -5,16 +5,17 @@
 
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+#[path = "support/apps.rs"]
+mod apps;
 mod support;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 
 use fulmar_protocol::app::App;
 use fulmar_sim::Heard;
-use fulmar_sim::transcript::{AppWanted, Stage, Transcript, play, read_all};
+use fulmar_sim::transcript::{Stage, play, read_all};
 use serde_json::json;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
@@ -22,6 +23,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
 
+use apps::{apps_of, config_of};
 use support::{Node, connect, post};
 
 /// Pings after which everything said before has reached everybody. The first to come back proves that a worker has heard
@@ -42,35 +44,6 @@ fn every_conversation_goes_as_written_on_the_real_binary() {
     });
     let failed: Vec<_> = failed.map(|(_, transcript)| format!("{}: {}", transcript.name, transcript.title)).collect();
     assert!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), transcripts.len());
-}
-
-/// Every transcript has apps of its own, so that one node serves them all.
-fn apps_of(number: usize, transcript: &Transcript) -> Vec<(String, App)> {
-    let app = |wanted: &AppWanted| {
-        let id = format!("{number}-{}", wanted.name);
-        (wanted.name.clone(), App::new(&id, &format!("key-{id}"), &format!("secret-{id}")))
-    };
-    transcript.apps.iter().map(app).collect()
-}
-
-/// The configuration with the apps of all transcripts.
-fn config_of(transcripts: &[Transcript]) -> String {
-    let mut config = String::new();
-    for (number, transcript) in (0..).zip(transcripts) {
-        for (wanted, (_, app)) in transcript.apps.iter().zip(apps_of(number, transcript)) {
-            let secret = String::from_utf8_lossy(app.secret.expose());
-            write!(config, "[[apps]]\nid = \"{}\"\nkey = \"{}\"\nsecret = \"{secret}\"\n", app.id, app.key).unwrap();
-            for (key, value) in [("client_events", "true"), ("subscription_counts", "false")] {
-                if !wanted.settings.iter().any(|(set, _)| set == key) {
-                    writeln!(config, "{key} = {value}").unwrap();
-                }
-            }
-            for (key, value) in &wanted.settings {
-                writeln!(config, "{key} = {value}").unwrap();
-            }
-        }
-    }
-    config
 }
 
 struct Person {

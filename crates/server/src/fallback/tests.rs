@@ -271,6 +271,21 @@ async fn a_client_that_never_asks_for_the_next_stream_is_given_up() {
     world.cut.notified().await;
 }
 
+/// FB-14
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_the_end_of_its_session_is_given_up() {
+    let mut world = World::new();
+    let mut answer = stream(world.receive());
+    next(&mut answer).await;
+    world.close();
+    world.wait(0);
+    world.wait(9_999);
+    assert!(world.sessions.find(NAME).is_some());
+    world.wait(1);
+    assert!(world.sessions.find(NAME).is_none() && world.has_ended());
+    world.cut.notified().await;
+}
+
 /// FB-16
 #[tokio::test(start_paused = true)]
 async fn a_full_line_takes_no_more_until_it_is_read_but_always_a_close() {
