@@ -1,14 +1,17 @@
-//! Text of a client's message, and the `channel_data` of a member: no panic, and what is lent out is the very source.
+//! Text of a client's message, the `channel_data` of a member and the `user_data` of a sign-in: no panic, and what is lent out is the very source.
 #![no_main]
 
-use fulmar_protocol::app::AppLimits;
-use fulmar_protocol::client_message::{ClientMessage, parse_member};
+use std::collections::HashSet;
+
+use fulmar_protocol::app::{App, AppLimits};
+use fulmar_protocol::client_message::{ClientMessage, parse_member, parse_user_data};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 fuzz_target!(|text: &str| {
     message(text);
     member(text);
+    user(text);
 });
 
 fn message(text: &str) {
@@ -19,6 +22,7 @@ fn message(text: &str) {
                 member(&channel_data);
             }
         }
+        Ok(ClientMessage::SignIn(sign_in)) => user(&sign_in.user_data),
         Ok(ClientMessage::ClientEvent(event)) => {
             assert!(event.event.starts_with("client-"));
             if let Some(data) = event.data {
@@ -42,4 +46,16 @@ fn member(channel_data: &str) {
         assert!(serde_json::from_str::<&serde_json::value::RawValue>(&info).is_ok());
         assert_ne!(serde_json::from_str::<Value>(&info).ok(), Some(Value::Null));
     }
+}
+
+fn user(user_data: &str) {
+    let mut app = App::new("1", "key", "secret");
+    app.limits.watchlist_max = 3;
+    let Ok(user) = parse_user_data(user_data, &app) else { return };
+    let id = user.user_id.as_str();
+    assert!(!id.is_empty() && id.chars().count() <= app.limits.user_id_max);
+    assert!(user.user_info.is_none_or(|info| user_data.contains(&*info)));
+    let distinct: HashSet<_> = user.watchlist.iter().collect();
+    assert!(distinct.len() == user.watchlist.len() && distinct.len() <= app.limits.watchlist_max);
+    assert!(!user.is_watchlist_cut || distinct.len() == app.limits.watchlist_max);
 }

@@ -10,31 +10,31 @@
 //! Inboxes are called with a stripe held and must not call back.
 
 mod channel;
+mod clock;
 mod ledger;
 mod members;
+mod queries;
 mod users;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
-    Absence, Answer, Delivery, Happening, Identity, Join, JoinRefusal, Leave, Member, OFFLINE_AFTER, Position,
-    Publication, Question, SignIn, SignOut, UserNotice,
+    Answer, Delivery, Happening, Identity, Join, JoinRefusal, Leave, Member, Position, Publication, Question,
 };
 use fulmar_protocol::name::{ChannelName, UserId};
 use hashbrown::HashTable;
 
 use self::channel::{Cached, Channel};
+pub use self::clock::{Clock, ManualClock, SystemClock};
 use self::ledger::{Entry, Ledger, Struck, weight};
 use self::members::Departure;
-use self::users::{Parting, Users};
-use crate::{
-    Backbone, CachedEvent, ChannelState, Inbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId,
-};
+use self::users::Users;
+use crate::{Backbone, Inbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId};
 
 /// Locks the channels are spread over. Many times the cores of a large machine, so that two rarely want the same.
 pub const STRIPES: usize = 64;
@@ -47,45 +47,6 @@ const SWEEP_MAX: usize = 8;
 
 /// A table this much larger than what it holds gives memory back.
 const SHRINK_BELOW: usize = 8;
-
-/// Time since some fixed moment. It never goes back.
-pub trait Clock: Send + Sync {
-    /// How long it has been.
-    fn now(&self) -> Duration;
-}
-
-/// The machine's monotonic clock, counted from the moment it was made.
-#[derive(Debug)]
-pub struct SystemClock(Instant);
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-/// A clock that stands still until it is moved. For tests.
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
-
-impl ManualClock {
-    /// Lets time pass.
-    pub fn pass(&self, by: Duration) {
-        self.0.fetch_add(nanos(by), Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::SeqCst))
-    }
-}
 
 /// The embedded backbone of a single node.
 ///
@@ -261,41 +222,6 @@ impl Memory {
         if channel.is_over() {
             entry.remove();
             self.shrink(channels);
-        }
-    }
-
-    fn sign_in(&self, from: WorkerId, sign_in: &SignIn) -> Answer {
-        let ticket = sign_in.ticket;
-        if self.inbox(from).is_none() {
-            return Answer::SignInRefused { ticket };
-        }
-        let (position, online) = locked(&self.users).sign_in(from, sign_in, |to, notice| self.notify(to, notice));
-        Answer::SignedIn { ticket, position, online }
-    }
-
-    fn sign_out(&self, from: WorkerId, sign_out: SignOut) -> Option<Answer> {
-        match locked(&self.users).sign_out(from, &sign_out, self.clock.now()) {
-            Parting::Last => {
-                let absence = Absence { app: sign_out.app, user_id: sign_out.user_id };
-                Some(Answer::Absent { absence, settle_in_ms: millis_up(OFFLINE_AFTER) })
-            }
-            Parting::OthersRemain => None,
-            Parting::Stranger => {
-                self.counts.leaves_ignored.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
-    }
-
-    fn settle(&self, absence: Absence) -> Option<Answer> {
-        let now = self.clock.now();
-        let left = locked(&self.users).settle(&absence, now, |to, notice| self.notify(to, notice))?;
-        Some(Answer::Absent { absence, settle_in_ms: millis_up(left) })
-    }
-
-    fn notify(&self, to: WorkerId, notice: Arc<UserNotice>) {
-        if let Some(inbox) = self.inbox(to) {
-            inbox.notice(notice);
         }
     }
 
@@ -475,41 +401,6 @@ impl Memory {
         // Bits that the table itself uses neither for its buckets (low) nor for its tags (the top seven).
         locked(&self.stripes[(hash >> 48) as usize % STRIPES].0)
     }
-
-    fn channels(&self, app: &AppId, prefix: &str) -> Vec<ChannelState> {
-        let mut states = Vec::new();
-        for stripe in &self.stripes {
-            let table = locked(&stripe.0);
-            let asked = table.channels.iter().filter(|c| c.app == *app && c.name.as_str().starts_with(prefix));
-            let shown = asked.filter(|c| c.is_occupied() && c.name.kind().is_listed());
-            states.extend(shown.map(|c| c.state(c.name.clone())));
-        }
-        states
-    }
-
-    fn state_of(&self, app: &AppId, name: ChannelName) -> ChannelState {
-        let hash = self.hash(app, &name);
-        match self.table(hash).channels.find(hash, |c| c.is(app, &name)) {
-            Some(channel) => channel.state(name),
-            None => ChannelState { channel: name, subscriptions: 0, members: 0 },
-        }
-    }
-
-    fn members(&self, app: &AppId, name: &ChannelName) -> Vec<Member> {
-        let hash = self.hash(app, name);
-        let table = self.table(hash);
-        let members = table.channels.find(hash, |c| c.is(app, name)).and_then(|c| c.members.as_ref());
-        members.map(|m| m.roster()).unwrap_or_default()
-    }
-
-    fn cached(&self, app: &AppId, name: &ChannelName) -> Option<CachedEvent> {
-        let hash = self.hash(app, name);
-        let table = self.table(hash);
-        let cached = self.live(table.channels.find(hash, |c| c.is(app, name))?)?;
-        let left = cached.lapses.saturating_sub(self.clock.now());
-        let ttl_s = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        Some(CachedEvent { frame: cached.frame.clone(), position: cached.position, ttl_s: ttl_s.max(1) })
-    }
 }
 
 impl Backbone for Memory {
@@ -550,7 +441,7 @@ impl Backbone for Memory {
     }
 
     fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>> {
-        locked(&self.users).terminate(&app, &user_id, |to, notice| self.notify(to, notice));
+        self.terminate_user(&app, &user_id);
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -574,22 +465,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whole milliseconds, rounded up: whoever comes back after them is not early.
-fn millis_up(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use fulmar_protocol::exchange::Ticket;
+    use fulmar_protocol::exchange::{Ticket, UserNotice};
     use fulmar_protocol::frame::Frame;
     use fulmar_protocol::name::UserId;
 
     use super::*;
+    use crate::CachedEvent;
 
     /// An inbox that keeps everything and can be told to have no room.
     #[derive(Default)]

@@ -7,15 +7,17 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Absence, OFFLINE_AFTER, Position, SignIn, SignOut, UserChange, UserNotice};
+use fulmar_protocol::exchange::{Absence, Answer, OFFLINE_AFTER, Position, SignIn, SignOut, UserChange, UserNotice};
 use fulmar_protocol::name::UserId;
 use hashbrown::HashTable;
 
 use super::channel::Followers;
+use super::{Memory, locked};
 use crate::WorkerId;
 
 /// All users of a node.
@@ -59,7 +61,7 @@ impl User {
 
 /// What the end of a sign-in meant.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parting {
+enum Parting {
     /// There was no such sign-in.
     Stranger,
     /// The user has other connections.
@@ -75,7 +77,7 @@ impl Users {
     }
 
     /// Counts one more connection of a user. Answers its position and who of its watchlist is online.
-    pub(super) fn sign_in(
+    fn sign_in(
         &mut self,
         from: WorkerId,
         sign_in: &SignIn,
@@ -102,7 +104,7 @@ impl Users {
     }
 
     /// Takes a sign-in back.
-    pub(super) fn sign_out(&mut self, from: WorkerId, sign_out: &SignOut, now: Duration) -> Parting {
+    fn sign_out(&mut self, from: WorkerId, sign_out: &SignOut, now: Duration) -> Parting {
         let SignOut { app, user_id, watchlist } = sign_out;
         let Some(user) = self.find(app, user_id).filter(|u| u.connections.all().iter().any(|f| f.worker == from))
         else {
@@ -123,7 +125,7 @@ impl Users {
     }
 
     /// Tells that a user is gone whose time is over. Answers how long that time still is, if it is not.
-    pub(super) fn settle(
+    fn settle(
         &mut self,
         absence: &Absence,
         now: Duration,
@@ -143,7 +145,7 @@ impl Users {
     }
 
     /// Tells the workers of a user's connections to end them.
-    pub(super) fn terminate(&mut self, app: &AppId, id: &UserId, mut tell: impl FnMut(WorkerId, Arc<UserNotice>)) {
+    fn terminate(&mut self, app: &AppId, id: &UserId, mut tell: impl FnMut(WorkerId, Arc<UserNotice>)) {
         let next = Position(self.position.0 + 1);
         if let Some(user) = self.find(app, id) {
             tell_all(user, &user.connections, next, UserChange::Terminated, &mut tell);
@@ -185,6 +187,47 @@ impl Users {
     }
 }
 
+impl Memory {
+    pub(super) fn sign_in(&self, from: WorkerId, sign_in: &SignIn) -> Answer {
+        let ticket = sign_in.ticket;
+        if self.inbox(from).is_none() {
+            return Answer::SignInRefused { ticket };
+        }
+        let (position, online) = locked(&self.users).sign_in(from, sign_in, |to, notice| self.notify(to, notice));
+        Answer::SignedIn { ticket, position, online }
+    }
+
+    pub(super) fn sign_out(&self, from: WorkerId, sign_out: SignOut) -> Option<Answer> {
+        match locked(&self.users).sign_out(from, &sign_out, self.clock.now()) {
+            Parting::Last => {
+                let absence = Absence { app: sign_out.app, user_id: sign_out.user_id };
+                Some(Answer::Absent { absence, settle_in_ms: millis_up(OFFLINE_AFTER) })
+            }
+            Parting::OthersRemain => None,
+            Parting::Stranger => {
+                self.counts.leaves_ignored.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    pub(super) fn settle(&self, absence: Absence) -> Option<Answer> {
+        let now = self.clock.now();
+        let left = locked(&self.users).settle(&absence, now, |to, notice| self.notify(to, notice))?;
+        Some(Answer::Absent { absence, settle_in_ms: millis_up(left) })
+    }
+
+    pub(super) fn terminate_user(&self, app: &AppId, id: &UserId) {
+        locked(&self.users).terminate(app, id, |to, notice| self.notify(to, notice));
+    }
+
+    fn notify(&self, to: WorkerId, notice: Arc<UserNotice>) {
+        if let Some(inbox) = self.inbox(to) {
+            inbox.notice(notice);
+        }
+    }
+}
+
 fn tell_all(
     user: &User,
     workers: &Followers,
@@ -199,4 +242,9 @@ fn tell_all(
     for follower in workers.all() {
         tell(follower.worker, Arc::clone(&notice));
     }
+}
+
+/// Whole milliseconds, rounded up: whoever comes back after them is not early.
+fn millis_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
