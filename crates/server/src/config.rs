@@ -107,12 +107,18 @@ pub struct Limits {
     pub handshake_bytes_max: usize,
     /// Bytes of one message from a client, all fragments together.
     pub message_bytes_max: usize,
+    /// How long one message may take, from its first byte to its last.
+    pub frame_timeout: Duration,
     /// Subscriptions of one connection.
     pub channels_per_connection_max: usize,
     /// Bytes that may wait unsent for one connection.
     pub outbound_bytes_max: usize,
     /// How long a frame may wait unsent.
     pub outbound_age_max: Duration,
+    /// Bytes that may wait unsent for all connections together.
+    pub outbound_total_bytes_max: usize,
+    /// How long an HTTP connection may be idle.
+    pub keep_alive_timeout: Duration,
     /// Bytes of one REST request body.
     pub request_body_bytes_max: usize,
     /// How long a REST request may take to arrive.

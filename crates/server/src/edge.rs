@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,12 +40,12 @@ use crate::rewind::Rewind;
 use crate::socket_ids::SocketIds;
 use crate::tls::Certificate;
 use crate::ws::handover::{Handover, Socket};
-use crate::ws::handshake::{Asked, Head, Upgrade, look, wants_websocket};
+use crate::ws::handshake::{Asked, BadHandshake, Head, Upgrade, look, wants_websocket};
 
-/// How long an idle HTTP connection is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Wait after an accept that failed because the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often it is said that there is none.
+const SAY_AGAIN_AFTER_MS: u64 = 10_000;
 /// The first byte of a TLS handshake; no HTTP request and no PROXY header begins with it.
 const TLS_FIRST_BYTE: u8 = 0x16;
 
@@ -85,6 +86,8 @@ pub(crate) struct Edge {
     pub(crate) handshake_bytes_max: usize,
     pub(crate) message_bytes_max: usize,
     pub(crate) request_timeout: Duration,
+    /// How long an HTTP connection may be idle.
+    pub(crate) keep_alive_timeout: Duration,
 }
 
 /// A connection that may become either.
@@ -121,6 +124,7 @@ impl Edge {
     /// Accepts until the node closes.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, speaks: Speaks) {
         let mut phase = self.phase.clone();
+        let mut spare = Spare::of(&listener);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -128,16 +132,15 @@ impl Edge {
             };
             match accepted {
                 Ok((tcp, address)) => self.arrived(tcp, address.ip().to_canonical(), speaks),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; is the open-file limit too low?");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                Err(error) => spare.turn_one_away(&listener, &error, self.clock.elapsed_ms()).await,
             }
         }
     }
 
     fn arrived(self: &Arc<Self>, tcp: TcpStream, ip: IpAddr, speaks: Speaks) {
-        let (seat, is_full) = match self.gate.enter(ip) {
+        let is_from_proxy = is_trusted(ip, &self.trusted_proxies);
+        let verdict = if is_from_proxy { self.gate.enter_for_others() } else { self.gate.enter(ip) };
+        let (seat, is_full) = match verdict {
             Verdict::Welcome(seat) => (seat, false),
             Verdict::Full(seat) => (seat, true),
             Verdict::Gone => return,
@@ -194,6 +197,10 @@ impl Edge {
         })
         .await?;
         match head {
+            Head::Upgrade { head_bytes, .. } if head_bytes > self.handshake_bytes_max => {
+                arrival.stream.write_all(&BadHandshake::TooLarge.response()).await?;
+                arrival.stream.shutdown().await
+            }
             Head::Upgrade { upgrade: Ok(upgrade), head_bytes } => {
                 let leftover = arrival.start.split_off(head_bytes).to_vec();
                 let (ip, is_secure, is_full) = (arrival.ip, arrival.is_secure, arrival.is_full);
@@ -276,7 +283,7 @@ impl Edge {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(KEEP_ALIVE)
+            .header_read_timeout(self.keep_alive_timeout)
             .max_buf_size(self.handshake_bytes_max.max(8_192))
             .half_close(false);
         let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
@@ -304,10 +311,12 @@ impl Edge {
         let headers = request.headers();
         let values = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
         if !headers.contains_key(hyper::header::UPGRADE) || !wants_websocket(&values("upgrade")) {
+            let mut response = self.api.answer(request).await;
             if guest.is_full {
-                return over_capacity();
+                // A full node goes on publishing and saying that it is well; but this place is for others to be told.
+                response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
             }
-            return self.api.answer(request).await;
+            return response;
         }
         let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -364,6 +373,35 @@ pub(crate) struct Guest {
     pub(crate) cut: Arc<Notify>,
 }
 
+/// A descriptor kept for the moment when there is no other: then a newcomer can still be accepted and turned away, where
+/// it would otherwise wait for an answer that nobody gives.
+struct Spare {
+    descriptor: Option<OwnedFd>,
+    said_at_ms: Option<u64>,
+}
+
+impl Spare {
+    fn of(listener: &TcpListener) -> Self {
+        Self { descriptor: listener.as_fd().try_clone_to_owned().ok(), said_at_ms: None }
+    }
+
+    async fn turn_one_away(&mut self, listener: &TcpListener, error: &io::Error, now_ms: u64) {
+        if self.said_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= SAY_AGAIN_AFTER_MS) {
+            self.said_at_ms = Some(now_ms);
+            tracing::warn!(%error, "cannot accept connections, newcomers are turned away; is the open-file limit too low?");
+        }
+        let is_out = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        let was_free = is_out && self.descriptor.take().is_some();
+        // Nobody may be waiting any more, or somebody else may have taken the descriptor: both are no harm.
+        let turned_away =
+            was_free && tokio::time::timeout(ACCEPT_PAUSE, listener.accept()).await.is_ok_and(|a| a.is_ok());
+        if !turned_away {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        self.descriptor = listener.as_fd().try_clone_to_owned().ok();
+    }
+}
+
 /// Waits for a phase of the node.
 async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl Fn(Phase) -> bool) {
     // A node that is gone without having said so has reached every phase.
@@ -377,12 +415,5 @@ async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>)
 fn text(status: u16, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    response
-}
-
-fn over_capacity() -> Response<Full<Bytes>> {
-    let mut response = text(503, "This node has as many connections as it may have\n".to_owned());
-    response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -73,12 +73,21 @@ impl Gate {
 
     /// Counts a connection that was accepted from `ip`.
     pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Verdict {
+        self.enter_at(Some(ip))
+    }
+
+    /// Counts a connection of one of our proxies: at no address, because it speaks for more people than one.
+    pub fn enter_for_others(self: &Arc<Self>) -> Verdict {
+        self.enter_at(None)
+    }
+
+    fn enter_at(self: &Arc<Self>, ip: Option<IpAddr>) -> Verdict {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let mut seat = Seat { gate: self.clone(), ip: None };
-        if open >= self.limits.connections_max + TURNED_AWAY_MAX {
+        if open >= self.limits.connections_max.saturating_add(TURNED_AWAY_MAX) {
             return Verdict::Gone;
         }
-        if open >= self.limits.connections_max || !seat.sit_at(ip) {
+        if open >= self.limits.connections_max || !ip.is_none_or(|ip| seat.sit_at(ip)) {
             Verdict::Full(seat)
         } else {
             Verdict::Welcome(seat)
@@ -209,9 +218,9 @@ mod tests {
     #[test]
     fn a_connection_moved_by_a_proxy_s_word_counts_at_its_real_address() {
         let gate = gate(100, Some(1), None);
-        let Verdict::Welcome(mut first) = gate.enter(ip("10.0.0.1")) else { panic!("the gate is empty") };
+        let Verdict::Welcome(mut first) = gate.enter_for_others() else { panic!("the gate is empty") };
         assert!(first.move_to(ip("198.51.100.1")));
-        let Verdict::Welcome(mut second) = gate.enter(ip("10.0.0.1")) else { panic!("the proxy holds no seat") };
+        let Verdict::Welcome(mut second) = gate.enter_for_others() else { panic!("the proxy holds no seat") };
         assert!(!second.move_to(ip("198.51.100.1")));
     }
 

@@ -3,6 +3,7 @@
 //! Pushing is a short lock and, only when the worker sleeps, one system call; a busy worker is never woken. Order is the
 //! order of the pushes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,8 +43,8 @@ pub(crate) enum Message {
 
 /// The queue of one worker.
 pub(crate) struct WorkerInbox {
-    queue: Mutex<Vec<Message>>,
-    /// Deliveries pushed and not yet taken.
+    queue: Mutex<VecDeque<Message>>,
+    /// Deliveries pushed and not yet handled.
     deliveries: AtomicUsize,
     deliveries_max: usize,
     /// The worker is awake and will look into the queue before it sleeps.
@@ -56,7 +57,7 @@ pub(crate) struct WorkerInbox {
 impl WorkerInbox {
     pub(crate) fn new(waker: Waker, deliveries_max: usize) -> Self {
         Self {
-            queue: Mutex::new(Vec::new()),
+            queue: Mutex::new(VecDeque::new()),
             deliveries: AtomicUsize::new(0),
             deliveries_max,
             is_awake: AtomicBool::new(false),
@@ -67,7 +68,7 @@ impl WorkerInbox {
 
     /// Adds a message and wakes the worker if it sleeps.
     pub(crate) fn push(&self, message: Message) {
-        self.locked().push(message);
+        self.locked().push_back(message);
         if !self.is_awake.swap(true, Ordering::SeqCst) {
             // The only failure is a full eventfd counter, and then a wake-up is pending anyway.
             let _: io::Result<()> = self.waker.wake();
@@ -82,10 +83,13 @@ impl WorkerInbox {
     }
 
     /// Takes everything into `into`, which must be empty.
-    pub(crate) fn take(&self, into: &mut Vec<Message>) {
+    pub(crate) fn take(&self, into: &mut VecDeque<Message>) {
         std::mem::swap(&mut *self.locked(), into);
-        let deliveries = into.iter().filter(|m| matches!(m, Message::Delivery(_))).count();
-        self.deliveries.fetch_sub(deliveries, Ordering::Relaxed);
+    }
+
+    /// Says that one more of the deliveries taken has been handled.
+    pub(crate) fn handled_delivery(&self) {
+        self.deliveries.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says that the worker is about to sleep. Answers `false` when something came in the meantime: then it must not.
@@ -103,7 +107,7 @@ impl WorkerInbox {
         self.is_awake.store(true, Ordering::SeqCst);
     }
 
-    fn locked(&self) -> MutexGuard<'_, Vec<Message>> {
+    fn locked(&self) -> MutexGuard<'_, VecDeque<Message>> {
         // Nothing that can panic runs under this lock.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -38,10 +38,6 @@ use crate::ws::outbox::Budget;
 
 /// How often the configuration and certificate files are looked at.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(2);
-/// Bytes that may wait on all connections of a node together, as a multiple of one connection's budget. Real memory is
-/// far lower, since frames are shared; but the sum is what must be bounded.
-const BACKLOG_BUDGETS: usize = 512;
-
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
@@ -131,6 +127,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         handshake_bytes_max: config.limits.handshake_bytes_max,
         message_bytes_max: config.limits.message_bytes_max,
         request_timeout: config.limits.request_timeout,
+        keep_alive_timeout: config.limits.keep_alive_timeout,
     });
     Ok(Node { apps, edge, gate, inboxes, workers, readiness, phase, listeners })
 }
@@ -169,6 +166,7 @@ impl Node {
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
         let mut look = tokio::time::interval(LOOK_AT_FILES_EVERY);
+        let mut refused_certificate = None;
         let received = loop {
             tokio::select! {
                 name = end.next() => break name,
@@ -184,7 +182,7 @@ impl Node {
                         }
                         None => {}
                     }
-                    self.look_at_certificate();
+                    self.look_at_certificate(&mut refused_certificate);
                 }
             }
         };
@@ -233,11 +231,26 @@ impl Node {
         );
     }
 
-    fn look_at_certificate(&self) {
+    /// Says what is wrong with new files once, and not at every look.
+    fn look_at_certificate(&self, refused: &mut Option<String>) {
         match self.edge.certificate.as_ref().map(|certificate| certificate.reload()) {
-            Some(Ok(true)) => tracing::info!("new TLS certificate in use; open connections keep the old one"),
-            Some(Err(error)) => tracing::error!("the changed TLS certificate is not taken over: {error}"),
-            _ => {}
+            None => {}
+            Some(Ok(is_new)) => {
+                *refused = None;
+                if is_new {
+                    tracing::info!("new TLS certificate in use; open connections keep the old one");
+                }
+            }
+            Some(Err(error)) => {
+                let error = Some(error.to_string());
+                if *refused != error {
+                    tracing::error!(
+                        "the changed TLS certificate is not taken over: {}",
+                        error.as_deref().unwrap_or("")
+                    );
+                    *refused = error;
+                }
+            }
         }
     }
 
@@ -368,8 +381,9 @@ fn loop_settings(config: &Config) -> LoopSettings {
             ..Settings::default()
         },
         budget: Budget { bytes_max: limits.outbound_bytes_max, age_max_ms: ms(limits.outbound_age_max) },
-        backlog_bytes_max: limits.outbound_bytes_max.saturating_mul(BACKLOG_BUDGETS) / config.server.workers,
+        backlog_bytes_max: limits.outbound_total_bytes_max / config.server.workers,
         message_bytes_max: limits.message_bytes_max,
+        frame_timeout_ms: ms(limits.frame_timeout),
     }
 }
 

@@ -16,7 +16,7 @@ use fulmar_backbone::{Backbone, WorkerId};
 use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
 use fulmar_protocol::close::CloseCode;
 use fulmar_protocol::exchange::Answer;
-use fulmar_protocol::websocket::{self, CLIENT_HEADER_BYTES_MAX, Decoded, Decoder, Incoming};
+use fulmar_protocol::websocket::{self, Decoded, Incoming};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -24,9 +24,9 @@ use slab::Slab;
 use crate::http::clock::Clock;
 use crate::http::health::{BEAT_EVERY_MS, Pulses};
 use crate::inbox::{Message, WorkerInbox};
-use crate::ws::connection::{CLOSE_TIMEOUT_MS, Connection, FRAME_TIMEOUT_MS, Read, Stage, read};
+use crate::ws::connection::{CLOSE_TIMEOUT_MS, Connection, Read, Stage, read};
 use crate::ws::handover::{Handover, Socket};
-use crate::ws::outbox::{Budget, Flushed, Outbox, Turn};
+use crate::ws::outbox::{Budget, Flushed, Turn};
 
 /// The inbox's own token.
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -34,10 +34,14 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1_024;
 /// Connections written per turn; then the sockets are looked at again, so that a fan-out to 10,000 keeps nobody waiting.
 const FLUSHES_PER_TURN: usize = 256;
-/// Frames of one turn beyond which the inbox waits until all are written.
+/// Frames of one turn beyond which sockets and inbox wait until all are written.
 const FRAMES_PER_TURN_MAX: usize = 4_096;
+/// Deliveries noted in one turn beyond which the inbox waits: four bytes each until they are written.
+const NOTES_PER_TURN_MAX: usize = 65_536;
 /// Bytes read at once; a connection that has more waits for its next turn.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 16 * 1024;
+/// Bytes read per turn from all sockets; then those that have more wait, so that deliveries do not.
+const READ_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 /// How often connections with something unfinished are looked at.
 const WATCH_EVERY_MS: u64 = 250;
 
@@ -48,6 +52,8 @@ pub(crate) struct LoopSettings {
     /// Bytes that may wait on all connections of this worker together.
     pub(crate) backlog_bytes_max: usize,
     pub(crate) message_bytes_max: usize,
+    /// How long a message may take from its first byte to its last.
+    pub(crate) frame_timeout_ms: u64,
 }
 
 /// One worker's loop and everything it owns.
@@ -67,12 +73,17 @@ pub(crate) struct WorkerLoop {
     turn: Turn,
     /// Connections with frames pending, each once.
     dirty: VecDeque<SessionKey>,
-    /// Connections that had more to read than one turn takes.
-    unread: Vec<SessionKey>,
+    /// Frames of this turn times the connections that are to get them.
+    noted: usize,
+    /// Connections that had more to read than one turn takes, each once.
+    unread: VecDeque<SessionKey>,
+    /// Bytes read in this turn.
+    read_bytes: usize,
     /// Connections with something unfinished.
     watched: Vec<SessionKey>,
     watched_at: Moment,
-    messages: Vec<Message>,
+    /// Taken from the inbox and not handled yet.
+    messages: VecDeque<Message>,
     scratch: Vec<u8>,
     is_stopped: bool,
 }
@@ -88,7 +99,6 @@ impl WorkerLoop {
         settings: LoopSettings,
     ) -> Self {
         let id = backbone.attach(inbox.clone());
-        let scratch_bytes = READ_BYTES + settings.message_bytes_max + CLIENT_HEADER_BYTES_MAX;
         Self {
             index,
             id,
@@ -104,11 +114,13 @@ impl WorkerLoop {
             connections: Slab::new(),
             turn: Turn::default(),
             dirty: VecDeque::new(),
-            unread: Vec::new(),
+            noted: 0,
+            unread: VecDeque::new(),
+            read_bytes: 0,
             watched: Vec::new(),
             watched_at: Moment::default(),
-            messages: Vec::new(),
-            scratch: vec![0; scratch_bytes],
+            messages: VecDeque::new(),
+            scratch: vec![0; READ_BYTES],
             is_stopped: false,
         }
     }
@@ -140,7 +152,7 @@ impl WorkerLoop {
     }
 
     fn timeout(&self, now: Moment) -> Duration {
-        let is_busy = !self.dirty.is_empty() || !self.unread.is_empty();
+        let is_busy = !self.dirty.is_empty() || !self.unread.is_empty() || !self.messages.is_empty();
         if is_busy || !self.inbox.may_sleep() {
             return Duration::ZERO;
         }
@@ -151,17 +163,14 @@ impl WorkerLoop {
     }
 
     fn turn(&mut self, now: Moment, events: &Events) {
+        self.read_bytes = 0;
+        self.read_on(now);
         for event in events {
             if event.token() != WAKE {
                 self.ready(now, event);
             }
         }
-        for key in std::mem::take(&mut self.unread) {
-            self.read(now, key);
-        }
-        if self.turn.len() < FRAMES_PER_TURN_MAX {
-            self.take_messages(now);
-        }
+        self.take_messages(now);
         if self.worker.next_deadline().is_some_and(|at| at <= now) {
             self.handle(now, Input::Deadline);
         }
@@ -179,20 +188,64 @@ impl WorkerLoop {
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             let key = SessionKey::try_from(key).expect("keys are handed out below 2^32");
-            self.read(now, key);
-            if event.is_read_closed() {
-                // The end that this event tells of may stand behind the bytes that were just read.
-                self.unread.push(key);
+            if event.is_read_closed()
+                && let Some(connection) = self.connections.get_mut(key as usize)
+            {
+                // The end that this event tells of may stand behind bytes that are read first, and no event follows.
+                connection.is_ending = true;
+            }
+            if self.may_read() {
+                self.read(now, key);
+            } else {
+                self.read_later(key);
             }
         }
     }
 
+    /// Whether this turn has done all that one turn may before everything that came of it is written.
+    fn is_full(&self) -> bool {
+        self.turn.len() >= FRAMES_PER_TURN_MAX || self.noted >= NOTES_PER_TURN_MAX
+    }
+
+    fn may_read(&self) -> bool {
+        self.read_bytes < READ_BYTES_PER_TURN_MAX && !self.is_full()
+    }
+
+    fn read_later(&mut self, key: SessionKey) {
+        if let Some(connection) = self.connections.get_mut(key as usize)
+            && !connection.is_unread
+        {
+            connection.is_unread = true;
+            self.unread.push_back(key);
+        }
+    }
+
+    /// Reads those that had more than the turns before could take, in the order in which they came.
+    fn read_on(&mut self, now: Moment) {
+        for _ in 0..self.unread.len() {
+            if !self.may_read() {
+                return;
+            }
+            let Some(key) = self.unread.pop_front() else { return };
+            if let Some(connection) = self.connections.get_mut(key as usize) {
+                connection.is_unread = false;
+                self.read(now, key);
+            }
+        }
+    }
+
+    /// Handles what the inbox has, as far as one turn goes: what a burst brings beyond that waits where it is counted.
     fn take_messages(&mut self, now: Moment) {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.inbox.take(&mut messages);
-        for message in messages.drain(..) {
+        if self.messages.is_empty() {
+            self.inbox.take(&mut self.messages);
+        }
+        while !self.is_full() {
+            let Some(message) = self.messages.pop_front() else { return };
             match message {
-                Message::Delivery(delivery) => self.handle(now, Input::Delivered(&delivery)),
+                Message::Delivery(delivery) => {
+                    self.inbox.handled_delivery();
+                    self.handle(now, Input::Delivered(&delivery));
+                }
                 Message::Notice(notice) => self.handle(now, Input::Noticed(&notice)),
                 Message::Answer(answer) => self.handle(now, Input::Answered(answer)),
                 Message::Connection(handover) => self.adopt(now, *handover),
@@ -203,7 +256,6 @@ impl WorkerLoop {
                 Message::Stop => self.is_stopped = true,
             }
         }
-        self.messages = messages;
     }
 
     /// Hands an input to the engine and performs all that comes of it, questions answered at once included.
@@ -223,6 +275,7 @@ impl WorkerLoop {
             Effect::Send { to, frame } => self.send(to, frame.bytes().clone()),
             Effect::FanOut { frame, targets } => {
                 let number = self.turn.add(frame.bytes().clone());
+                self.noted += targets.len();
                 for key in self.effects.targets(targets) {
                     note(&mut self.connections, &mut self.dirty, *key, number);
                 }
@@ -257,17 +310,7 @@ impl WorkerLoop {
         if let Socket::Fallback(line) = &socket {
             line.name(key);
         }
-        entry.insert(Connection {
-            socket,
-            decoder: Decoder::new(self.settings.message_bytes_max),
-            partial: Vec::new(),
-            partial_since: now,
-            outbox: Outbox::default(),
-            stage: Stage::Open,
-            is_watched: false,
-            app_seat,
-            _seat: seat,
-        });
+        entry.insert(Connection::new(socket, self.settings.message_bytes_max, seat, app_seat));
         self.send(key, Bytes::from(response));
         self.handle(now, Input::Opened { session: key, opening });
         if !leftover.is_empty() {
@@ -281,31 +324,41 @@ impl WorkerLoop {
 
     fn read(&mut self, now: Moment, key: SessionKey) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let Some(connection) = self.connections.get_mut(key as usize) else {
-            self.scratch = scratch;
-            return;
-        };
-        let kept = connection.copy_partial(&mut scratch);
-        let end = kept + READ_BYTES;
-        match read(&mut connection.socket, &mut scratch[kept..end]) {
+        let connection = self.connections.get_mut(key as usize);
+        match connection.map_or(Read::Nothing, |connection| read(&mut connection.socket, &mut scratch)) {
             Read::Nothing => {}
             Read::End => self.end(now, key),
             Read::Bytes(bytes) => {
-                self.said(now, key, &mut scratch[..kept + bytes]);
-                // A short read may still hide the end of the stream, or more within TLS: look again next turn. For plain
-                // sockets it means that nothing is left, and the next byte raises a new event.
-                let is_open = self.connections.get(key as usize);
-                if is_open.is_some_and(|c| bytes == READ_BYTES || matches!(c.socket, Socket::Tls(_))) {
-                    self.unread.push(key);
+                self.read_bytes += bytes;
+                self.said(now, key, &mut scratch[..bytes]);
+                // For plain sockets a short read means that nothing is left, and the next byte raises a new event.
+                // Within TLS there may be more, and the end of the stream raises none behind the one that told of it.
+                let connection = self.connections.get(key as usize);
+                let may_have_more =
+                    |c: &Connection| bytes == READ_BYTES || c.is_ending || matches!(c.socket, Socket::Tls(_));
+                if connection.is_some_and(may_have_more) {
+                    self.read_later(key);
                 }
             }
         }
         self.scratch = scratch;
     }
 
-    /// Takes bytes of a connection apart; what is left of a frame is kept.
+    /// Takes what a connection sent, behind what it sent before and did not finish.
     fn said(&mut self, now: Moment, key: SessionKey, bytes: &mut [u8]) {
-        let mut at = 0;
+        match self.connections.get_mut(key as usize) {
+            Some(connection) if connection.has_partial() => {
+                if let Some(mut whole) = connection.add_to_partial(bytes) {
+                    self.take_apart(now, key, &mut whole);
+                }
+            }
+            _ => self.take_apart(now, key, bytes),
+        }
+    }
+
+    /// Takes frames apart; what is left of the last is kept.
+    fn take_apart(&mut self, now: Moment, key: SessionKey, bytes: &mut [u8]) {
+        let (mut at, mut needs, mut is_other) = (0, 0, false);
         while at < bytes.len() {
             let Some(connection) = self.connections.get_mut(key as usize) else { return };
             if let Stage::Closing { .. } = connection.stage {
@@ -315,9 +368,13 @@ impl WorkerLoop {
             match connection.decoder.decode(&mut bytes[at..]) {
                 Ok(Decoded::Item { message, consumed }) => {
                     at += consumed;
+                    is_other |= !connection.decoder.is_inside_message();
                     self.heard(now, key, message);
                 }
-                Ok(Decoded::NeedMore { .. }) => break,
+                Ok(Decoded::NeedMore { frame_bytes }) => {
+                    needs = frame_bytes;
+                    break;
+                }
                 Err(broken) => {
                     let reason = "The frame breaks the WebSocket protocol or a limit";
                     let code = broken.close_code();
@@ -327,12 +384,8 @@ impl WorkerLoop {
             }
         }
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if at < bytes.len() {
-            connection.keep_partial(&bytes[at..], at > 0, now);
-            self.watch_if_needed(key);
-        } else {
-            connection.partial = Vec::new();
-        }
+        connection.keep_partial(&bytes[at..], needs, is_other, now);
+        self.watch_if_needed(key);
     }
 
     fn heard(&mut self, now: Moment, key: SessionKey, message: Incoming<'_>) {
@@ -362,7 +415,6 @@ impl WorkerLoop {
     /// Behind a close only the peer's own close matters.
     fn said_while_closing(&mut self, key: SessionKey, bytes: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        connection.partial = Vec::new();
         let mut at = 0;
         while let Ok(Decoded::Item { message, consumed }) = connection.decoder.decode(&mut bytes[at..]) {
             at += consumed;
@@ -379,6 +431,7 @@ impl WorkerLoop {
     fn begin_closing(&mut self, now: Moment, key: SessionKey, is_peer_done: bool) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.app_seat = None;
+        connection.drop_partial();
         let until = now.plus_ms(CLOSE_TIMEOUT_MS);
         let peer_is_done = !connection.socket.begin_close() || is_peer_done;
         connection.stage = Stage::Closing { until, peer_is_done, is_shut: false };
@@ -392,14 +445,17 @@ impl WorkerLoop {
     }
 
     fn forget(&mut self, key: SessionKey) {
-        if self.connections.try_remove(key as usize).is_some() {
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(connection) = self.connections.try_remove(key as usize) else { return };
+        self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        if connection.is_unread {
+            // Whoever gets this key next is not to be taken for it.
+            self.unread.retain(|unread| *unread != key);
         }
     }
 
     /// Writes what is pending, up to a turn's share of connections.
     fn flush(&mut self, now: Moment) {
-        let share = if self.turn.len() < FRAMES_PER_TURN_MAX { FLUSHES_PER_TURN } else { self.dirty.len() };
+        let share = if self.is_full() { self.dirty.len() } else { FLUSHES_PER_TURN };
         for _ in 0..share {
             let Some(key) = self.dirty.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(key as usize) else { continue };
@@ -408,6 +464,7 @@ impl WorkerLoop {
         }
         if self.dirty.is_empty() {
             self.turn.end();
+            self.noted = 0;
         }
     }
 
@@ -416,7 +473,7 @@ impl WorkerLoop {
         if connection.outbox.is_empty() && matches!(connection.socket, Socket::Plain(_)) {
             return;
         }
-        let flushed = connection.outbox.resume(&mut connection.socket, now, &self.settings.budget);
+        let flushed = connection.outbox.resume(&mut connection.socket, &self.settings.budget);
         let key = SessionKey::try_from(index).expect("keys are handed out below 2^32");
         self.flushed(now, key, flushed);
     }
@@ -456,29 +513,39 @@ impl WorkerLoop {
     /// Looks at connections with something unfinished: frames that never end, readers that do not read, closes that
     /// are not answered.
     fn watch(&mut self, now: Moment) {
-        let mut waiting_bytes = 0;
-        let mut largest = None;
-        for key in std::mem::take(&mut self.watched) {
-            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
-            connection.is_watched = false;
-            let is_stalled =
-                !connection.partial.is_empty() && now.ms_since(connection.partial_since) > FRAME_TIMEOUT_MS;
+        let mut keys = std::mem::take(&mut self.watched);
+        // A key stands here twice when its connection ended and the next one is to be watched as well.
+        let is_first = |c: &mut Connection| std::mem::take(&mut c.is_watched);
+        keys.retain(|key| self.connections.get_mut(*key as usize).is_some_and(is_first));
+        let mut waiting = Vec::new();
+        for key in keys {
+            let Some(connection) = self.connections.get(key as usize) else { continue };
             match connection.stage {
                 Stage::Closing { until, .. } if now >= until => self.end(now, key),
-                Stage::Open if is_stalled => {
+                Stage::Open if connection.is_stalled(now, self.settings.frame_timeout_ms) => {
                     let reason = "A frame was begun and not finished in time";
                     self.handle(now, Input::Evict { session: key, code: CloseCode::OVER_CAPACITY, reason });
                 }
                 Stage::Open if connection.outbox.is_too_old(now, &self.settings.budget) => self.cut(now, key),
-                _ => {
-                    let bytes = connection.outbox.waiting_bytes();
-                    waiting_bytes += bytes;
-                    largest = largest.max(Some((bytes, key)));
-                }
+                _ if connection.outbox.is_waiting() => waiting.push((connection.outbox.waiting_bytes(), key)),
+                _ => {}
             }
             self.watch_if_needed(key);
         }
-        if let Some((_, key)) = largest.filter(|_| waiting_bytes > self.settings.backlog_bytes_max) {
+        self.shed(now, waiting);
+    }
+
+    /// Closes those that are furthest behind, until what waits for the others is within the limit.
+    fn shed(&mut self, now: Moment, mut waiting: Vec<(usize, SessionKey)>) {
+        let mut total: usize = waiting.iter().map(|(bytes, _)| bytes).sum();
+        if total <= self.settings.backlog_bytes_max {
+            return;
+        }
+        waiting.sort_unstable();
+        while total > self.settings.backlog_bytes_max
+            && let Some((bytes, key)) = waiting.pop()
+        {
+            total -= bytes;
             self.cut(now, key);
         }
     }

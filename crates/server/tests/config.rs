@@ -73,6 +73,7 @@ fn a_node_needs_no_configuration_at_all() {
     assert_eq!(config.server.activity_timeout, Duration::from_secs(120));
     assert_eq!(config.limits.connections_max, None);
     assert_eq!(config.limits.message_bytes_max, 65_536);
+    assert_eq!(config.limits.outbound_total_bytes_max, 512 << 20);
     assert_eq!(config.tls, None);
     let demo = App::new(DEMO_APP.0, DEMO_APP.1, DEMO_APP.2);
     assert_eq!((config.demo, config.apps), (Some(demo.clone()), vec![demo]));
@@ -101,6 +102,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!((limits.connections_per_ip_max, limits.handshakes_per_s_max), (Some(100), Some(2_000)));
     assert_eq!((limits.handshake_timeout.as_millis(), limits.handshake_bytes_max), (3_000, 4_096));
     assert_eq!((limits.message_bytes_max, limits.channels_per_connection_max), (131_072, 500));
+    assert_eq!((limits.frame_timeout.as_millis(), limits.keep_alive_timeout.as_secs()), (4_000, 30));
+    assert_eq!(limits.outbound_total_bytes_max, 67_108_864);
     assert_eq!((limits.outbound_bytes_max, limits.outbound_age_max.as_secs()), (524_288, 5));
     assert_eq!((limits.request_body_bytes_max, limits.request_timeout.as_millis()), (2_097_152, 8_000));
     assert_eq!((limits.idempotency_keys_max, limits.inbox_deliveries_max), (500, 4_096));

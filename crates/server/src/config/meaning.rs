@@ -25,6 +25,10 @@ pub const DEMO_APP: (&str, &str, &str) = ("1", "demo-key", "demo-secret");
 /// Fewer characters can be guessed.
 const TOKEN_CHARACTERS_MIN: usize = 16;
 
+/// What may wait on all connections together unless it is configured, as a multiple of one connection's budget. Real
+/// memory is far lower, since frames are shared; but the sum is what must be bounded.
+const OUTBOUND_BUDGETS: usize = 512;
+
 /// Every key with a value: the written one, or the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Effective {
@@ -111,22 +115,29 @@ fn server(taken: &mut Taken, findings: &mut Vec<Finding>) -> Server {
 }
 
 fn limits(taken: &mut Taken) -> Limits {
-    Limits {
+    let mut limits = Limits {
         connections_max: taken.limit("limits.connections_max"),
         connections_per_ip_max: taken.limit("limits.connections_per_ip_max"),
         handshakes_per_s_max: taken.limit("limits.handshakes_per_s_max"),
         handshake_timeout: taken.millis("limits.handshake_timeout_ms"),
         handshake_bytes_max: taken.number("limits.handshake_bytes_max"),
         message_bytes_max: taken.number("limits.message_bytes_max"),
+        frame_timeout: taken.millis("limits.frame_timeout_ms"),
         channels_per_connection_max: taken.number("limits.channels_per_connection_max"),
         outbound_bytes_max: taken.number("limits.outbound_bytes_max"),
         outbound_age_max: taken.seconds("limits.outbound_age_max_s"),
+        outbound_total_bytes_max: taken.number("limits.outbound_total_bytes_max"),
+        keep_alive_timeout: taken.seconds("limits.keep_alive_timeout_s"),
         request_body_bytes_max: taken.number("limits.request_body_bytes_max"),
         request_timeout: taken.millis("limits.request_timeout_ms"),
         idempotency_keys_max: taken.number("limits.idempotency_keys_max"),
         inbox_deliveries_max: taken.number("limits.inbox_deliveries_max"),
         cache_bytes_max: taken.number("limits.cache_bytes_max"),
+    };
+    if limits.outbound_total_bytes_max == 0 {
+        limits.outbound_total_bytes_max = limits.outbound_bytes_max.saturating_mul(OUTBOUND_BUDGETS);
     }
+    limits
 }
 
 fn tls(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Tls> {

@@ -113,6 +113,13 @@ pub static KEYS: &[Key] = &[
          1009.",
     ),
     integer(
+        "limits.frame_timeout_ms",
+        (100, 600_000),
+        10_000,
+        "milliseconds",
+        "How long a WebSocket message may take from its first byte to its last, all fragments together.",
+    ),
+    integer(
         "limits.channels_per_connection_max",
         (1, U32_MAX),
         10_000,
@@ -132,6 +139,21 @@ pub static KEYS: &[Key] = &[
         10,
         "seconds",
         "How long a frame may wait unsent. A reader that falls further behind is closed with 4100.",
+    ),
+    integer(
+        "limits.outbound_total_bytes_max",
+        (0, 1 << 50),
+        0,
+        "bytes",
+        "What may wait unsent for all connections together. Beyond it those that are furthest behind are closed with \
+         4100. 0 is 512 times limits.outbound_bytes_max.",
+    ),
+    integer(
+        "limits.keep_alive_timeout_s",
+        (1, 3_600),
+        75,
+        "seconds",
+        "How long an HTTP connection may be idle, the head of its next request included.",
     ),
     integer(
         "limits.request_body_bytes_max",

@@ -75,6 +75,11 @@ impl Socket {
         }
     }
 
+    /// Whether everything written has left for the operating system.
+    pub(crate) fn is_flushed(&self) -> bool {
+        if let Self::Tls(socket) = self { !socket.tls.wants_write() } else { true }
+    }
+
     /// Pushes out what encryption still holds. `WouldBlock` when the socket is full.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match self {

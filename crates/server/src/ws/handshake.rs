@@ -58,19 +58,28 @@ pub(crate) enum BadHandshake {
     Key,
     #[error("a WebSocket handshake is a GET request of HTTP/1.1")]
     Method,
+    #[error("a WebSocket handshake has the header Connection: Upgrade")]
+    Connection,
+    #[error("the head of the request is too large")]
+    TooLarge,
 }
 
 impl BadHandshake {
     /// The HTTP status that says so.
     pub(crate) fn status(self) -> u16 {
-        if self == Self::Version { 426 } else { 400 }
+        match self {
+            Self::Version => 426,
+            Self::TooLarge => 431,
+            Self::Key | Self::Method | Self::Connection => 400,
+        }
     }
 
     /// The whole answer.
     pub(crate) fn response(self) -> Vec<u8> {
         let (status, extra) = match self {
             Self::Version => ("426 Upgrade Required", "Sec-WebSocket-Version: 13\r\n"),
-            Self::Key | Self::Method => ("400 Bad Request", ""),
+            Self::TooLarge => ("431 Request Header Fields Too Large", ""),
+            Self::Key | Self::Method | Self::Connection => ("400 Bad Request", ""),
         };
         let body = format!("{self}\n");
         format!(
@@ -104,9 +113,13 @@ pub(crate) fn look(bytes: &[u8]) -> Head {
 
 /// Whether these values of the `Upgrade` header ask for a WebSocket.
 pub(crate) fn wants_websocket(values: &[&[u8]]) -> bool {
-    values.iter().any(|value| {
-        value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    })
+    names_token(values, b"websocket")
+}
+
+/// Whether one of these values, each a list, has this token.
+fn names_token(values: &[&[u8]], token: &[u8]) -> bool {
+    let mut tokens = values.iter().flat_map(|value| value.split(|byte| *byte == b','));
+    tokens.any(|found| found.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 impl Upgrade {
@@ -119,6 +132,9 @@ impl Upgrade {
         let text = |name: &str| joined(&find, name);
         if !is_get {
             return Err(BadHandshake::Method);
+        }
+        if !names_token(&find("connection"), b"upgrade") {
+            return Err(BadHandshake::Connection);
         }
         if text("sec-websocket-version").as_deref() != Some("13") {
             return Err(BadHandshake::Version);
@@ -239,6 +255,9 @@ mod tests {
         assert!(matches!(look(b"\x16\x03\x01nonsense"), Head::Other));
         let post = request("").replace("GET", "POST");
         assert_eq!(upgrade(&post), Err(BadHandshake::Method));
+        let connection = request("").replace("Connection: Upgrade", "Connection: keep-alive");
+        assert_eq!(upgrade(&connection), Err(BadHandshake::Connection));
+        assert!(upgrade(&request("").replace("Connection: Upgrade", "connection: keep-alive, upgrade")).is_ok());
         let version = request("").replace("Version: 13", "Version: 8");
         assert_eq!(upgrade(&version), Err(BadHandshake::Version));
         let key = request("").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");

@@ -15,6 +15,9 @@ use super::handover::Socket;
 
 /// Most bytes gathered for one write. More than a socket takes at once gains nothing.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
+/// What a waiting frame counts beyond its bytes: about what it takes to keep one. Otherwise a million empty pongs would
+/// be within a budget that they exceed fifty times.
+const WAITING_COST_BYTES: usize = 64;
 
 /// The frames of one turn, each once, and the bytes that were gathered last.
 #[derive(Default)]
@@ -72,11 +75,17 @@ pub(crate) struct Outbox {
 }
 
 struct Backlog {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Waiting>,
     /// Bytes of the first frame that are already sent.
     sent_of_first: usize,
-    /// Bytes not sent yet.
+    /// What is not sent yet, and what it costs to keep it.
     bytes: usize,
+    /// Since when encrypted bytes wait that the socket did not take.
+    held_since: Option<Moment>,
+}
+
+struct Waiting {
+    frame: Bytes,
     since: Moment,
 }
 
@@ -110,14 +119,20 @@ impl Outbox {
         self.pending.is_empty() && self.backlog.is_none()
     }
 
-    /// Bytes that wait for the socket.
+    /// Whether something waits for the socket.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// What waits for the socket, and what it costs to keep it.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes)
     }
 
     /// Whether the oldest waiting byte is older than the budget allows.
     pub(crate) fn is_too_old(&self, now: Moment, budget: &Budget) -> bool {
-        self.backlog.as_ref().is_some_and(|backlog| now.ms_since(backlog.since) > budget.age_max_ms)
+        let since = self.backlog.as_ref().and_then(|backlog| backlog.oldest());
+        since.is_some_and(|since| now.ms_since(since) > budget.age_max_ms)
     }
 
     /// Writes what this turn noted, or queues it behind what waits already.
@@ -146,14 +161,13 @@ impl Outbox {
                 break;
             }
         }
-        if !left.is_empty() {
+        if !left.is_empty() || !(self.backlog.is_some() || socket.is_flushed()) {
             let backlog = self.backlog.get_or_insert_with(|| {
-                Box::new(Backlog { frames: VecDeque::new(), sent_of_first, bytes: 0, since: now })
+                let held_since = (!socket.is_flushed()).then_some(now);
+                Box::new(Backlog { frames: VecDeque::new(), sent_of_first, bytes: 0, held_since })
             });
             for number in left {
-                let frame = turn.frame(*number);
-                backlog.bytes += frame.len();
-                backlog.frames.push_back(frame.clone());
+                backlog.push(turn.frame(*number).clone(), now);
             }
             backlog.bytes -= sent_of_first;
         }
@@ -164,31 +178,29 @@ impl Outbox {
     }
 
     /// The socket can be written again: writes what waits.
-    pub(crate) fn resume(&mut self, socket: &mut Socket, now: Moment, budget: &Budget) -> io::Result<Flushed> {
+    pub(crate) fn resume(&mut self, socket: &mut Socket, budget: &Budget) -> io::Result<Flushed> {
         match socket.flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Waiting),
             flushed => flushed?,
         }
         let Some(backlog) = &mut self.backlog else { return Ok(Flushed::All) };
+        backlog.held_since = None;
         let mut gathered = Vec::new();
-        while !backlog.frames.is_empty() {
-            let count = fitting(backlog.frames.iter().map(Bytes::len));
+        while let Some(first) = backlog.frames.front() {
+            let since = first.since;
+            let count = fitting(backlog.sizes());
             gathered.clear();
-            for frame in backlog.frames.iter().take(count) {
-                gathered.extend_from_slice(frame);
+            for waiting in backlog.frames.iter().take(count) {
+                gathered.extend_from_slice(&waiting.frame);
             }
             let bytes = &gathered[backlog.sent_of_first..];
             let sent = write(socket, bytes)?;
             let is_all = sent == bytes.len();
-            let (frames, rest) = split(backlog.sent_of_first + sent, backlog.frames.iter().map(Bytes::len));
-            backlog.frames.drain(..frames);
-            backlog.sent_of_first = rest;
-            backlog.bytes -= sent;
-            if sent > 0 {
-                // The reader moves: what waits now has waited since now at most.
-                backlog.since = now;
+            backlog.sent(sent);
+            if !socket.is_flushed() {
+                backlog.held_since = Some(since);
             }
-            if !is_all {
+            if !is_all || !socket.is_flushed() {
                 return Ok(self.state(budget));
             }
         }
@@ -196,13 +208,16 @@ impl Outbox {
         Ok(Flushed::All)
     }
 
-    /// Drops what waits, but for a frame that is partly sent: whatever comes next begins at a frame's boundary.
+    /// Drops what waits and what this turn noted, but for a frame that is partly sent: whatever comes next begins at a
+    /// frame's boundary, and nothing behind the gap is sent.
     pub(crate) fn cut(&mut self) {
+        self.pending.clear();
         if let Some(backlog) = &mut self.backlog {
             let kept = usize::from(backlog.sent_of_first > 0);
             backlog.frames.truncate(kept);
-            backlog.bytes = backlog.frames.iter().map(Bytes::len).sum::<usize>().saturating_sub(backlog.sent_of_first);
-            if backlog.frames.is_empty() {
+            let kept_bytes: usize = backlog.sizes().map(|size| size + WAITING_COST_BYTES).sum();
+            backlog.bytes = kept_bytes - backlog.sent_of_first;
+            if backlog.frames.is_empty() && backlog.held_since.is_none() {
                 self.backlog = None;
             }
         }
@@ -214,6 +229,30 @@ impl Outbox {
             Some(backlog) if backlog.bytes > budget.bytes_max => Flushed::TooSlow,
             Some(_) => Flushed::Waiting,
         }
+    }
+}
+
+impl Backlog {
+    fn push(&mut self, frame: Bytes, now: Moment) {
+        self.bytes += frame.len() + WAITING_COST_BYTES;
+        self.frames.push_back(Waiting { frame, since: now });
+    }
+
+    /// Takes note of so many bytes that left.
+    fn sent(&mut self, bytes: usize) {
+        let (frames, rest) = split(self.sent_of_first + bytes, self.sizes());
+        self.frames.drain(..frames);
+        self.sent_of_first = rest;
+        self.bytes -= bytes + frames * WAITING_COST_BYTES;
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.frames.iter().map(|waiting| waiting.frame.len())
+    }
+
+    /// Since when the oldest byte waits.
+    fn oldest(&self) -> Option<Moment> {
+        self.held_since.or_else(|| self.frames.front().map(|waiting| waiting.since))
     }
 }
 
