@@ -33,6 +33,10 @@ pub enum Verb {
     /// Explain or show the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Add, change and list the apps of a running node
+    App(AppArgs),
+    /// Print who changed what on a running node
+    Audit(AuditArgs),
     /// Publish an event
     Trigger(TriggerArgs),
     /// Print the events of channels as they come
@@ -259,6 +263,146 @@ pub struct SubscribeArgs {
     pub json: bool,
     #[command(flatten)]
     pub target: TargetArgs,
+}
+
+// The node whose admin API is spoken to. (Not a doc comment, for the same reason.)
+#[derive(Args)]
+pub struct AdminArgs {
+    /// The node's configuration file, to find its storage folder and token [env: FULMAR_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// The node's storage folder; that of the configuration, or of this user, without it
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub storage: Option<PathBuf>,
+    /// The admin API; the one noted in the storage folder without it [env: FULMAR_ADMIN_URL]
+    #[arg(long, value_name = "http(s)://HOST:PORT", global = true)]
+    pub admin: Option<String>,
+    /// A file with the token; the one in the storage folder without it [env: FULMAR_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Trust the certificates in this PEM file instead of those of the system
+    #[arg(long, value_name = "FILE", global = true)]
+    pub ca: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Speaks to the admin API of a node, by default the one that this user runs on this machine. Every change is checked
+/// by the rules of the configuration file, remembered, and taken over at once by every connection. Apps that stand in the
+/// configuration file are changed there.
+#[derive(Args)]
+#[command(after_help = APP_EXAMPLES)]
+pub struct AppArgs {
+    #[command(subcommand)]
+    pub verb: AppVerb,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+const APP_EXAMPLES: &str = "\
+Examples:
+  fulmar app add
+      id, key and secret are made; the secret is shown this once
+  fulmar app add 42 --key my-key client_events=true max_connections=1000
+  fulmar app edit 42 allowed_origins=https://example.com,*.example.org
+  fulmar app keys rotate 42
+  fulmar app keys retire 42
+  fulmar app history 42
+  fulmar app revert 42 3
+
+`fulmar config explain apps` lists the settings.
+The token is taken from FULMAR_ADMIN_TOKEN, from --token-file, or from the storage folder.";
+
+#[derive(Subcommand)]
+pub enum AppVerb {
+    /// All apps, wherever they are kept
+    #[command(after_help = "Example:\n  fulmar app list")]
+    List,
+    /// One app with its settings in effect
+    #[command(after_help = "Example:\n  fulmar app show 42")]
+    Show { id: String },
+    /// A new app
+    #[command(after_help = "Examples:\n  fulmar app add\n  fulmar app add 42 --key my-key client_events=true")]
+    Add {
+        /// Digits only where the Python or Go SDK is used; made without it
+        id: Option<String>,
+        /// The public key; made without it
+        #[arg(long)]
+        key: Option<String>,
+        /// A file with the secret; made without it
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        #[arg(value_name = "SETTING=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Change settings; SETTING= takes one back to its default
+    #[command(after_help = "Examples:\n  fulmar app edit 42 client_events=true\n  fulmar app edit 42 allowed_origins=")]
+    Edit {
+        id: String,
+        /// Only if the app is still at this revision
+        #[arg(long, value_name = "REVISION")]
+        at: Option<u64>,
+        #[arg(required = true, value_name = "SETTING=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Refuse its connections and calls until it is enabled again
+    #[command(after_help = "Example:\n  fulmar app disable 42")]
+    Disable { id: String },
+    /// Undo disable
+    #[command(after_help = "Example:\n  fulmar app enable 42")]
+    Enable { id: String },
+    /// Serve it no longer; revert brings it back
+    #[command(after_help = "Example:\n  fulmar app remove 42")]
+    Remove { id: String },
+    /// Show the limits of an app, or change some
+    #[command(after_help = "Examples:\n  fulmar app limits 42\n  fulmar app limits 42 max_connections=1000")]
+    Limits {
+        id: String,
+        #[arg(value_name = "LIMIT=NUMBER")]
+        settings: Vec<String>,
+    },
+    /// Change the secret without a moment in which one is refused that was good
+    #[command(subcommand)]
+    Keys(KeysVerb),
+    /// What was done to an app
+    #[command(after_help = "Example:\n  fulmar app history 42")]
+    History { id: String },
+    /// Take the settings of an earlier revision; secrets stay as they are
+    #[command(after_help = "Example:\n  fulmar app revert 42 3")]
+    Revert { id: String, revision: u64 },
+}
+
+#[derive(Subcommand)]
+pub enum KeysVerb {
+    /// A new secret, shown this once; the one from before verifies as well until it is retired
+    #[command(after_help = "Example:\n  fulmar app keys rotate 42")]
+    Rotate {
+        id: String,
+        /// A file with the new secret; made without it
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
+    /// The secret from before verifies no longer. It never comes back
+    #[command(after_help = "Examples:\n  fulmar app keys retire 42\n  fulmar app keys retire 42 --new\n      \
+                            undo the rotation: the new secret goes instead")]
+    Retire {
+        id: String,
+        /// Retire the new secret and go on with the one from before
+        #[arg(long)]
+        new: bool,
+    },
+}
+
+/// Prints the audit log of a node, the newest entry last.
+#[derive(Args)]
+#[command(after_help = "Example:\n  fulmar audit --limit 20")]
+pub struct AuditArgs {
+    /// How many entries
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+    #[command(flatten)]
+    pub admin: AdminArgs,
 }
 
 #[cfg(test)]

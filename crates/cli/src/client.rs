@@ -5,7 +5,7 @@
 
 pub mod channels;
 mod connect;
-mod rest;
+pub mod rest;
 pub mod subscribe;
 pub mod trigger;
 
@@ -75,6 +75,8 @@ pub struct Target {
     /// Whether the app was named, or is the demo app for want of a name.
     pub app_named: bool,
     pub path_prefix: String,
+    /// The flags that name another server.
+    pub named_with: &'static str,
 }
 
 impl Target {
@@ -100,6 +102,7 @@ impl Target {
             app,
             app_named: named.is_some(),
             path_prefix: args.path_prefix.trim_end_matches('/').to_owned(),
+            named_with: "--host and --port",
         })
     }
 

@@ -3,6 +3,7 @@
 //! Verbs print what was asked for to standard output and what is to be said about it to standard error. Exit codes:
 //! 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
 
+mod app;
 mod args;
 mod check;
 mod client;
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::check(args),
         Verb::Config(ConfigVerb::Explain { key }) => explain::explain(key.as_deref()),
         Verb::Config(ConfigVerb::Show(args)) => explain::show(args.sources()),
+        Verb::App(args) => client::finish(app::app(args)),
+        Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
         Verb::Channels(args) => client::finish(client::channels::channels(&args)),
         Verb::Subscribe(args) => client::finish(client::subscribe::subscribe(&args)),

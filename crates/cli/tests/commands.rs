@@ -45,12 +45,26 @@ fn file(test: &str, name: &str, text: &str) -> PathBuf {
 /// OPS-10
 #[test]
 fn every_verb_helps_with_an_example() {
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 23] = [
         &[],
         &["serve"],
         &["check"],
         &["config", "explain"],
         &["config", "show"],
+        &["app"],
+        &["app", "list"],
+        &["app", "show"],
+        &["app", "add"],
+        &["app", "edit"],
+        &["app", "disable"],
+        &["app", "enable"],
+        &["app", "remove"],
+        &["app", "limits"],
+        &["app", "keys", "rotate"],
+        &["app", "keys", "retire"],
+        &["app", "history"],
+        &["app", "revert"],
+        &["audit"],
         &["trigger"],
         &["subscribe"],
         &["channels"],

@@ -8,6 +8,7 @@
 //! Reading order: `keys` and `table` (what can be written), `raw`, `file` and `value` (what was written), `meaning` (what
 //! is meant), `watch` (a file that changes while the node runs).
 
+mod app;
 mod file;
 mod finding;
 mod keys;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
+pub use app::{WrittenApp, read_app};
 pub use finding::{Finding, Place, Refused, Weight, What};
 pub use keys::{Class, KEYS, Key, Kind, Preset, key};
 pub use meaning::DEMO_APP;
@@ -196,6 +198,12 @@ impl Loaded {
     #[must_use]
     pub fn show(&self) -> String {
         show::show(&self.effective)
+    }
+
+    /// The apps as they were written, by id, without their secrets. The demo app was not written.
+    #[must_use]
+    pub fn shown_apps(&self) -> Vec<serde_json::Map<String, serde_json::Value>> {
+        self.effective.apps.iter().map(app::shown).collect()
     }
 
     /// The configuration file, if there is one.

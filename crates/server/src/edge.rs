@@ -44,8 +44,6 @@ use crate::ws::handshake::{Asked, BadHandshake, Head, Upgrade, look, wants_webso
 
 /// Wait after an accept that failed because the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Connections accepted in one go before those accepted earlier are served.
-const ACCEPTS_AT_ONCE: usize = 4_096;
 /// How often it is said that there is none.
 const SAY_AGAIN_AFTER_MS: u64 = 10_000;
 /// The first byte of a TLS handshake; no HTTP request and no PROXY header begins with it.
@@ -126,25 +124,16 @@ impl Edge {
     /// Accepts until the node closes.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener, speaks: Speaks) {
         let mut phase = self.phase.clone();
-        // Accepting goes before serving: what overflows the kernel's queue is not refused but lost, and the client tries
-        // again a second later.
-        let accepting = tokio::task::unconstrained(self.accept_all(&listener, speaks));
-        tokio::select! {
-            () = accepting => {}
-            () = reach(&mut phase, |phase| phase == Phase::Closed) => {}
-        }
-    }
-
-    async fn accept_all(self: &Arc<Self>, listener: &TcpListener, speaks: Speaks) {
-        let mut spare = Spare::of(listener);
+        let mut spare = Spare::of(&listener);
         loop {
-            for _ in 0..ACCEPTS_AT_ONCE {
-                match listener.accept().await {
-                    Ok((tcp, address)) => self.arrived(tcp, address.ip().to_canonical(), speaks),
-                    Err(error) => spare.turn_one_away(listener, &error, self.clock.elapsed_ms()).await,
-                }
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = reach(&mut phase, |phase| phase == Phase::Closed) => return,
+            };
+            match accepted {
+                Ok((tcp, address)) => self.arrived(tcp, address.ip().to_canonical(), speaks),
+                Err(error) => spare.turn_one_away(&listener, &error, self.clock.elapsed_ms()).await,
             }
-            tokio::task::yield_now().await;
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     AppReplaced(Arc<App>),
     /// An app is no longer served.
     AppRemoved(AppId),
+    /// Say that everything pushed before this has been done.
+    Settle(tokio::sync::mpsc::UnboundedSender<()>),
     /// Move all sessions away within this many milliseconds.
     Drain {
         /// The span.

@@ -6,10 +6,13 @@
 //! Reading order: [`run`] (how a node comes up and goes away), `edge` (sockets in), `worker_loop` (the hot path),
 //! [`http`] (everything that is not a WebSocket), [`config`] and [`apps`].
 
+pub mod admin;
 pub mod apps;
 pub mod config;
 pub mod gate;
 pub mod http;
+pub mod registry;
+pub mod storage;
 pub mod tls;
 
 mod banner;
@@ -19,6 +22,7 @@ mod inbox;
 mod listen;
 mod node;
 mod peer;
+mod registrar;
 mod rewind;
 mod shutdown;
 mod socket_ids;

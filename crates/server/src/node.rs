@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -18,9 +19,9 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::apps::{Apps, Change};
+use crate::admin::Admin;
 use crate::banner::banner;
-use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload};
+use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload, What};
 use crate::edge::{Edge, Phase, Speaks};
 use crate::fallback::sessions::Sessions;
 use crate::gate::{Gate, GateLimits};
@@ -29,6 +30,8 @@ use crate::http::health::{Pulses, Readiness};
 use crate::http::{Api, Limits as HttpLimits, Setup};
 use crate::inbox::{Message, WorkerInbox};
 use crate::listen::{DESCRIPTORS_RESERVED, listen, open_file_limit};
+use crate::registrar::{Keeping, Registrar, StorageError};
+use crate::registry::Desk;
 use crate::shutdown::{Drain, EndSignals};
 use crate::socket_ids::SocketIds;
 use crate::telemetry;
@@ -45,6 +48,8 @@ enum StartError {
     Listen { address: SocketAddr, source: io::Error, hint: &'static str },
     #[error("TLS: {0}")]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error("cannot start {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -58,7 +63,6 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
 #[must_use]
 pub fn run(loaded: Loaded) -> ExitCode {
     telemetry::start(loaded.config.logging);
-    report(&loaded.findings);
     match start(&loaded).and_then(|node| node.serve(&loaded)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,7 +77,8 @@ type WorkerThread = JoinHandle<io::Result<()>>;
 
 /// A started node.
 struct Node {
-    apps: Arc<Apps>,
+    registrar: Arc<Registrar>,
+    storage: Option<PathBuf>,
     edge: Arc<Edge>,
     gate: Arc<Gate>,
     inboxes: Vec<Arc<WorkerInbox>>,
@@ -85,6 +90,10 @@ struct Node {
 
 fn start(loaded: &Loaded) -> Result<Node, StartError> {
     let config = &loaded.config;
+    let keeping = Keeping::open(config).inspect_err(|_| report(&loaded.findings))?;
+    let desk = Desk::new(config, loaded.shown_apps(), keeping.store);
+    let is_about_no_apps = |finding: &&Finding| matches!(finding.what, What::DemoExposed { .. } | What::NoApps);
+    report(loaded.findings.iter().filter(|finding| !(desk.has_stored() && is_about_no_apps(finding))));
     let gate = Gate::new(gate_limits(config)?);
     let certificate = match &config.tls {
         Some(tls) => Some(Arc::new(Certificate::load(&tls.cert, &tls.key)?)),
@@ -92,7 +101,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
     };
     let listeners = open_listeners(config)?;
     let clock = Clock::system();
-    let apps = Arc::new(Apps::new(config.apps.clone()));
+    let apps = desk.apps().clone();
     let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
@@ -107,7 +116,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         idempotency_keys_max: config.limits.idempotency_keys_max,
         readiness: readiness.clone(),
         pulses,
-        demo: config.demo.clone().map(Arc::new),
+        demo: desk.demo().cloned().map(Arc::new),
         clock: clock.clone(),
     });
     let edge = Arc::new(Edge {
@@ -129,7 +138,8 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         request_timeout: config.limits.request_timeout,
         keep_alive_timeout: config.limits.keep_alive_timeout,
     });
-    Ok(Node { apps, edge, gate, inboxes, workers, readiness, phase, listeners })
+    let registrar = Arc::new(Registrar::new(desk, inboxes.clone()));
+    Ok(Node { registrar, storage: keeping.folder, edge, gate, inboxes, workers, readiness, phase, listeners })
 }
 
 impl Node {
@@ -165,17 +175,18 @@ impl Node {
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
+        self.start_admin(&loaded.config);
         let mut look = tokio::time::interval(LOOK_AT_FILES_EVERY);
         let mut refused_certificate = None;
         let received = loop {
             tokio::select! {
                 name = end.next() => break name,
-                _ = reload.recv() => match watch.reload() {
+                _ = reload.recv() => match self.looking(&mut watch).reload() {
                     Ok(reload) => self.take_over(reload),
                     Err(refused) => tracing::error!("the new configuration is not taken over: {refused}"),
                 },
                 _ = look.tick() => {
-                    match watch.look() {
+                    match self.looking(&mut watch).look() {
                         Some(Ok(reload)) => self.take_over(reload),
                         Some(Err(refused)) => {
                             tracing::error!("the changed configuration is not taken over: {refused}");
@@ -209,18 +220,8 @@ impl Node {
         for key in &reload.needs_restart {
             tracing::warn!(key, "this setting was changed and needs a restart");
         }
-        let changes = self.apps.replace(reload.config.apps.clone());
-        let replaced = changes.added.iter().chain(changes.changed.iter().map(|Change { to, .. }| to));
-        for app in replaced {
-            for inbox in &self.inboxes {
-                inbox.push(Message::AppReplaced(app.clone()));
-            }
-        }
-        for app in &changes.removed {
-            for inbox in &self.inboxes {
-                inbox.push(Message::AppRemoved(app.id.clone()));
-            }
-        }
+        let changes = self.registrar.desk().configure(&reload.config, reload.shown_apps);
+        self.registrar.tell(&changes);
         self.edge.api.set_limits(http_limits(&reload.config));
         tracing::info!(
             changed = ?reload.changed,
@@ -229,6 +230,26 @@ impl Node {
             apps_removed = changes.removed.len(),
             "configuration taken over"
         );
+    }
+
+    /// An emptied file leaves the apps of the registry, where there are some.
+    fn looking<'a>(&self, watch: &'a mut ConfigWatch) -> &'a mut ConfigWatch {
+        watch.set_other_apps(self.registrar.desk().has_stored());
+        watch
+    }
+
+    /// Whatever keeps the admin API from starting, the node serves.
+    fn start_admin(&self, config: &Config) {
+        let Some(admin) = &config.admin else { return };
+        match Admin::start(admin, self.storage.as_deref(), self.registrar.clone(), self.address(config)) {
+            Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
+            Err(error) => tracing::warn!("the admin API is off: {error}"),
+        }
+    }
+
+    fn address(&self, config: &Config) -> SocketAddr {
+        let first = self.listeners.first().and_then(|(listener, _)| listener.local_addr().ok());
+        first.unwrap_or_else(|| config.server.address())
     }
 
     /// Says what is wrong with new files once, and not at every look.
@@ -274,12 +295,12 @@ impl Node {
         let address = |at: usize| self.listeners.get(at).and_then(|(listener, _)| listener.local_addr().ok());
         let plain = address(0).unwrap_or_else(|| config.server.address());
         let is_tls_shared = self.listeners.iter().any(|(_, speaks)| *speaks == Speaks::Both);
-        print!("{}", banner(plain, address(1), is_tls_shared, config.demo.as_ref()));
+        print!("{}", banner(plain, address(1), is_tls_shared, self.registrar.desk().demo()));
         // Whoever waits for this text behind a pipe must see it now. A closed pipe is no reason not to serve.
         let _: io::Result<()> = io::Write::flush(&mut io::stdout());
         tracing::info!(
             address = %plain,
-            apps = config.apps.len(),
+            apps = self.edge.apps.snapshot().len(),
             workers = config.server.workers,
             http_threads = config.server.http_threads,
             "serving"
@@ -395,7 +416,7 @@ fn http_limits(config: &Config) -> HttpLimits {
     }
 }
 
-fn report(findings: &[Finding]) {
+fn report<'a>(findings: impl IntoIterator<Item = &'a Finding>) {
     for finding in findings {
         tracing::warn!("{finding}");
     }

@@ -252,6 +252,8 @@ impl WorkerLoop {
                 Message::Fallback(line, signal) => self.signalled(now, &line, signal),
                 Message::AppReplaced(app) => self.handle(now, Input::AppReplaced(&app)),
                 Message::AppRemoved(app) => self.handle(now, Input::AppRemoved(&app)),
+                // Whoever asked may have stopped waiting.
+                Message::Settle(done) => drop(done.send(())),
                 Message::Drain { over_ms } => self.handle(now, Input::Drain { over_ms }),
                 Message::Stop => self.is_stopped = true,
             }

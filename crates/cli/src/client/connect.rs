@@ -71,8 +71,8 @@ pub fn connect(target: &Target) -> Result<Stream, Failure> {
     Err(Failure::from(match last {
         Some(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             format!(
-                "connection refused: is a node listening on {at}? Try `fulmar serve`, or name another with \
-                 --host and --port"
+                "connection refused: is a node listening on {at}? Try `fulmar serve`, or name another with {}",
+                target.named_with
             )
         }
         Some(e) => format!("cannot connect to {at}: {e}"),

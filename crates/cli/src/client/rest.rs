@@ -32,17 +32,22 @@ pub fn call(target: &Target, method: &str, path: &str, params: &[(&str, &str)], 
     request.extend(b"\r\n");
     request.extend(body);
 
+    let (status, body) = exchange(target, &request)?;
+    judge(target, status, &body)
+}
+
+/// One whole request, and the status and body of its answer.
+pub fn exchange(target: &Target, request: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
     let mut stream = connect(target)?;
     let lost = |e: std::io::Error| format!("the connection to {} broke: {e}", target.authority());
-    stream.write_all(&request).and_then(|()| stream.flush()).map_err(lost)?;
+    stream.write_all(request).and_then(|()| stream.flush()).map_err(lost)?;
     let mut answer = Vec::new();
     match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
         // Some TLS servers close without saying so; whether the answer is whole is seen from its own length.
         Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => return Err(lost(e).into()),
         _ => {}
     }
-    let (status, body) = parse(&answer).ok_or_else(|| format!("{} does not answer in HTTP", target.authority()))?;
-    judge(target, status, &body)
+    Ok(parse(&answer).ok_or_else(|| format!("{} does not answer in HTTP", target.authority()))?)
 }
 
 fn judge(target: &Target, status: u16, body: &[u8]) -> Result<Value, Failure> {

@@ -84,6 +84,12 @@ pub enum What {
     /// Only one of the two may be given.
     #[error("cannot be given together with {0}")]
     Excludes(&'static str),
+    /// A key that would make the node read a file of its machine for somebody who may not see that machine.
+    #[error("belongs to the configuration file; give {instead} instead")]
+    FileOnly {
+        /// The key that holds the text itself.
+        instead: &'static str,
+    },
     /// This key is nothing without the other.
     #[error("needs {0} as well")]
     Needs(&'static str),

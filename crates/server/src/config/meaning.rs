@@ -182,7 +182,7 @@ fn admin(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Admin> {
 }
 
 /// An app, or nothing when what every app needs is missing (which is then a finding).
-fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App> {
+pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App> {
     let mut taken = Taken { settings: raw.settings.clone() };
     let mut need = |path: &str| {
         let written = taken.take(path);

@@ -33,6 +33,20 @@ impl fmt::Debug for Value {
     }
 }
 
+impl Value {
+    /// The value for people to see; `None` is nothing, or nothing to be seen.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Unset | Self::Secret(_) => None,
+            Self::Integer(n) => Some((*n).into()),
+            Self::Switch(on) => Some((*on).into()),
+            Self::Text(text) => Some(text.as_str().into()),
+            Self::List(texts) => Some(texts.clone().into()),
+            Self::Path(path) => Some(path.to_string_lossy().into()),
+        }
+    }
+}
+
 /// Reads a value given as text, as variables and flags give it.
 pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, What> {
     let wrong = || What::WrongType { expected: key.kind_text(), found: format!("{text:?}") };

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 pub struct ConfigWatch {
     sources: Sources,
     running: Effective,
+    /// Whether apps are served that do not stand in these files.
+    has_other_apps: bool,
     files: Vec<PathBuf>,
     /// Content last acted upon.
     seen: u64,
@@ -29,6 +31,8 @@ pub struct ConfigWatch {
 pub struct Reload {
     /// As it now applies: what can be changed while the node runs is new, everything else as it was at start.
     pub config: Config,
+    /// The apps as they are written now, without their secrets.
+    pub shown_apps: Vec<serde_json::Map<String, serde_json::Value>>,
     /// Keys with a new value that applies from now on; `apps` stands for all of them.
     pub changed: Vec<&'static str>,
     /// Keys with a new value that waits for a restart.
@@ -44,10 +48,16 @@ impl ConfigWatch {
         Self {
             sources: loaded.sources.clone(),
             running: loaded.effective.clone(),
+            has_other_apps: false,
             files: loaded.files.clone(),
             seen: loaded.fingerprint,
             pending: None,
         }
+    }
+
+    /// Says whether apps are served that do not stand in these files: then an emptied file leaves some.
+    pub fn set_other_apps(&mut self, there_are: bool) {
+        self.has_other_apps = there_are;
     }
 
     /// Reads the files again if their content has changed. `None`: nothing to do.
@@ -77,7 +87,11 @@ impl ConfigWatch {
         let written = Effective::of(reading.raw);
         // First as it would mean after a restart, so that every mistake is reported and not only the reloadable ones.
         mean(&written, &mut findings);
-        if written.apps.is_empty() && !self.running.apps.is_empty() && self.demo_is_by_default(&written) {
+        if written.apps.is_empty()
+            && !self.has_other_apps
+            && !self.running.apps.is_empty()
+            && self.demo_is_by_default(&written)
+        {
             let place = self.sources.file().map_or(Place::Default, |f| Place::File { path: f.into(), line: 0 });
             findings.push(Finding::refuses(place, "", What::AppsVanished));
         }
@@ -114,7 +128,8 @@ impl ConfigWatch {
         if merge_findings.iter().any(|f| f.weight == Weight::Refuses) {
             return Err(Refused { findings: sorted(merge_findings) });
         }
+        let shown_apps = merged.apps.iter().map(super::app::shown).collect();
         self.running = merged;
-        Ok(Reload { config, changed, needs_restart: fixed.iter().map(|k| k.path).collect(), findings })
+        Ok(Reload { config, shown_apps, changed, needs_restart: fixed.iter().map(|k| k.path).collect(), findings })
     }
 }

@@ -1,0 +1,202 @@
+//! The description of the admin API (OpenAPI 3.1), made of the tables that the API itself works from: the routes, and the
+//! keys of `[[apps]]`.
+
+use serde_json::{Map, Value, json};
+
+use super::routes::ROUTES;
+use crate::config::{KEYS, Kind};
+
+/// The description.
+#[must_use]
+pub fn description() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let mut operation = json!({
+            "operationId": format!("{:?}", route.call).to_lowercase(),
+            "summary": route.summary,
+            "responses": {
+                route.status.to_string(): { "description": "Done", "content": content(route.answers) },
+                "default": { "description": "Not done; the error says why", "content": content("Error") },
+            },
+        });
+        let mut parameters = Vec::new();
+        if route.path.contains("{id}") {
+            parameters.push(json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }));
+        }
+        match (route.method, route.path) {
+            (_, "/admin/v1/audit") => parameters.push(json!({
+                "name": "limit", "in": "query", "schema": { "type": "integer", "default": 100, "maximum": 1000 },
+            })),
+            ("PATCH", _) => parameters.push(json!({
+                "name": "If-Match", "in": "header", "schema": { "type": "string" },
+                "description": "The revision that was seen; 412 when the app is at another",
+            })),
+            _ => {}
+        }
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.into();
+        }
+        if !route.takes.is_empty() {
+            operation["requestBody"] = json!({ "content": content(route.takes) });
+        }
+        if super::routes::is_open(route.path) {
+            operation["security"] = json!([]);
+        }
+        let entry = paths.entry(route.path).or_insert_with(|| json!({}));
+        entry[route.method.to_lowercase()] = operation;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Fulmar admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Apps of one node. Every call carries Authorization: Bearer TOKEN; X-Fulmar-Actor names who \
+                            calls, for the audit log.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "http://127.0.0.1:6002" }],
+        "security": [{ "token": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn content(schema: &str) -> Value {
+    json!({ "application/json": { "schema": reference(schema) } })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn number() -> Value {
+    json!({ "type": "integer", "minimum": 0 })
+}
+
+fn maybe(kind: &str) -> Value {
+    json!({ "type": [kind, "null"] })
+}
+
+fn list(items: Value) -> Value {
+    json!({ "type": "array", "items": items })
+}
+
+fn object(properties: Value, required: &[&str]) -> Value {
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn schemas() -> Value {
+    let mut all = taken();
+    for more in [of_apps(), of_the_node()] {
+        all.extend(more);
+    }
+    all.into()
+}
+
+/// What calls take.
+fn taken() -> Map<String, Value> {
+    let made = json!({ "type": "string", "description": "Made when none is given." });
+    let which = json!({ "enum": ["previous", "new"], "default": "previous" });
+    Map::from_iter([
+        ("Settings".to_owned(), settings()),
+        ("Rotate".to_owned(), object(json!({ "secret": made }), &[])),
+        ("Retire".to_owned(), object(json!({ "secret": which }), &[])),
+        ("Revert".to_owned(), object(json!({ "revision": number() }), &["revision"])),
+    ])
+}
+
+/// What is answered about apps.
+fn of_apps() -> Map<String, Value> {
+    let app = json!({
+        "id": text(),
+        "source": { "enum": ["configuration", "demo", "registry"] },
+        "revision": maybe("integer"),
+        "problem": maybe("string"),
+        "secrets": number(),
+        "settings": reference("Settings"),
+    });
+    let changed = json!({
+        "id": text(),
+        "verb": reference("Verb"),
+        "revision": number(),
+        "changed": list(text()),
+        "secret": { "type": "string", "description": "A secret that was made. It is never shown again." },
+        "app": reference("App"),
+    });
+    let revision = json!({
+        "revision": number(),
+        "at_ms": number(),
+        "who": text(),
+        "verb": reference("Verb"),
+        "changed": list(text()),
+        "settings": { "type": "object" },
+    });
+    let revision = object(revision, &["revision", "at_ms", "who", "verb", "changed", "settings"]);
+    let verbs = ["add", "edit", "disable", "enable", "remove", "keys-rotate", "keys-retire", "revert"];
+    Map::from_iter([
+        ("App".to_owned(), object(app, &["id", "source", "revision", "problem", "secrets", "settings"])),
+        ("Apps".to_owned(), object(json!({ "apps": list(reference("App")) }), &["apps"])),
+        ("Changed".to_owned(), object(changed, &["id", "verb", "revision", "changed"])),
+        ("Verb".to_owned(), json!({ "enum": verbs })),
+        ("History".to_owned(), object(json!({ "id": text(), "revisions": list(revision) }), &["id", "revisions"])),
+    ])
+}
+
+/// What is answered about the node, and about calls that were not done.
+fn of_the_node() -> Map<String, Value> {
+    let entry = json!({
+        "at_ms": number(),
+        "who": text(),
+        "peer": text(),
+        "call": text(),
+        "app": text(),
+        "outcome": { "enum": ["done", "failed", "no-token"] },
+        "revision": number(),
+        "changed": list(text()),
+        "error": text(),
+        "times": number(),
+    });
+    let status = json!({
+        "version": text(),
+        "address": text(),
+        "uptime_s": number(),
+        "connections": number(),
+        "apps": number(),
+        "apps_not_served": list(object(json!({ "id": text(), "problem": text() }), &["id", "problem"])),
+        "registry_problem": maybe("string"),
+    });
+    let told = ["version", "address", "uptime_s", "connections", "apps", "apps_not_served", "registry_problem"];
+    let entries = list(object(entry, &["at_ms", "peer", "outcome"]));
+    Map::from_iter([
+        ("Audit".to_owned(), object(json!({ "entries": entries }), &["entries"])),
+        ("Status".to_owned(), object(status, &told)),
+        ("Description".to_owned(), json!({ "type": "object" })),
+        ("Error".to_owned(), object(json!({ "error": text() }), &["error"])),
+    ])
+}
+
+/// The keys of `[[apps]]`, as `fulmar config explain` has them.
+fn settings() -> Value {
+    let mut properties = Map::new();
+    for key in KEYS.iter().filter(|key| key.section() == "apps" && !matches!(key.kind, Kind::Path)) {
+        let mut schema = match key.kind {
+            Kind::Integer { min, max: u64::MAX } => json!({ "type": ["integer", "null"], "minimum": min }),
+            Kind::Integer { min, max } => json!({ "type": ["integer", "null"], "minimum": min, "maximum": max }),
+            Kind::Switch => json!({ "type": ["boolean", "null"] }),
+            Kind::OneOf(words) => json!({ "enum": words }),
+            Kind::List(_) => json!({ "type": ["array", "null"], "items": { "type": "string" } }),
+            Kind::Text(_) | Kind::Path => json!({ "type": ["string", "null"] }),
+            Kind::Secret => json!({ "type": ["string", "null"], "writeOnly": true }),
+        };
+        schema["description"] = format!("{} Default: {}.", key.meaning, key.preset_text()).into();
+        properties.insert(key.name().to_owned(), schema);
+    }
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
