@@ -14,6 +14,7 @@ use std::sync::Arc;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Delivery, Member, Position, Publication, Question, UserNotice};
 use fulmar_protocol::name::{ChannelName, UserId};
+use fulmar_protocol::webhook::{Edge, Kinds};
 
 /// A value that may take a round trip. Boxed: the price is paid once per call, never per subscriber.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -38,6 +39,25 @@ pub trait Inbox: Send + Sync {
     fn notice(&self, notice: Arc<UserNotice>);
     /// Takes the answer to a question that was not answered at once.
     fn answer(&self, answer: Answer);
+}
+
+/// Where a backbone leaves what an app's own server wants to be told. Given to implementations at their making; they
+/// decide edges where the transitions are seen, under their own locks. Implementations of this trait queue and wake: they
+/// never block, and they never call the backbone, which may be holding a lock while it calls them.
+pub trait Outbox: Send + Sync {
+    /// What anybody wants to hear of this channel. Asked often; for apps without webhooks the answer costs next to
+    /// nothing.
+    fn wanted(&self, app: &AppId, channel: &ChannelName) -> Kinds;
+    /// What anybody wants to hear of the app's users.
+    fn wanted_of_users(&self, app: &AppId) -> Kinds;
+    /// Whether another edge would still be within the outbox's bound. A subscription that may make one is refused for the
+    /// moment when there is no room; leaving never is.
+    fn has_room(&self) -> bool;
+    /// Takes edges that nobody waits for, in this order and behind those that came before.
+    fn take(&self, edges: Vec<Edge>);
+    /// Takes edges, and the answer that must not be given before they, and those before them, will survive a crash. The
+    /// answer comes back when that is so already; otherwise it goes to the inbox.
+    fn take_before(&self, edges: Vec<Edge>, inbox: &Arc<dyn Inbox>, answer: Answer) -> Option<Answer>;
 }
 
 /// How nodes hear each other. The promises (`spec/delivery.md`):

@@ -11,6 +11,7 @@
 
 mod channel;
 mod clock;
+mod edges;
 mod ledger;
 mod members;
 mod queries;
@@ -27,14 +28,16 @@ use fulmar_protocol::exchange::{
     Answer, Delivery, Happening, Identity, Join, JoinRefusal, Leave, Member, Position, Publication, Question,
 };
 use fulmar_protocol::name::{ChannelName, UserId};
+use fulmar_protocol::webhook::Subject;
 use hashbrown::HashTable;
 
 use self::channel::{Cached, Channel};
 pub use self::clock::{Clock, ManualClock, SystemClock};
+use self::edges::Edges;
 use self::ledger::{Entry, Ledger, Struck, weight};
 use self::members::Departure;
 use self::users::Users;
-use crate::{Backbone, Inbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId};
+use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId};
 
 /// Locks the channels are spread over. Many times the cores of a large machine, so that two rarely want the same.
 pub const STRIPES: usize = 64;
@@ -50,7 +53,8 @@ const SHRINK_BELOW: usize = 8;
 
 /// The embedded backbone of a single node.
 ///
-/// Every question is answered at once, and futures it returns are ready: publishing has happened when the call returns.
+/// Every question is answered at once, unless the answer must wait for the outbox ([`Memory::with_outbox`]); and futures
+/// it returns are ready: publishing has happened when the call returns.
 ///
 /// **Room.** A call is refused as a whole when a worker interested in one of its channels has no room. Room is looked
 /// at first and taken afterwards, so an inbox may overshoot its bound by what one call carries for it and by what other
@@ -73,6 +77,7 @@ pub struct Memory {
     /// Counter of the next identity.
     counter: AtomicU64,
     clock: Arc<dyn Clock>,
+    outbox: Option<Arc<dyn Outbox>>,
     cache_bytes_max: u64,
     /// Locked alone. One for all apps: a sign-in costs about what a subscription costs, and there are fewer.
     users: Mutex<Users>,
@@ -138,12 +143,20 @@ impl Memory {
             origin,
             counter: AtomicU64::new(0),
             clock,
+            outbox: None,
             cache_bytes_max,
             users: Mutex::default(),
             ledger: Mutex::default(),
             soonest_lapse_ns: AtomicU64::new(u64::MAX),
             counts: Counts::default(),
         }
+    }
+
+    /// Leaves there what apps' own servers want to be told.
+    #[must_use]
+    pub fn with_outbox(mut self, outbox: Arc<dyn Outbox>) -> Self {
+        self.outbox = Some(outbox);
+        self
     }
 
     /// How full it is and what happened so far. Counts channels stripe by stripe; meant for a metrics scrape.
@@ -164,25 +177,34 @@ impl Memory {
         }
     }
 
-    fn join(&self, from: WorkerId, join: Join) -> Answer {
+    /// Answers at once, or through the inbox when an edge must be safe first.
+    fn join(&self, from: WorkerId, join: Join) -> Option<Answer> {
         let Join { ticket, app, channel: name, member, members_max, counted } = join;
-        if self.inbox(from).is_none() {
-            return Answer::JoinRefused { ticket, why: JoinRefusal::Unavailable };
+        let Some(inbox) = self.inbox(from) else {
+            return Some(Answer::JoinRefused { ticket, why: JoinRefusal::Unavailable });
+        };
+        let mut edges = Edges::wanted(self.outbox.as_deref(), &app, &name);
+        if !edges.has_room() {
+            return Some(Answer::JoinRefused { ticket, why: JoinRefusal::Unavailable });
         }
         let hash = self.hash(&app, &name);
         let mut table = self.table(hash);
         let Table { position, channels } = &mut *table;
         let known = channels.find(hash, |c| c.is(&app, &name));
         if member.as_ref().is_some_and(|m| self.is_full_for(known, m, members_max)) {
-            return Answer::JoinRefused { ticket, why: JoinRefusal::MembersFull { max: members_max } };
+            return Some(Answer::JoinRefused { ticket, why: JoinRefusal::MembersFull { max: members_max } });
         }
         let channel = self.occupy(channels, hash, &app, &name);
+        if !channel.is_occupied() {
+            edges.came(|| Subject::Channel(name.clone()));
+        }
         channel.followers.add(from);
         let roster = member.map(|member| {
             let members = channel.members.get_or_insert_default();
             let is_first = members.arrive(&self.hasher, &member);
             let roster = members.roster();
             if is_first {
+                edges.came(|| Subject::Member(name.clone(), member.user_id.clone()));
                 self.tell(position, channel, Happening::MemberAdded(member));
             }
             roster
@@ -190,10 +212,15 @@ impl Memory {
         let joined = *position;
         if counted {
             // After the position of the answer: the newcomer hears this one as well.
+            edges.counted(&name, channel.followers.total());
             self.tell(position, channel, Happening::Count(channel.followers.total()));
         }
         let cached = if name.kind().is_cache() { self.live(channel).map(|c| c.frame.clone()) } else { None };
-        Answer::Joined { ticket, position: joined, roster, cached }
+        if name.kind().is_cache() && cached.is_none() {
+            edges.cache_missed(&name);
+        }
+        // With the stripe still held, so that edges of one channel stand in the outbox as they happened.
+        edges.leave_before(inbox, Answer::Joined { ticket, position: joined, roster, cached })
     }
 
     fn leave(&self, from: WorkerId, leave: &Leave) {
@@ -205,6 +232,7 @@ impl Memory {
             self.counts.leaves_ignored.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        let mut edges = Edges::wanted(self.outbox.as_deref(), &leave.app, &leave.channel);
         let channel = entry.get_mut();
         channel.followers.remove(from);
         if let (Some(user), Some(members)) = (&leave.user_id, &mut channel.members) {
@@ -213,15 +241,31 @@ impl Memory {
                 channel.members = None;
             }
             if departure == Some(Departure::Last) {
+                edges.went(|| Subject::Member(leave.channel.clone(), user.clone()));
                 self.tell(position, channel, Happening::MemberRemoved(user.clone()));
             }
         }
-        if leave.counted && channel.is_occupied() {
+        if !channel.is_occupied() {
+            edges.went(|| Subject::Channel(leave.channel.clone()));
+        } else if leave.counted {
+            edges.counted(&leave.channel, channel.followers.total());
             self.tell(position, channel, Happening::Count(channel.followers.total()));
         }
         if channel.is_over() {
             entry.remove();
             self.shrink(channels);
+        }
+        edges.leave();
+    }
+
+    /// Accepts what a client says to the others, or not.
+    fn client_event(&self, publication: Publication) {
+        let mut edges = Edges::wanted(self.outbox.as_deref(), &publication.app, &publication.channel);
+        edges.client_said(&publication);
+        if self.accept_one(publication) {
+            edges.leave();
+        } else {
+            self.counts.client_events_refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -415,14 +459,10 @@ impl Backbone for Memory {
     fn ask(&self, from: WorkerId, question: Question) -> Option<Answer> {
         self.sweep();
         match question {
-            Question::Join(join) => return Some(self.join(from, join)),
+            Question::Join(join) => return self.join(from, join),
             Question::Leave(leave) => self.leave(from, &leave),
-            Question::Publish(publication) => {
-                if !self.accept_one(publication) {
-                    self.counts.client_events_refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            Question::SignIn(sign_in) => return Some(self.sign_in(from, &sign_in)),
+            Question::Publish(publication) => self.client_event(publication),
+            Question::SignIn(sign_in) => return self.sign_in(from, &sign_in),
             Question::SignOut(sign_out) => return self.sign_out(from, sign_out),
             Question::SettleAbsence(absence) => return self.settle(absence),
         }

@@ -3,7 +3,7 @@
 use crate::time::Moment;
 
 /// Up to this many subscribers every change is told.
-const TOLD_AT_ONCE_MAX: u64 = 100;
+pub(crate) const TOLD_AT_ONCE_MAX: u64 = 100;
 /// Above it, at most one message in this many milliseconds.
 const INTERVAL_MS: u64 = 5_000;
 

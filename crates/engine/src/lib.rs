@@ -25,6 +25,8 @@ mod subscribe;
 mod subscriptions;
 mod time;
 mod users;
+pub mod webhook_batch;
+pub mod webhook_queue;
 mod worker;
 
 pub use effect::{Effect, Effects, SessionKey};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::webhook::Webhooks;
+
 /// The id an application has in HTTP paths. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AppId(Arc<str>);
@@ -93,6 +95,8 @@ pub struct App {
     pub tls_only: bool,
     /// Origins a browser may connect from; empty means any. Entries are `https://host[:port]`, `host`, or `*.host`.
     pub allowed_origins: Vec<String>,
+    /// Who is told what happens.
+    pub webhooks: Webhooks,
     /// Sizes and rates.
     pub limits: AppLimits,
 }
@@ -165,8 +169,15 @@ impl App {
             authorized_connections: false,
             tls_only: false,
             allowed_origins: Vec::new(),
+            webhooks: Webhooks::default(),
             limits: AppLimits::default(),
         }
+    }
+
+    /// The secret that webhooks are signed with: the oldest that verifies, which receivers have had the longest.
+    #[must_use]
+    pub fn oldest_secret(&self) -> &Secret {
+        self.previous_secret.as_ref().unwrap_or(&self.secret)
     }
 
     /// The secrets that verify today, newest first.

@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`name`] and [`app`] (who and where), [`client_message`] and [`publish`] (what may come in),
 //! [`server_message`] and [`frame`] (what goes out), [`close`] (how it ends), [`exchange`] (what the data plane and a
-//! backbone say to each other), [`query`] and [`signing`] (who may), [`websocket`] (RFC 6455).
+//! backbone say to each other), [`query`] and [`signing`] (who may), [`webhook`] (what an app's own server is told),
+//! [`websocket`] (RFC 6455).
 
 pub mod app;
 pub mod client_message;
@@ -19,4 +20,5 @@ pub mod publish;
 pub mod query;
 pub mod server_message;
 pub mod signing;
+pub mod webhook;
 pub mod websocket;

@@ -344,6 +344,14 @@ impl<'a> Signer<'a> {
     }
 }
 
+/// The signature of a webhook: over the body exactly as it is sent, with the secret alone (protocol section 14.1).
+#[must_use]
+pub fn sign_webhook(secret: &Secret, body: &[u8]) -> String {
+    let mut digesting = Hmac::<Sha256>::new_from_slice(secret.expose()).expect("a key of any length will do");
+    digesting.update(body);
+    to_hex(&digesting.finalize().into_bytes())
+}
+
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The text that is signed for a subscription.

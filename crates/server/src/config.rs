@@ -20,6 +20,7 @@ mod suggest;
 mod table;
 mod value;
 mod watch;
+mod webhooks;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

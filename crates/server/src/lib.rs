@@ -14,6 +14,7 @@ pub mod http;
 pub mod registry;
 pub mod storage;
 pub mod tls;
+pub mod webhooks;
 
 mod banner;
 mod edge;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fulmar_backbone::Backbone;
+use fulmar_backbone::{Backbone, Outbox};
 use fulmar_backbone::memory::{Memory, SystemClock};
 use fulmar_engine::Settings;
 use mio::{Poll, Waker};
@@ -36,6 +36,8 @@ use crate::shutdown::{Drain, EndSignals};
 use crate::socket_ids::SocketIds;
 use crate::telemetry;
 use crate::tls::{Certificate, CertificateError};
+use crate::webhooks::request::SystemResolver;
+use crate::webhooks::{Setup as WebhookSetup, WebhookDesk, WebhookError};
 use crate::worker_loop::{LoopSettings, WAKE, WorkerLoop};
 use crate::ws::outbox::Budget;
 
@@ -50,6 +52,8 @@ enum StartError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
     #[error("cannot start {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -84,6 +88,7 @@ struct Node {
     inboxes: Vec<Arc<WorkerInbox>>,
     workers: Vec<WorkerThread>,
     readiness: Arc<Readiness>,
+    webhooks: Arc<WebhookDesk>,
     phase: watch::Sender<Phase>,
     listeners: Vec<(TcpListener, Speaks)>,
 }
@@ -105,7 +110,8 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
     let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
-    let backbone = embedded_backbone(config).map_err(system("the random source"))?;
+    let webhooks = start_webhooks(keeping.folder.clone(), &apps, &clock)?;
+    let backbone = embedded_backbone(config, webhooks.clone()).map_err(system("the random source"))?;
     let (inboxes, workers) = start_workers(config, &backbone, &clock, &pulses)?;
     let (phase, seen_phase) = watch::channel(Phase::Serving);
     let api = Api::new(Setup {
@@ -138,8 +144,8 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
         request_timeout: config.limits.request_timeout,
         keep_alive_timeout: config.limits.keep_alive_timeout,
     });
-    let registrar = Arc::new(Registrar::new(desk, inboxes.clone()));
-    Ok(Node { registrar, storage: keeping.folder, edge, gate, inboxes, workers, readiness, phase, listeners })
+    let registrar = Arc::new(Registrar::new(desk, inboxes.clone(), webhooks.clone()));
+    Ok(Node { registrar, storage: keeping.folder, edge, gate, inboxes, workers, readiness, webhooks, phase, listeners })
 }
 
 impl Node {
@@ -160,6 +166,8 @@ impl Node {
                 Err(_) => tracing::error!("a worker thread panicked"),
             }
         }
+        // When nobody is left who could make an edge.
+        self.webhooks.stop();
         for edge in edges {
             if edge.join().is_err() {
                 tracing::error!("an HTTP thread panicked");
@@ -342,11 +350,23 @@ fn start_workers(
     Ok((inboxes, workers))
 }
 
-fn embedded_backbone(config: &Config) -> io::Result<Arc<dyn Backbone>> {
+fn start_webhooks(folder: Option<PathBuf>, apps: &crate::apps::Apps, clock: &Clock) -> Result<Arc<WebhookDesk>, StartError> {
+    let webhooks = WebhookDesk::new(WebhookSetup {
+        folder,
+        clock: clock.clone(),
+        resolver: Arc::new(SystemResolver),
+        open_files: open_file_limit().map_err(system("reading the open-file limit"))?,
+    });
+    webhooks.set_apps(apps.snapshot().iter().cloned())?;
+    Ok(Arc::new(webhooks))
+}
+
+fn embedded_backbone(config: &Config, outbox: Arc<dyn Outbox>) -> io::Result<Arc<dyn Backbone>> {
     let mut origin = [0; 8];
     getrandom::fill(&mut origin).map_err(io::Error::from)?;
     let cache_bytes_max = config.limits.cache_bytes_max as u64;
-    Ok(Arc::new(Memory::new(u64::from_ne_bytes(origin), cache_bytes_max, Arc::new(SystemClock::default()))))
+    let memory = Memory::new(u64::from_ne_bytes(origin), cache_bytes_max, Arc::new(SystemClock::default()));
+    Ok(Arc::new(memory.with_outbox(outbox)))
 }
 
 fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, StartError> {

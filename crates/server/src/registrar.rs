@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::apps::{Change, Changes};
+use crate::apps::{Apps, Change, Changes};
 use crate::config::Config;
 use crate::inbox::{Message, WorkerInbox};
 use crate::registry::{Desk, StoredApps};
 use crate::storage;
+use crate::webhooks::WebhookDesk;
 
 /// How long a change waits for a worker that does not come round. It has been made all the same.
 const WORKERS_WITHIN: Duration = Duration::from_secs(5);
@@ -68,12 +69,15 @@ fn open(folder: &Path) -> Result<StoredApps, String> {
 /// Shared by the admin API and the node.
 pub(crate) struct Registrar {
     desk: Mutex<Desk>,
+    apps: Arc<Apps>,
     inboxes: Vec<Arc<WorkerInbox>>,
+    webhooks: Arc<WebhookDesk>,
 }
 
 impl Registrar {
-    pub(crate) fn new(desk: Desk, inboxes: Vec<Arc<WorkerInbox>>) -> Self {
-        Self { desk: Mutex::new(desk), inboxes }
+    pub(crate) fn new(desk: Desk, inboxes: Vec<Arc<WorkerInbox>>, webhooks: Arc<WebhookDesk>) -> Self {
+        let apps = desk.apps().clone();
+        Self { desk: Mutex::new(desk), apps, inboxes, webhooks }
     }
 
     /// The desk, for one thing at a time.
@@ -82,8 +86,12 @@ impl Registrar {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells every worker what changed.
+    /// Tells every worker what changed, and first of all the webhooks: whoever comes on account of a change must find
+    /// them ready.
     pub(crate) fn tell(&self, changes: &Changes) {
+        if let Err(error) = self.webhooks.set_apps(self.apps.snapshot().iter().cloned()) {
+            tracing::error!("webhooks are not taken over: {error}");
+        }
         let replaced = changes.added.iter().chain(changes.changed.iter().map(|Change { to, .. }| to));
         for app in replaced {
             for inbox in &self.inboxes {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fulmar_protocol::app::{App, AppLimits, Secret};
+use fulmar_protocol::webhook::{EventKind, Kinds};
 use fulmar_server::config::{
     CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
 };
@@ -137,6 +138,17 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         authorized_connections_timeout_s: 15,
     };
     assert_eq!(first.limits, expected);
+    let hooks = &first.webhooks;
+    assert!(!hooks.batching && hooks.allow_private);
+    let networks: Vec<String> = hooks.allow_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.1.0.0/16", "fd00::7/128"]);
+    let [all, some] = &hooks.endpoints[..] else { panic!("two endpoints: {hooks:?}") };
+    assert_eq!((&*all.url, all.kinds, all.channel_prefix.as_str()), ("https://example.com/all", Kinds::HOSTED, ""));
+    let kinds = [EventKind::MemberAdded, EventKind::MemberRemoved, EventKind::UserOnline].into_iter().collect();
+    assert_eq!((&*some.url, some.kinds), ("http://10.1.2.3:8080/some?a=b", kinds));
+    assert_eq!(some.channel_prefix, "presence-");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(some.headers, [pair("Authorization", "Bearer token"), pair("X-Team", "a")]);
     let secrets: Vec<&[u8]> = apps[1].secrets().map(|s| s.expose()).collect();
     assert_eq!(secrets, [&b"secret-from-a-file"[..], b"secret-from-a-file-of-last-year"]);
 }
@@ -334,6 +346,35 @@ fn each_kind_of_mistake_is_named_where_it_stands() {
     }
 }
 
+/// HOOK-22, HOOK-24, OPS-3
+#[test]
+fn every_mistake_in_a_webhook_is_named_where_it_stands() {
+    let text = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\nwebhooks = [\n  { url = \"https://a.example/\" },\n  \
+                { url = \"https://a.example/\", events = [\"member_added\"] },\n  { url = \"ftp://a.example\" },\n  \
+                { events = [] },\n  { url = \"https://b/\", events = [\"member_aded\"] },\n  \
+                { url = \"https://c/\", headers = { \"X-Pusher-Key\" = \"x\", \"b ad\" = \"x\", Ok = \"a\\nb\" } },\n  \
+                { url = \"https://d/\", chanel_prefix = \"a\" },\n  7,\n]\nwebhooks_allow_networks = [\"10.0\"]\n";
+    let expected = [
+        "fulmar.toml:7: apps.webhooks must not name one URL twice: put all its events into one table",
+        "fulmar.toml:8: apps.webhooks must begin with http:// or https://",
+        "fulmar.toml:9: apps.webhooks must have a url in each table",
+        "fulmar.toml:10: apps.webhooks.events: member_aded is not known; did you mean member_added?",
+        "fulmar.toml:11: apps.webhooks headers must not hold a header that the node sets itself",
+        "fulmar.toml:11: apps.webhooks headers has a bad name",
+        "fulmar.toml:11: apps.webhooks headers has a value that no header can have",
+        "fulmar.toml:12: apps.webhooks.chanel_prefix is not known; did you mean apps.webhooks.channel_prefix?",
+        "fulmar.toml:13: apps.webhooks must be a list of tables, such as { url = \"https://example.com/webhooks\" }",
+        "fulmar.toml:15: apps.webhooks_allow_networks must hold networks such as 10.0.0.0/8 or fd00::/8, or single \
+         addresses",
+    ];
+    let mut found = findings("webhooks", text);
+    found.sort_by_key(|line| line.split(':').nth(1).and_then(|n| n.parse::<u32>().ok()));
+    found[4..7].sort();
+    let mut expected = expected.map(str::to_owned);
+    expected[4..7].sort();
+    assert_eq!(found, expected);
+}
+
 /// OPS-3
 #[test]
 fn mistakes_in_variables_and_flags_are_named_by_variable_and_flag() {
@@ -474,6 +515,7 @@ fn no_secret_shows_in_anything_that_prints() {
     let folder = Folder::new("secrets");
     folder.write("secret.txt", "hush-file\n");
     let apps = "[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"hush-one\"\nprevious_secret = \"hush-old\"\n\
+                webhooks = [{ url = \"https://a/\", headers = { Authorization = \"hush-token\" } }]\n\
                 [[apps]]\nid = \"2\"\nkey = \"k2\"\nsecret_file = \"secret.txt\"\n";
     let file = folder.write("fulmar.toml", apps);
     let sources = Sources::new()

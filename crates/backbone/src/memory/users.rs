@@ -14,9 +14,11 @@ use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Absence, Answer, OFFLINE_AFTER, Position, SignIn, SignOut, UserChange, UserNotice};
 use fulmar_protocol::name::UserId;
+use fulmar_protocol::webhook::Subject;
 use hashbrown::HashTable;
 
 use super::channel::Followers;
+use super::edges::Edges;
 use super::{Memory, locked};
 use crate::WorkerId;
 
@@ -74,6 +76,11 @@ impl Users {
     /// Records of users.
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Whether anybody is signed in as the user.
+    pub(super) fn is_connected(&mut self, app: &AppId, id: &UserId) -> bool {
+        self.find(app, id).is_some_and(|user| user.is_connected())
     }
 
     /// Counts one more connection of a user. Answers its position and who of its watchlist is online.
@@ -188,18 +195,29 @@ impl Users {
 }
 
 impl Memory {
-    pub(super) fn sign_in(&self, from: WorkerId, sign_in: &SignIn) -> Answer {
+    /// Answers at once, or through the inbox when an edge must be safe first.
+    pub(super) fn sign_in(&self, from: WorkerId, sign_in: &SignIn) -> Option<Answer> {
         let ticket = sign_in.ticket;
-        if self.inbox(from).is_none() {
-            return Answer::SignInRefused { ticket };
+        let mut edges = Edges::wanted_of_users(self.outbox.as_deref(), &sign_in.app);
+        let inbox = self.inbox(from).filter(|_| edges.has_room());
+        let Some(inbox) = inbox else { return Some(Answer::SignInRefused { ticket }) };
+        let mut users = locked(&self.users);
+        if !users.is_connected(&sign_in.app, &sign_in.user_id) {
+            edges.came(|| Subject::User(sign_in.user_id.clone()));
         }
-        let (position, online) = locked(&self.users).sign_in(from, sign_in, |to, notice| self.notify(to, notice));
-        Answer::SignedIn { ticket, position, online }
+        let (position, online) = users.sign_in(from, sign_in, |to, notice| self.notify(to, notice));
+        // With the users still locked, so that edges of one user stand in the outbox as they happened.
+        edges.leave_before(inbox, Answer::SignedIn { ticket, position, online })
     }
 
     pub(super) fn sign_out(&self, from: WorkerId, sign_out: SignOut) -> Option<Answer> {
-        match locked(&self.users).sign_out(from, &sign_out, self.clock.now()) {
+        let mut users = locked(&self.users);
+        match users.sign_out(from, &sign_out, self.clock.now()) {
             Parting::Last => {
+                // The outbox holds goings back for itself.
+                let mut edges = Edges::wanted_of_users(self.outbox.as_deref(), &sign_out.app);
+                edges.went(|| Subject::User(sign_out.user_id.clone()));
+                edges.leave();
                 let absence = Absence { app: sign_out.app, user_id: sign_out.user_id };
                 Some(Answer::Absent { absence, settle_in_ms: millis_up(OFFLINE_AFTER) })
             }

@@ -1,6 +1,7 @@
 //! The description of the admin API (OpenAPI 3.1), made of the tables that the API itself works from: the routes, and the
 //! keys of `[[apps]]`.
 
+use fulmar_protocol::webhook::EventKind;
 use serde_json::{Map, Value, json};
 
 use super::routes::ROUTES;
@@ -177,9 +178,22 @@ fn of_the_node() -> Map<String, Value> {
     Map::from_iter([
         ("Audit".to_owned(), object(json!({ "entries": entries }), &["entries"])),
         ("Status".to_owned(), object(status, &told)),
+        ("Webhook".to_owned(), webhook()),
         ("Description".to_owned(), json!({ "type": "object" })),
         ("Error".to_owned(), object(json!({ "error": text() }), &["error"])),
     ])
+}
+
+/// One endpoint of `webhooks`.
+fn webhook() -> Value {
+    let kinds = EventKind::ALL.map(EventKind::name);
+    let properties = json!({
+        "url": { "type": "string", "format": "uri" },
+        "events": { "type": "array", "items": { "enum": kinds } },
+        "channel_prefix": { "type": "string" },
+        "headers": { "type": "object", "additionalProperties": { "type": "string" }, "description": "Values never show." },
+    });
+    json!({ "type": "object", "properties": properties, "required": ["url"] })
 }
 
 /// The keys of `[[apps]]`, as `fulmar config explain` has them.
@@ -194,6 +208,7 @@ fn settings() -> Value {
             Kind::List(_) => json!({ "type": ["array", "null"], "items": { "type": "string" } }),
             Kind::Text(_) | Kind::Path => json!({ "type": ["string", "null"] }),
             Kind::Secret => json!({ "type": ["string", "null"], "writeOnly": true }),
+            Kind::Webhooks => json!({ "type": ["array", "null"], "items": { "$ref": "#/components/schemas/Webhook" } }),
         };
         schema["description"] = format!("{} Default: {}.", key.meaning, key.preset_text()).into();
         properties.insert(key.name().to_owned(), schema);

@@ -10,6 +10,7 @@ use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Kind, Preset, key};
 use super::raw::{RawApp, Reader, Settings, Written, bad_value, refused};
 use super::suggest::nearest;
+use super::webhooks::WebhookReader;
 use super::value::{Value, one_of, out_of_range, path, secret, within};
 
 /// Walks the configuration file.
@@ -41,7 +42,7 @@ impl FileReader<'_> {
         });
     }
 
-    fn place(&self, offset: usize) -> Place {
+    pub(super) fn place(&self, offset: usize) -> Place {
         let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
         Place::File { path: self.path.clone(), line: before.iter().filter(|b| **b == b'\n').count() + 1 }
     }
@@ -122,6 +123,10 @@ impl FileReader<'_> {
             (Kind::Path, DeValue::String(text)) => path(text, Some(&self.path)),
             (Kind::Secret, DeValue::String(text)) => secret(text),
             (Kind::List(check), DeValue::Array(items)) => return Some(self.list(key, check, items)),
+            (Kind::Webhooks, DeValue::Array(items)) => {
+                let webhooks = WebhookReader { file: self, key };
+                return Some(Value::Webhooks(webhooks.read(items)));
+            }
             (_, other) => Err(wrong(other)),
         };
         read.map_err(|what| self.reader.findings.push(bad_value(key, self.place(at), key.path, what))).ok()

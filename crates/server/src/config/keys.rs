@@ -28,6 +28,8 @@ pub enum Kind {
     Path,
     /// Text that is never shown.
     Secret,
+    /// Tables, one per webhook endpoint. Only the file can hold them.
+    Webhooks,
 }
 
 type Check = fn(&str) -> Result<(), &'static str>;
@@ -114,6 +116,7 @@ impl Key {
             Kind::List(_) => "a list of texts".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Secret => "text that is never shown".to_owned(),
+            Kind::Webhooks => "a list of tables".to_owned(),
         }
     }
 

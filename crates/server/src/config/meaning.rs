@@ -11,6 +11,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Secret};
+use fulmar_protocol::webhook::Webhooks;
 
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Preset};
@@ -222,6 +223,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
     let (watchlist, authorized_connections) =
         (taken.switch("apps.watchlist"), taken.switch("apps.authorized_connections"));
     let tls_only = taken.switch("apps.tls_only");
+    let webhooks = webhooks(&mut taken);
     let allowed_origins = taken.list("apps.allowed_origins");
     taken.assert_empty();
     Some(App {
@@ -236,8 +238,23 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
         authorized_connections,
         tls_only,
         allowed_origins,
+        webhooks,
         limits,
     })
+}
+
+fn webhooks(taken: &mut Taken) -> Webhooks {
+    let endpoints = match taken.take("apps.webhooks").value {
+        Value::Webhooks(endpoints) => endpoints,
+        _ => Vec::new(),
+    };
+    let networks = taken.list("apps.webhooks_allow_networks");
+    Webhooks {
+        endpoints,
+        batching: taken.switch("apps.webhook_batching"),
+        allow_private: taken.switch("apps.webhooks_allow_private"),
+        allow_networks: networks.iter().filter_map(|text| network(text)).collect(),
+    }
 }
 
 fn check_duplicates(apps: &[RawApp], findings: &mut Vec<Finding>) {

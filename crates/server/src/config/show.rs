@@ -1,5 +1,7 @@
 //! The effective configuration as a person reads it: TOML, each line with its source, secrets masked.
 
+use fulmar_protocol::webhook::Endpoint;
+
 use super::finding::Place;
 use super::keys::KEYS;
 use super::meaning::Effective;
@@ -45,7 +47,23 @@ fn toml_text(value: &Value) -> String {
         Value::Path(path) => quoted(&path.to_string_lossy()),
         Value::List(texts) => format!("[{}]", texts.iter().map(|t| quoted(t)).collect::<Vec<_>>().join(", ")),
         Value::Secret(_) => quoted("(not shown)"),
+        Value::Webhooks(endpoints) => {
+            format!("[{}]", endpoints.iter().map(endpoint_text).collect::<Vec<_>>().join(", "))
+        }
     }
+}
+
+/// Values of headers are not shown: people put tokens there.
+fn endpoint_text(endpoint: &Endpoint) -> String {
+    let kinds: Vec<String> = endpoint.kinds.iter().map(|kind| quoted(kind.name())).collect();
+    let headers = endpoint.headers.iter().map(|(name, _)| format!("{} = {}", quoted(name), quoted("(not shown)")));
+    format!(
+        "{{ url = {}, events = [{}], channel_prefix = {}, headers = {{ {} }} }}",
+        quoted(&endpoint.url),
+        kinds.join(", "),
+        quoted(&endpoint.channel_prefix),
+        headers.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn quoted(text: &str) -> String {

@@ -244,8 +244,8 @@ pub static KEYS: &[Key] = &[
             "STATE_DIRECTORY, else fulmar in XDG_STATE_HOME, else ~/.local/state/fulmar; without any of them nothing is \
              kept",
         ),
-        "The folder in which a node keeps what must outlive it, such as the apps that were added with `fulmar app`. One \
-         node, one folder. Where it is written here and cannot be used, the node does not start.",
+        "The folder in which a node keeps what must outlive it, such as the apps that were added with `fulmar app`, and \
+         webhooks that wait. One node, one folder. Where it is written here and cannot be used, the node does not start.",
     ),
     hard(
         "admin.enabled",
@@ -382,6 +382,39 @@ pub static KEYS: &[Key] = &[
         Preset::EmptyList,
         "Web pages that may connect: https://host, https://host:port, host, or *.host for its subdomains. Empty is \
          any. Whoever sends no Origin is not a browser and is not held to it.",
+    )
+    .reloadable(),
+    hard(
+        "apps.webhooks",
+        Kind::Webhooks,
+        Preset::EmptyList,
+        "Who is told what happens: tables with url; events, a list of channel_occupied, channel_vacated, member_added, \
+         member_removed, client_event, cache_miss, subscription_count, user_online and user_offline (all but the last two \
+         without it); channel_prefix, to be told of channels whose names begin so; and headers, a table of names and \
+         values sent with each request. No URL twice in one app.",
+    )
+    .reloadable(),
+    hard(
+        "apps.webhook_batching",
+        Kind::Switch,
+        Preset::Switch(true),
+        "Whether webhook events are gathered into requests, up to 20 or what comes within 250 milliseconds. Without it \
+         each event is a request of its own.",
+    )
+    .reloadable(),
+    hard(
+        "apps.webhooks_allow_private",
+        Kind::Switch,
+        Preset::Switch(false),
+        "Whether webhooks may go to any address, those of this machine and of private networks included. For \
+         development, and where whoever writes the file may reach everything the node can.",
+    )
+    .reloadable(),
+    hard(
+        "apps.webhooks_allow_networks",
+        Kind::List(check_network),
+        Preset::EmptyList,
+        "Networks (10.1.0.0/16) or addresses that webhooks may go to although they are not public.",
     )
     .reloadable(),
     integer(

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fulmar_protocol::webhook::{Endpoint, EventKind};
+
 use super::finding::What;
 use super::keys::{Key, Kind};
 
@@ -15,6 +17,7 @@ pub(super) enum Value {
     Text(String),
     List(Vec<String>),
     Path(PathBuf),
+    Webhooks(Vec<Endpoint>),
     /// Never leaves this type but into [`fulmar_protocol::app::Secret`].
     Secret(String),
 }
@@ -28,6 +31,7 @@ impl fmt::Debug for Value {
             Self::Text(text) => text.fmt(f),
             Self::List(texts) => texts.fmt(f),
             Self::Path(path) => path.fmt(f),
+            Self::Webhooks(endpoints) => endpoints.fmt(f),
             Self::Secret(_) => f.write_str("Secret(..)"),
         }
     }
@@ -43,8 +47,20 @@ impl Value {
             Self::Text(text) => Some(text.as_str().into()),
             Self::List(texts) => Some(texts.clone().into()),
             Self::Path(path) => Some(path.to_string_lossy().into()),
+            Self::Webhooks(endpoints) => Some(endpoints.iter().map(endpoint_json).collect()),
         }
     }
+}
+
+/// Values of headers are not shown: people put tokens there.
+fn endpoint_json(endpoint: &Endpoint) -> serde_json::Value {
+    let hidden = |(name, _): &(String, String)| (name.clone(), serde_json::Value::from("(not shown)"));
+    serde_json::json!({
+        "url": &*endpoint.url,
+        "events": endpoint.kinds.iter().map(EventKind::name).collect::<Vec<_>>(),
+        "channel_prefix": endpoint.channel_prefix,
+        "headers": endpoint.headers.iter().map(hidden).collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 /// Reads a value given as text, as variables and flags give it.
@@ -69,6 +85,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, What> {
         }
         Kind::Path => path(text, None),
         Kind::Secret => secret(text),
+        Kind::Webhooks => Err(wrong()),
     }
 }
 

@@ -35,6 +35,18 @@ impl Clock {
         }
     }
 
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms(&self) -> u64 {
+        match self {
+            Self::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }
+            Self::Manual(ms) => ms.load(Ordering::Relaxed),
+        }
+    }
+
     /// Milliseconds since an unnamed moment; never goes back.
     #[must_use]
     pub fn elapsed_ms(&self) -> u64 {

@@ -1,0 +1,453 @@
+//! Which edges become webhook events, and when a batch of them closes.
+//!
+//! The book knows what each receiver believes: what was announced as come and not yet as gone. A going is held for
+//! [`HOLD_MS`], and one that comes back meanwhile was never away. So for every subject the events alternate, whatever the
+//! churn, and they still do after a crash: what must survive one comes out as [`Record`]s, to be stored before anybody
+//! acts on them, and goes in again through [`WebhookBook::restore`].
+//!
+//! It sends nothing, stores nothing and reads no clock. A held going takes no record: what was announced stays announced
+//! until its going is sealed or queued, in one record set with its removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use fulmar_protocol::app::{App, AppId};
+use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::signing::sign_webhook;
+use fulmar_protocol::webhook::{self, BATCH_EVENTS_MAX, Change, Edge, Event, Subject};
+use hashbrown::HashMap;
+
+use crate::counts::{CountThrottle, TOLD_AT_ONCE_MAX, Told};
+use crate::time::Moment;
+
+/// How long a going is held, in milliseconds.
+pub const HOLD_MS: u64 = 3_000;
+/// How long a batch stays open after its first event, in milliseconds.
+pub const BATCH_MS: u64 = 250;
+/// After a cache miss was told, further ones of that channel are not, for so many milliseconds.
+const MISS_QUIET_MS: u64 = 3_000;
+/// Channels whose last miss is remembered. When there are more, a miss may be told twice.
+const MISSES_MAX: usize = 65_536;
+
+/// Something of an app that comes and goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Whose.
+    pub app: AppId,
+    /// What.
+    pub subject: Subject,
+}
+
+/// An endpoint: an app has no URL twice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// Whose.
+    pub app: AppId,
+    /// Where.
+    pub url: Arc<str>,
+}
+
+/// A finished request: its bytes never change again, however often it is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Rises; no two batches of a store have one.
+    pub id: u64,
+    /// When it was sealed, in milliseconds since 1970: the `time_ms` of its body.
+    pub sealed_unix_ms: u64,
+    /// The app's key.
+    pub key: Arc<str>,
+    /// Signature of the body.
+    pub signature: Arc<str>,
+    /// What is sent.
+    pub body: Arc<str>,
+    /// The identities of its events, in their order. One event has the same at every endpoint.
+    pub event_ids: Vec<u64>,
+    /// What must stay in order: the channels of its events, each once; empty text for events without one.
+    pub lanes: Vec<Arc<str>>,
+}
+
+/// What must be stored before it has happened. A set of records that came out of one call is stored as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Announced as come.
+    Came {
+        /// What.
+        place: Place,
+        /// Identity of the coming; that of the going is one more.
+        generation: u64,
+    },
+    /// No longer announced.
+    Went {
+        /// What.
+        place: Place,
+    },
+    /// Waits in an open batch.
+    Queued {
+        /// For whom.
+        to: Address,
+        /// Its identity.
+        id: u64,
+        /// The event.
+        event: Event,
+    },
+    /// A batch is closed; its events that waited no longer do.
+    Sealed {
+        /// For whom.
+        to: Address,
+        /// The batch.
+        batch: Batch,
+    },
+    /// Events that waited for an endpoint that is no longer configured.
+    Dropped {
+        /// For whom.
+        to: Address,
+        /// Their identities.
+        ids: Vec<u64>,
+    },
+}
+
+/// What was stored when a node ended, in whatever way.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Announced and not taken back, with the generation.
+    pub present: Vec<(Place, u64)>,
+    /// Events that waited, in the order of their identities.
+    pub queued: Vec<(Address, u64, Event)>,
+    /// The first identity that is free.
+    pub next_id: u64,
+}
+
+/// The time, as the book needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For waiting. Never goes back.
+    pub moment: Moment,
+    /// For `time_ms`: milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// The book of one node.
+#[derive(Debug)]
+pub struct WebhookBook {
+    apps: HashMap<AppId, Arc<App>, RandomState>,
+    present: HashMap<Place, Presence, RandomState>,
+    open: BTreeMap<Address, Open>,
+    counts: HashMap<(AppId, ChannelName), CountThrottle, RandomState>,
+    /// Until when further misses are not told.
+    misses: HashMap<(AppId, ChannelName), Moment, RandomState>,
+    misses_looked_at: usize,
+    timers: BTreeMap<(Moment, u64), Wake>,
+    next_timer: u64,
+    next_id: u64,
+}
+
+/// Something announced as come.
+#[derive(Debug)]
+struct Presence {
+    generation: u64,
+    /// The timer at whose end its going is told, while it is away.
+    held: Option<(Moment, u64)>,
+}
+
+#[derive(Debug)]
+struct Open {
+    closes: (Moment, u64),
+    events: Vec<(u64, Event)>,
+}
+
+#[derive(Debug)]
+enum Wake {
+    Gone(Place),
+    Close(Address),
+    Count(AppId, ChannelName),
+}
+
+impl Default for WebhookBook {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WebhookBook {
+    /// A book in which nothing is written.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            apps: HashMap::default(),
+            present: HashMap::default(),
+            open: BTreeMap::new(),
+            counts: HashMap::default(),
+            misses: HashMap::default(),
+            misses_looked_at: 0,
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            next_id: 0,
+        }
+    }
+
+    /// Goes on where another node, or this one before a crash, had ended: nobody is here yet, so whatever was announced
+    /// is away from now on, and is told to be gone unless it comes back within [`HOLD_MS`]. Call it once, after the first
+    /// [`WebhookBook::set_apps`].
+    pub fn restore(&mut self, now: Now, restored: Restored, records: &mut Vec<Record>) {
+        self.next_id = restored.next_id;
+        for (place, generation) in restored.present {
+            if !self.is_wanted(&place) {
+                records.push(Record::Went { place });
+                continue;
+            }
+            let held = Some(self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone())));
+            self.present.insert(place, Presence { generation, held });
+        }
+        let mut unknown: BTreeMap<Address, Vec<u64>> = BTreeMap::new();
+        for (to, id, event) in restored.queued {
+            if self.knows(&to) {
+                self.wait(now, to, id, event, records);
+            } else {
+                unknown.entry(to).or_default().push(id);
+            }
+        }
+        records.extend(unknown.into_iter().map(|(to, ids)| Record::Dropped { to, ids }));
+    }
+
+    /// These apps from now on. What is no longer for anybody is forgotten without a word.
+    pub fn set_apps(&mut self, apps: impl IntoIterator<Item = Arc<App>>, records: &mut Vec<Record>) {
+        let told = apps.into_iter().filter(|app| !app.webhooks.endpoints.is_empty());
+        self.apps = told.map(|app| (app.id.clone(), app)).collect();
+        self.counts.retain(|(app, _), _| self.apps.contains_key(app));
+        let unwanted: Vec<Place> = self.present.keys().filter(|place| !self.is_wanted(place)).cloned().collect();
+        for place in unwanted {
+            let held = self.present.remove(&place).and_then(|presence| presence.held);
+            held.and_then(|timer| self.timers.remove(&timer));
+            records.push(Record::Went { place });
+        }
+        let closed: Vec<Address> = self.open.keys().filter(|to| !self.knows(to)).cloned().collect();
+        for to in closed {
+            let Some(open) = self.open.remove(&to) else { continue };
+            self.timers.remove(&open.closes);
+            records.push(Record::Dropped { to, ids: open.events.into_iter().map(|(id, _)| id).collect() });
+        }
+    }
+
+    /// Takes what the backbone decided.
+    pub fn take(&mut self, now: Now, edge: Edge, records: &mut Vec<Record>) {
+        let Edge { app, change } = edge;
+        let Some(app) = self.apps.get(&app).cloned() else { return };
+        match change {
+            Change::Came(subject) => self.came(now, &app, subject, records),
+            Change::Went(subject) => self.went(now, Place { app: app.id.clone(), subject }),
+            Change::Counted(channel, count) => self.counted(now, &app, channel, count, records),
+            Change::CacheMissed(channel) => self.cache_missed(now, &app, channel, records),
+            Change::ClientSaid { channel, frame, socket_id } => {
+                if let Some(event) = Event::of_client_event(&channel, &frame, socket_id) {
+                    let id = self.identities(1);
+                    self.tell(now, &app, id, &event, records);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass: goings whose hold is over, batches whose time is over, counts that were kept back.
+    pub fn pass(&mut self, now: Now, records: &mut Vec<Record>) {
+        while let Some(due) = self.timers.first_entry().filter(|timer| timer.key().0 <= now.moment) {
+            match due.remove() {
+                Wake::Gone(place) => self.gone(now, place, records),
+                Wake::Close(to) => {
+                    if let Some(open) = self.open.remove(&to) {
+                        self.seal(now, to, open.events, records);
+                    }
+                }
+                Wake::Count(app, channel) => self.count_due(now, &app, channel, records),
+            }
+        }
+    }
+
+    /// When [`WebhookBook::pass`] is wanted, if nothing else happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The first identity that was not given out: to be stored with every set of records.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// A batch that says the same again with another time and signature, for whoever sends again what was given up.
+    /// `None` when the app or the endpoint is no longer configured.
+    pub fn seal_again(&mut self, now: Now, to: &Address, old: &Batch) -> Option<Batch> {
+        let app = self.apps.get(&to.app).filter(|_| self.knows(to)).cloned()?;
+        let id = self.identities(1);
+        Some(sealed(now, &app, id, webhook::events_of(&old.body), old.event_ids.clone(), old.lanes.clone()))
+    }
+
+    fn came(&mut self, now: Now, app: &Arc<App>, subject: Subject, records: &mut Vec<Record>) {
+        let place = Place { app: app.id.clone(), subject };
+        if !self.is_wanted(&place) {
+            return;
+        }
+        if let Some(presence) = self.present.get_mut(&place) {
+            // Back within the hold: it never was away. (Or announced twice, which no backbone does.)
+            presence.held.take().and_then(|timer| self.timers.remove(&timer));
+            return;
+        }
+        let generation = self.identities(2);
+        let event = Event::of_subject(&place.subject, true);
+        self.present.insert(place.clone(), Presence { generation, held: None });
+        records.push(Record::Came { place, generation });
+        self.tell(now, app, generation, &event, records);
+    }
+
+    fn went(&mut self, now: Now, place: Place) {
+        // What was never announced came before anybody wanted to hear of it.
+        if self.present.get(&place).is_some_and(|presence| presence.held.is_none()) {
+            let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
+            if let Some(presence) = self.present.get_mut(&place) {
+                presence.held = Some(timer);
+            }
+        }
+    }
+
+    fn gone(&mut self, now: Now, place: Place, records: &mut Vec<Record>) {
+        let Some(presence) = self.present.remove(&place) else { return };
+        let app = self.apps.get(&place.app).cloned();
+        let event = Event::of_subject(&place.subject, false);
+        records.push(Record::Went { place });
+        if let Some(app) = app {
+            self.tell(now, &app, presence.generation + 1, &event, records);
+        }
+    }
+
+    fn counted(&mut self, now: Now, app: &Arc<App>, channel: ChannelName, count: u64, records: &mut Vec<Record>) {
+        let key = (app.id.clone(), channel);
+        let told = match count {
+            // Only large channels have anything to remember, and every large one was small before it is empty.
+            0..=TOLD_AT_ONCE_MAX => {
+                self.counts.remove(&key);
+                Told::Now
+            }
+            _ => self.counts.entry(key.clone()).or_default().changed(count, now.moment),
+        };
+        match told {
+            Told::Now => {
+                let id = self.identities(1);
+                self.tell(now, app, id, &Event::of_count(&key.1, count), records);
+            }
+            Told::At(at) => {
+                self.wake_at(at, Wake::Count(key.0, key.1));
+            }
+            Told::AlreadyHeld => {}
+        }
+    }
+
+    fn count_due(&mut self, now: Now, app: &AppId, channel: ChannelName, records: &mut Vec<Record>) {
+        let key = (app.clone(), channel);
+        let due = self.counts.get_mut(&key).map(|throttle| throttle.due(now.moment));
+        if let (Some(count), Some(app)) = (due.flatten(), self.apps.get(app).cloned()) {
+            let id = self.identities(1);
+            self.tell(now, &app, id, &Event::of_count(&key.1, count), records);
+        }
+    }
+
+    fn cache_missed(&mut self, now: Now, app: &Arc<App>, channel: ChannelName, records: &mut Vec<Record>) {
+        let key = (app.id.clone(), channel);
+        if self.misses.get(&key).is_some_and(|until| now.moment < *until) {
+            return;
+        }
+        if self.misses.len() >= self.misses_looked_at.max(MISSES_MAX / 64) {
+            self.misses.retain(|_, until| now.moment < *until);
+            self.misses_looked_at = (self.misses.len() * 2).min(MISSES_MAX);
+        }
+        let id = self.identities(1);
+        self.tell(now, app, id, &Event::of_cache_miss(&key.1), records);
+        if self.misses.len() < MISSES_MAX {
+            self.misses.insert(key, now.moment.plus_ms(MISS_QUIET_MS));
+        }
+    }
+
+    /// Adds an event to the open batch of every endpoint that takes it, or makes it a batch of its own.
+    fn tell(&mut self, now: Now, app: &Arc<App>, id: u64, event: &Event, records: &mut Vec<Record>) {
+        for endpoint in app.webhooks.endpoints.iter().filter(|endpoint| endpoint.takes(event)) {
+            let to = Address { app: app.id.clone(), url: endpoint.url.clone() };
+            if app.webhooks.batching {
+                records.push(Record::Queued { to: to.clone(), id, event: event.clone() });
+                self.wait(now, to, id, event.clone(), records);
+            } else {
+                self.seal(now, to, vec![(id, event.clone())], records);
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Now, to: Address, id: u64, event: Event, records: &mut Vec<Record>) {
+        if !self.open.contains_key(&to) {
+            let closes = self.wake_at(now.moment.plus_ms(BATCH_MS), Wake::Close(to.clone()));
+            self.open.insert(to.clone(), Open { closes, events: Vec::new() });
+        }
+        let open = self.open.get_mut(&to).expect("it was there or has just been made");
+        open.events.push((id, event));
+        if open.events.len() >= BATCH_EVENTS_MAX
+            && let Some(open) = self.open.remove(&to)
+        {
+            self.timers.remove(&open.closes);
+            self.seal(now, to, open.events, records);
+        }
+    }
+
+    fn seal(&mut self, now: Now, to: Address, events: Vec<(u64, Event)>, records: &mut Vec<Record>) {
+        let event_ids: Vec<u64> = events.iter().map(|(id, _)| *id).collect();
+        let Some(app) = self.apps.get(&to.app).cloned() else {
+            records.push(Record::Dropped { to, ids: event_ids });
+            return;
+        };
+        let lanes: BTreeSet<&str> =
+            events.iter().map(|(_, event)| event.channel.as_ref().map_or("", ChannelName::as_str)).collect();
+        let lanes = lanes.into_iter().map(Arc::from).collect();
+        let id = self.identities(1);
+        let batch = sealed(now, &app, id, events.iter().map(|(_, event)| &*event.json), event_ids, lanes);
+        records.push(Record::Sealed { to, batch });
+    }
+
+    fn is_wanted(&self, place: &Place) -> bool {
+        self.apps.get(&place.app).is_some_and(|app| app.webhooks.want(&place.subject))
+    }
+
+    fn knows(&self, to: &Address) -> bool {
+        self.apps.get(&to.app).is_some_and(|app| app.webhooks.endpoints.iter().any(|e| e.url == to.url))
+    }
+
+    fn identities(&mut self, count: u64) -> u64 {
+        let first = self.next_id;
+        self.next_id += count;
+        first
+    }
+
+    fn wake_at(&mut self, at: Moment, wake: Wake) -> (Moment, u64) {
+        self.next_timer += 1;
+        self.timers.insert((at, self.next_timer), wake);
+        (at, self.next_timer)
+    }
+}
+
+fn sealed<'a>(
+    now: Now,
+    app: &App,
+    id: u64,
+    events: impl IntoIterator<Item = &'a str>,
+    event_ids: Vec<u64>,
+    lanes: Vec<Arc<str>>,
+) -> Batch {
+    let body = webhook::envelope(now.unix_ms, events);
+    Batch {
+        id,
+        sealed_unix_ms: now.unix_ms,
+        key: app.key.as_str().into(),
+        signature: sign_webhook(app.oldest_secret(), body.as_bytes()).into(),
+        body: body.into(),
+        event_ids,
+        lanes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,491 @@
+//! Which sealed batch is tried next, and when one is given up.
+//!
+//! Every endpoint has a line of its own. Within a line, what concerns one channel stays in order: a batch waits for older
+//! ones that share a channel with it, unless those have been refused for [`OVERTAKE_AFTER_MS`] although the endpoint took
+//! others (or for [`BLOCKED_MAX_MS`] in any case). An endpoint that fails is asked by one request at a time, ever more
+//! rarely.
+//!
+//! Over all lines, sockets are bounded twice: a request starts on one of few fast sockets and, when it lingers, moves to
+//! one of many slow ones; endpoints that failed last time start on a slow one. So a thousand dead endpoints, whose
+//! requests all last until their time-out, leave the fast sockets to whoever answers.
+//!
+//! It sends nothing, reads no clock and draws no lots: the time and the jitter are arguments.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::time::Moment;
+use crate::webhook_batch::Address;
+
+/// The first pause after a failure, in milliseconds; each further one is twice as long.
+const PAUSE_MS: u64 = 1_000;
+/// The longest pause.
+const PAUSE_MAX_MS: u64 = 64_000;
+/// A batch that is refused for so long, while others are taken, no longer makes those of its channels wait.
+pub const OVERTAKE_AFTER_MS: u64 = 15_000;
+/// The same where no others are taken: then it cannot be known whether it is the batch or the endpoint that fails.
+pub const BLOCKED_MAX_MS: u64 = 60_000;
+/// Refusals in a row after which an endpoint counts as failing, not only its batches.
+const REFUSALS_MAX: u32 = 3;
+/// Requests to one endpoint at a time.
+const IN_FLIGHT_MAX: usize = 8;
+/// Batches of a line looked at for one that may go.
+const LOOKAHEAD: usize = 64;
+/// How long a request may occupy a fast socket while a slow one is free, in milliseconds.
+pub const LINGER_MS: u64 = 100;
+/// A last attempt that is due may still begin for so long.
+const EXPIRY_SLACK_MS: u64 = 1_000;
+/// Batches that may wait for one endpoint. When there are more, the oldest is given up.
+pub const LINE_BATCHES_MAX: usize = 10_000;
+/// Bytes of bodies that may wait for one endpoint. When there are more, the oldest is given up.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of bodies that may wait for all endpoints together. When there are more, the oldest of the longest line is given
+/// up.
+pub const BYTES_MAX: usize = 256 << 20;
+
+/// What is known of a batch here.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its identity.
+    pub id: u64,
+    /// Length of its body.
+    pub bytes: usize,
+    /// What must stay in order.
+    pub lanes: Vec<Arc<str>>,
+    /// When it was sealed.
+    pub since: Moment,
+    /// No attempt begins later.
+    pub last_try: Moment,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Taken.
+    Delivered,
+    /// Answered with something else than success.
+    Refused,
+    /// Not answered, or not in time.
+    Unreachable,
+}
+
+/// An attempt to be made now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where.
+    pub to: Address,
+    /// Which batch.
+    pub id: u64,
+}
+
+/// What becomes of a batch after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is over: delivered.
+    Delivered,
+    /// It is over: its time is up.
+    GivenUp,
+    /// It is tried again.
+    Kept,
+    /// It was no longer waiting here.
+    Unknown,
+}
+
+/// Sockets for webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sockets {
+    /// For requests that are answered quickly.
+    pub fast: usize,
+    /// For those that are not.
+    pub slow: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Fast,
+    Slow,
+}
+
+/// All lines of a node.
+#[derive(Debug)]
+pub struct WebhookQueues {
+    sockets: Sockets,
+    fast_used: usize,
+    slow_used: usize,
+    lines: HashMap<Address, Line, RandomState>,
+    /// Lines with something to do, each once: those that answered last time, those never tried, those that failed.
+    ready: [VecDeque<Address>; 3],
+    timers: BTreeSet<(Moment, Address)>,
+    bytes_max: usize,
+    /// All lines have no more than this; counted anew when that is too much.
+    bytes_at_most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    batches: BTreeMap<u64, Entry>,
+    bytes: usize,
+    in_flight: usize,
+    /// Failures since the last success.
+    failures: u32,
+    /// Whether the last failure was that nobody answered.
+    is_unreachable: bool,
+    /// When a batch was taken last.
+    delivered_at: Option<Moment>,
+    /// While it fails: no attempt before.
+    not_before: Moment,
+    is_ready: bool,
+    timer: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    waiting: Waiting,
+    attempts: u32,
+    /// Since when every attempt was answered with a refusal.
+    refused_since: Option<Moment>,
+    not_before: Moment,
+    /// While it is under way: which socket it uses.
+    pool: Option<Pool>,
+}
+
+/// What a line can do now.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Try(u64),
+    At(Moment),
+    Nothing,
+}
+
+impl WebhookQueues {
+    /// Empty lines. Each kind of socket must be one at least.
+    #[must_use]
+    pub fn new(sockets: Sockets) -> Self {
+        Self {
+            sockets,
+            fast_used: 0,
+            slow_used: 0,
+            lines: HashMap::default(),
+            ready: Default::default(),
+            timers: BTreeSet::new(),
+            bytes_max: BYTES_MAX,
+            bytes_at_most: 0,
+        }
+    }
+
+    /// Adds a batch to its line. Answers those that had to be given up for it.
+    pub fn add(&mut self, now: Moment, to: &Address, waiting: Waiting) -> Vec<Attempt> {
+        let line = self.lines.entry(to.clone()).or_default();
+        line.bytes += waiting.bytes;
+        self.bytes_at_most += waiting.bytes;
+        let entry = Entry { attempts: 0, refused_since: None, not_before: Moment::default(), pool: None, waiting };
+        line.batches.insert(entry.waiting.id, entry);
+        let mut given_up = Vec::new();
+        while line.batches.len() > LINE_BATCHES_MAX || line.bytes > LINE_BYTES_MAX {
+            let Some(oldest) = line.forget_oldest() else { break };
+            given_up.push(Attempt { to: to.clone(), id: oldest });
+        }
+        self.settle(now, to);
+        while self.bytes_at_most > self.bytes_max {
+            self.bytes_at_most = self.pending().1;
+            if self.bytes_at_most <= self.bytes_max {
+                break;
+            }
+            let Some((to, longest)) = self.lines.iter_mut().max_by_key(|(_, line)| line.bytes) else { break };
+            let Some(oldest) = longest.forget_oldest() else { break };
+            given_up.push(Attempt { to: to.clone(), id: oldest });
+        }
+        given_up
+    }
+
+    /// The next attempt, if a socket is free for it. Ask until it answers `None`.
+    pub fn next_attempt(&mut self, now: Moment) -> Option<Attempt> {
+        while let Some((at, to)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
+            self.timers.remove(&(at, to.clone()));
+            if let Some(line) = self.lines.get_mut(&to) {
+                line.timer = None;
+            }
+            self.settle(now, &to);
+        }
+        for class in 0..self.ready.len() {
+            // New endpoints may use half of the fast sockets, so that those that answer always find one.
+            let has_fast = match class {
+                0 => self.fast_used < self.sockets.fast,
+                1 => self.fast_used < self.sockets.fast.div_ceil(2),
+                _ => false,
+            };
+            let pool = match has_fast {
+                true => Pool::Fast,
+                false if self.slow_used < self.sockets.slow => Pool::Slow,
+                false => continue,
+            };
+            while let Some(to) = self.ready[class].pop_front() {
+                let Some(line) = self.lines.get_mut(&to) else { continue };
+                line.is_ready = false;
+                let Next::Try(id) = line.next(now) else {
+                    self.settle(now, &to);
+                    continue;
+                };
+                line.begin(id, pool);
+                *self.used(pool) += 1;
+                self.settle(now, &to);
+                return Some(Attempt { to, id });
+            }
+        }
+        None
+    }
+
+    /// A request has been under way for [`LINGER_MS`]: it gives up its fast socket if a slow one is free. Answers whether
+    /// it should be asked again after the same time.
+    pub fn linger(&mut self, attempt: &Attempt) -> bool {
+        let line = self.lines.get_mut(&attempt.to);
+        let Some(entry) = line.and_then(|line| line.batches.get_mut(&attempt.id)) else { return false };
+        if entry.pool != Some(Pool::Fast) {
+            return false;
+        }
+        if self.slow_used >= self.sockets.slow {
+            return true;
+        }
+        entry.pool = Some(Pool::Slow);
+        self.fast_used -= 1;
+        self.slow_used += 1;
+        false
+    }
+
+    /// An attempt has ended. `jitter` is a random number, used when it is tried again.
+    pub fn finish(&mut self, now: Moment, attempt: &Attempt, outcome: Outcome, jitter: u32) -> Fate {
+        let Some(line) = self.lines.get_mut(&attempt.to) else { return Fate::Unknown };
+        let Some(pool) = line.end(attempt.id) else { return Fate::Unknown };
+        let fate = match outcome {
+            Outcome::Delivered => line.delivered(now, attempt.id),
+            Outcome::Refused | Outcome::Unreachable => line.failed(now, attempt.id, outcome, jitter),
+        };
+        *self.used(pool) -= 1;
+        self.settle(now, &attempt.to);
+        fate
+    }
+
+    /// Batches whose time ended while they waited for others or for their endpoint.
+    pub fn expire(&mut self, now: Moment) -> Vec<Attempt> {
+        let mut expired = Vec::new();
+        for (to, line) in &mut self.lines {
+            let is_over = |entry: &Entry| entry.pool.is_none() && entry.waiting.last_try.plus_ms(EXPIRY_SLACK_MS) < now;
+            let over: Vec<u64> =
+                line.batches.values().take(LOOKAHEAD).filter(|e| is_over(e)).map(|e| e.waiting.id).collect();
+            for id in over {
+                line.forget(id);
+                expired.push(Attempt { to: to.clone(), id });
+            }
+        }
+        expired
+    }
+
+    /// Drops the lines of endpoints that are not `wanted`; answers what waited in them. Requests under way are no longer
+    /// known when they end.
+    pub fn retain(&mut self, wanted: impl Fn(&Address) -> bool) -> Vec<Attempt> {
+        let gone: Vec<Address> = self.lines.keys().filter(|to| !wanted(to)).cloned().collect();
+        let mut dropped = Vec::new();
+        for to in gone {
+            let Some(line) = self.lines.remove(&to) else { continue };
+            line.timer.map(|at| self.timers.remove(&(at, to.clone())));
+            for entry in line.batches.into_values() {
+                if let Some(pool) = entry.pool {
+                    *self.used(pool) -= 1;
+                }
+                dropped.push(Attempt { to: to.clone(), id: entry.waiting.id });
+            }
+        }
+        dropped
+    }
+
+    /// When [`WebhookQueues::next_attempt`] may have something new, if nothing else happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Batches that wait or are under way, and the bytes of their bodies.
+    #[must_use]
+    pub fn pending(&self) -> (usize, usize) {
+        let add = |(batches, bytes), line: &Line| (batches + line.batches.len(), bytes + line.bytes);
+        self.lines.values().fold((0, 0), add)
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.fast_used + self.slow_used
+    }
+
+    /// The endpoint whose oldest batch waits longest, and since when.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(&Address, Moment)> {
+        let oldest = |line: &Line| line.batches.first_key_value().map(|(_, entry)| entry.waiting.since);
+        self.lines.iter().filter_map(|(to, line)| Some((to, oldest(line)?))).min_by_key(|(_, since)| *since)
+    }
+
+    fn used(&mut self, pool: Pool) -> &mut usize {
+        match pool {
+            Pool::Fast => &mut self.fast_used,
+            Pool::Slow => &mut self.slow_used,
+        }
+    }
+
+    /// Puts a line where it belongs: among those with something to do, on a timer, or nowhere.
+    fn settle(&mut self, now: Moment, to: &Address) {
+        let Some(line) = self.lines.get_mut(to) else { return };
+        if line.is_ready {
+            return;
+        }
+        match line.next(now) {
+            Next::Try(_) => {
+                line.is_ready = true;
+                let class = if line.is_failing() { 2 } else { usize::from(line.delivered_at.is_none()) };
+                self.ready[class].push_back(to.clone());
+            }
+            Next::At(at) if line.timer.is_none_or(|set| at < set) => {
+                line.timer.map(|set| self.timers.remove(&(set, to.clone())));
+                line.timer = Some(at);
+                self.timers.insert((at, to.clone()));
+            }
+            Next::At(_) | Next::Nothing => {}
+        }
+    }
+}
+
+impl Line {
+    /// Whether the endpoint itself is in trouble, and not only some batches.
+    fn is_failing(&self) -> bool {
+        self.failures > 0 && (self.is_unreachable || self.failures >= REFUSALS_MAX)
+    }
+
+    fn next(&self, now: Moment) -> Next {
+        if self.is_failing() {
+            return match self.next_while_failing(now) {
+                _ if self.in_flight > 0 => Next::Nothing,
+                Some(_) if now < self.not_before => Next::At(self.not_before),
+                Some(id) => Next::Try(id),
+                None => Next::Nothing,
+            };
+        }
+        if self.in_flight >= IN_FLIGHT_MAX {
+            return Next::Nothing;
+        }
+        let mut blocked = HashSet::new();
+        let mut soonest = None;
+        for entry in self.batches.values().take(LOOKAHEAD) {
+            let is_free = entry.waiting.lanes.iter().all(|lane| !blocked.contains(lane));
+            if is_free && entry.pool.is_none() {
+                if entry.not_before <= now {
+                    return Next::Try(entry.waiting.id);
+                }
+                soonest = Some(soonest.map_or(entry.not_before, |at: Moment| at.min(entry.not_before)));
+            }
+            if entry.blocks(now, self.delivered_at) {
+                blocked.extend(&entry.waiting.lanes);
+            }
+        }
+        soonest.map_or(Next::Nothing, Next::At)
+    }
+
+    /// Who asks whether the endpoint is back: in turn the oldest, for the sake of order, and the one that was tried least,
+    /// so that a batch that alone is refused does not stand for all.
+    fn next_while_failing(&self, now: Moment) -> Option<u64> {
+        let mut blocked = HashSet::new();
+        let mut best: Option<(u32, u64)> = None;
+        for entry in self.batches.values().take(LOOKAHEAD) {
+            if entry.waiting.lanes.iter().all(|lane| !blocked.contains(lane)) {
+                let attempts = if self.failures.is_multiple_of(2) { 0 } else { entry.attempts };
+                let candidate = (attempts, entry.waiting.id);
+                best = Some(best.map_or(candidate, |best| best.min(candidate)));
+            }
+            if entry.blocks(now, self.delivered_at) {
+                blocked.extend(&entry.waiting.lanes);
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    fn begin(&mut self, id: u64, pool: Pool) {
+        self.in_flight += 1;
+        if let Some(entry) = self.batches.get_mut(&id) {
+            entry.pool = Some(pool);
+            entry.attempts += 1;
+        }
+    }
+
+    fn end(&mut self, id: u64) -> Option<Pool> {
+        let pool = self.batches.get_mut(&id)?.pool.take()?;
+        self.in_flight -= 1;
+        Some(pool)
+    }
+
+    fn delivered(&mut self, now: Moment, id: u64) -> Fate {
+        self.forget(id);
+        if self.is_failing() {
+            // It is back. What failed because it was away need not wait any longer.
+            for entry in self.batches.values_mut() {
+                entry.not_before = entry.not_before.min(now);
+            }
+        }
+        self.delivered_at = Some(now);
+        self.failures = 0;
+        self.is_unreachable = false;
+        Fate::Delivered
+    }
+
+    fn failed(&mut self, now: Moment, id: u64, outcome: Outcome, jitter: u32) -> Fate {
+        self.failures = self.failures.saturating_add(1);
+        self.is_unreachable = outcome == Outcome::Unreachable;
+        self.not_before = now.plus_ms(pause_ms(self.failures, jitter));
+        let Some(entry) = self.batches.get_mut(&id) else { return Fate::Unknown };
+        match outcome {
+            Outcome::Refused => _ = entry.refused_since.get_or_insert(now),
+            // Nobody was there to judge it.
+            Outcome::Unreachable | Outcome::Delivered => entry.refused_since = None,
+        }
+        if now >= entry.waiting.last_try {
+            self.forget(id);
+            return Fate::GivenUp;
+        }
+        // The last attempt is made when its time comes, however long the pause would be.
+        entry.not_before = now.plus_ms(pause_ms(entry.attempts, jitter)).min(entry.waiting.last_try);
+        self.not_before = self.not_before.min(entry.waiting.last_try);
+        Fate::Kept
+    }
+
+    /// The oldest that is not under way.
+    fn forget_oldest(&mut self) -> Option<u64> {
+        let (&oldest, _) = self.batches.iter().find(|(_, entry)| entry.pool.is_none())?;
+        self.forget(oldest);
+        Some(oldest)
+    }
+
+    fn forget(&mut self, id: u64) {
+        if let Some(entry) = self.batches.remove(&id) {
+            self.bytes -= entry.waiting.bytes;
+        }
+    }
+}
+
+impl Entry {
+    /// Whether younger batches of the same channels wait for this one.
+    fn blocks(&self, now: Moment, delivered_at: Option<Moment>) -> bool {
+        let is_alone = |since: Moment| delivered_at.is_some_and(|at| at > since);
+        let holds = |since| now.ms_since(since) < if is_alone(since) { OVERTAKE_AFTER_MS } else { BLOCKED_MAX_MS };
+        self.pool.is_some() || self.refused_since.is_none_or(holds)
+    }
+}
+
+/// The pause after the `failures`-th failure in a row: 1, 2, 4 ... seconds, a fifth more or less.
+fn pause_ms(failures: u32, jitter: u32) -> u64 {
+    let doubled = PAUSE_MS << failures.saturating_sub(1).min(10);
+    let pause = doubled.min(PAUSE_MAX_MS);
+    pause * 4 / 5 + pause * 2 / 5 * u64::from(jitter) / u64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! What of the webhooks survives the end of the node, however it comes: one file of an embedded store.
+//!
+//! Every call of [`Store::write`] is one transaction on disk before it returns. The store decides nothing: what is kept
+//! and for how long stands in the records it is given.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fulmar_engine::webhook_batch::{Address, Batch, Place, Record, Restored};
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::name::{ChannelName, UserId};
+use fulmar_protocol::webhook::{Event, EventKind, Subject};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+/// The file's name within the storage folder.
+pub const FILE: &str = "webhooks.redb";
+/// Batches that were given up and are kept for whoever wants to send them again. The oldest go first.
+pub const GIVEN_UP_MAX: u64 = 10_000;
+/// Memory for the store's pages.
+const CACHE_BYTES: usize = 16 << 20;
+/// What is written is of this form.
+const FORMAT: u64 = 1;
+
+type Keyed = (&'static str, &'static str, u64);
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// What was announced: app, kind and channel, user.
+const PRESENT: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("present");
+/// Events in open batches: app, URL, identity.
+const QUEUED: TableDefinition<Keyed, &str> = TableDefinition::new("queued");
+/// Sealed batches: app, URL, identity.
+const BATCHES: TableDefinition<Keyed, &[u8]> = TableDefinition::new("batches");
+/// Batches that were given up, by identity.
+const GIVEN_UP: TableDefinition<u64, &[u8]> = TableDefinition::new("given_up");
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder cannot be made.
+    #[error("cannot make the folder {path}: {source}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{path} is in use: another node runs on this folder (storage.path)")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is of a later release.
+    #[error("{path} was written by a later release (format {found}, this one knows {FORMAT})")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+    },
+    /// Reading or writing failed.
+    #[error("the webhook store: {0}")]
+    Disk(#[from] Box<redb::Error>),
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Disk(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+from_redb!(
+    redb::Error,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+/// What became of batches since the last write.
+#[derive(Debug, Clone)]
+pub enum Ended {
+    /// No longer to be kept.
+    Over(Address, u64),
+    /// Given up; kept aside.
+    GivenUp(Address, Arc<Batch>, u64),
+    /// One that was given up is sent again, or is not wanted any more.
+    Taken(u64),
+}
+
+/// A batch that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Whom it was for.
+    pub to: Address,
+    /// The batch.
+    pub batch: Batch,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
+/// The open store.
+pub struct Store {
+    database: Database,
+    /// Random; tells the identities of this store from those of any other.
+    stamp: u64,
+}
+
+/// All that a store holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// For the book.
+    pub restored: Restored,
+    /// Sealed and not over, in the order of their identities.
+    pub batches: Vec<(Address, Batch)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredBatch<'a> {
+    sealed: u64,
+    key: &'a str,
+    signature: &'a str,
+    body: std::borrow::Cow<'a, str>,
+    events: Vec<u64>,
+    lanes: Vec<std::borrow::Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredGivenUp<'a> {
+    app: &'a str,
+    url: std::borrow::Cow<'a, str>,
+    at: u64,
+    #[serde(borrow)]
+    batch: StoredBatch<'a>,
+}
+
+impl Store {
+    /// Opens the store in `folder`, making both when they are not there. After a crash this may take as long as reading
+    /// the file does.
+    ///
+    /// # Errors
+    /// When it cannot be opened; [`StoreError::InUse`] while a node has it.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        make_private(folder).map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
+        Self::open_file(&folder.join(FILE))
+    }
+
+    /// Opens the store in `folder` if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be opened; [`StoreError::InUse`] while a node has it.
+    pub fn open_existing(folder: &Path) -> Result<Option<Self>, StoreError> {
+        let file = folder.join(FILE);
+        if file.exists() { Self::open_file(&file).map(Some) } else { Ok(None) }
+    }
+
+    fn open_file(file: &Path) -> Result<Self, StoreError> {
+        let path = file.to_owned();
+        let database = match Database::builder().set_cache_size(CACHE_BYTES).create(file) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
+            Err(error) => return Err(StoreError::Disk(Box::new(error.into()))),
+        };
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|e| redb::Error::Io(e.into()))?;
+        let write = database.begin_write()?;
+        let stamp = {
+            let mut meta = write.open_table(META)?;
+            let format = read(&meta, "format")?.unwrap_or(FORMAT);
+            if format != FORMAT {
+                return Err(StoreError::Format { path, found: format });
+            }
+            meta.insert("format", FORMAT)?;
+            let stamp = read(&meta, "stamp")?.unwrap_or(u64::from_ne_bytes(random));
+            meta.insert("stamp", stamp)?;
+            stamp
+        };
+        write.open_table(PRESENT)?;
+        write.open_table(QUEUED)?;
+        write.open_table(BATCHES)?;
+        write.open_table(GIVEN_UP)?;
+        write.commit()?;
+        Ok(Self { database, stamp })
+    }
+
+    /// What tells this store's identities from those of others.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// Reads everything that is not over.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn contents(&self) -> Result<Contents, StoreError> {
+        let reading = self.database.begin_read()?;
+        let mut contents = Contents::default();
+        contents.restored.next_id = read(&reading.open_table(META)?, "next_id")?.unwrap_or(1);
+        for row in reading.open_table(PRESENT)?.iter()? {
+            let (key, generation) = row?;
+            contents.restored.present.extend(place_of(key.value()).map(|place| (place, generation.value())));
+        }
+        for row in reading.open_table(QUEUED)?.iter()? {
+            let (key, event) = row?;
+            let (app, url, id) = key.value();
+            contents.restored.queued.extend(event_of(event.value()).map(|event| (address(app, url), id, event)));
+        }
+        for row in reading.open_table(BATCHES)?.iter()? {
+            let (key, batch) = row?;
+            let (app, url, id) = key.value();
+            contents.batches.extend(batch_of(id, batch.value()).map(|batch| (address(app, url), batch)));
+        }
+        contents.restored.queued.sort_by_key(|(_, id, _)| *id);
+        contents.batches.sort_by_key(|(_, batch)| batch.id);
+        Ok(contents)
+    }
+
+    /// The batches that were given up, oldest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn given_up(&self) -> Result<Vec<GivenUp>, StoreError> {
+        let reading = self.database.begin_read()?;
+        let mut all = Vec::new();
+        for row in reading.open_table(GIVEN_UP)?.iter()? {
+            let (id, stored) = row?;
+            all.extend(given_up_of(id.value(), stored.value()));
+        }
+        Ok(all)
+    }
+
+    /// Writes everything or nothing; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// When it is not written. The same may be tried again.
+    pub fn write(&self, records: &[Record], ended: &[Ended], next_id: u64) -> Result<(), StoreError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut tables = Tables {
+                present: write.open_table(PRESENT)?,
+                queued: write.open_table(QUEUED)?,
+                batches: write.open_table(BATCHES)?,
+                given_up: write.open_table(GIVEN_UP)?,
+            };
+            for record in records {
+                tables.record(record)?;
+            }
+            for end in ended {
+                tables.end(end)?;
+            }
+            write.open_table(META)?.insert("next_id", next_id)?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+struct Tables<'t> {
+    present: Table<'t, (&'static str, &'static str, &'static str), u64>,
+    queued: Table<'t, Keyed, &'static str>,
+    batches: Table<'t, Keyed, &'static [u8]>,
+    given_up: Table<'t, u64, &'static [u8]>,
+}
+
+impl Tables<'_> {
+    fn record(&mut self, record: &Record) -> Result<(), StoreError> {
+        match record {
+            Record::Came { place, generation } => {
+                let (subject, user) = place_key(place);
+                self.present.insert((place.app.as_str(), subject.as_str(), user), generation)?;
+            }
+            Record::Went { place } => {
+                let (subject, user) = place_key(place);
+                self.present.remove((place.app.as_str(), subject.as_str(), user))?;
+            }
+            Record::Queued { to, id, event } => {
+                let channel = event.channel.as_ref().map_or("", ChannelName::as_str);
+                let text = format!("{}\n{channel}\n{}", event.kind.name(), event.json);
+                self.queued.insert((to.app.as_str(), &*to.url, *id), text.as_str())?;
+            }
+            Record::Sealed { to, batch } => {
+                self.dequeue(to, &batch.event_ids)?;
+                self.batches.insert((to.app.as_str(), &*to.url, batch.id), to_bytes(&stored(batch)).as_slice())?;
+            }
+            Record::Dropped { to, ids } => self.dequeue(to, ids)?,
+        }
+        Ok(())
+    }
+
+    fn dequeue(&mut self, to: &Address, ids: &[u64]) -> Result<(), StoreError> {
+        for id in ids {
+            self.queued.remove((to.app.as_str(), &*to.url, *id))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, ended: &Ended) -> Result<(), StoreError> {
+        match ended {
+            Ended::Over(to, id) => {
+                self.batches.remove((to.app.as_str(), &*to.url, *id))?;
+            }
+            Ended::GivenUp(to, batch, at) => {
+                self.batches.remove((to.app.as_str(), &*to.url, batch.id))?;
+                let kept =
+                    StoredGivenUp { app: to.app.as_str(), url: (&*to.url).into(), at: *at, batch: stored(batch) };
+                self.given_up.insert(batch.id, to_bytes(&kept).as_slice())?;
+                while self.given_up.len()? > GIVEN_UP_MAX {
+                    self.given_up.pop_first()?;
+                }
+            }
+            Ended::Taken(id) => {
+                self.given_up.remove(id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A folder for its owner alone: webhooks tell who talks with whom.
+fn make_private(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn read(meta: &impl ReadableTable<&'static str, u64>, key: &str) -> Result<Option<u64>, StoreError> {
+    Ok(meta.get(key)?.map(|value| value.value()))
+}
+
+fn address(app: &str, url: &str) -> Address {
+    Address { app: AppId::new(app), url: url.into() }
+}
+
+/// The two texts by which a place is stored: a letter for its kind with the channel, and the user.
+fn place_key(place: &Place) -> (String, &str) {
+    match &place.subject {
+        Subject::Channel(channel) => (format!("c{channel}"), ""),
+        Subject::Member(channel, user) => (format!("m{channel}"), user.as_str()),
+        Subject::User(user) => ("u".to_owned(), user.as_str()),
+    }
+}
+
+fn place_of((app, subject, user): (&str, &str, &str)) -> Option<Place> {
+    let channel = |name: &str| ChannelName::parse(name, usize::MAX).ok();
+    let user = || UserId::parse(user, usize::MAX).ok();
+    let subject = match subject.split_at_checked(1)? {
+        ("c", name) => Subject::Channel(channel(name)?),
+        ("m", name) => Subject::Member(channel(name)?, user()?),
+        _ => Subject::User(user()?),
+    };
+    Some(Place { app: AppId::new(app), subject })
+}
+
+fn event_of(text: &str) -> Option<Event> {
+    let mut parts = text.splitn(3, '\n');
+    let (kind, channel, json) = (parts.next()?, parts.next()?, parts.next()?);
+    let channel = if channel.is_empty() { None } else { Some(ChannelName::parse(channel, usize::MAX).ok()?) };
+    Some(Event { kind: EventKind::parse(kind)?, channel, json: json.into() })
+}
+
+fn stored(batch: &Batch) -> StoredBatch<'_> {
+    StoredBatch {
+        sealed: batch.sealed_unix_ms,
+        key: &batch.key,
+        signature: &batch.signature,
+        body: (&*batch.body).into(),
+        events: batch.event_ids.clone(),
+        lanes: batch.lanes.iter().map(|lane| (&**lane).into()).collect(),
+    }
+}
+
+fn to_bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("texts and numbers can always be written")
+}
+
+fn batch_from(id: u64, stored: &StoredBatch<'_>) -> Batch {
+    Batch {
+        id,
+        sealed_unix_ms: stored.sealed,
+        key: stored.key.into(),
+        signature: stored.signature.into(),
+        body: (&*stored.body).into(),
+        event_ids: stored.events.clone(),
+        lanes: stored.lanes.iter().map(|lane| (&**lane).into()).collect(),
+    }
+}
+
+fn batch_of(id: u64, bytes: &[u8]) -> Option<Batch> {
+    Some(batch_from(id, &serde_json::from_slice(bytes).ok()?))
+}
+
+fn given_up_of(id: u64, bytes: &[u8]) -> Option<GivenUp> {
+    let stored: StoredGivenUp<'_> = serde_json::from_slice(bytes).ok()?;
+    let to = address(stored.app, &stored.url);
+    Some(GivenUp { to, batch: batch_from(id, &stored.batch), at_unix_ms: stored.at })
+}
