@@ -37,6 +37,8 @@ pub enum Verb {
     App(AppArgs),
     /// Print who changed what on a running node
     Audit(AuditArgs),
+    /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
+    Import(ImportArgs),
     /// Publish an event
     Trigger(TriggerArgs),
     /// Print the events of channels as they come
@@ -392,6 +394,18 @@ pub enum KeysVerb {
         #[arg(long)]
         new: bool,
     },
+}
+
+/// Prints a configuration file (secrets included) to standard output, and what has no counterpart to standard error. Reads
+/// the environment unless files are named; nothing is written or contacted.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  fulmar import .env > fulmar.toml\n  fulmar import soketi.json > fulmar.toml\n  \
+                        SOKETI_PORT=6001 fulmar import\n\nThe variables are SOKETI_..., SOCKUDO_... and REVERB_...; of a \
+                        Laravel application give its .env.")]
+pub struct ImportArgs {
+    /// .env files, or JSON files of soketi or sockudo
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// Prints the audit log of a node, the newest entry last.

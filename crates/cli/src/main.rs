@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod client;
 mod explain;
+mod import;
 mod serve;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Config(ConfigVerb::Show(args)) => explain::show(args.sources()),
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
+        Verb::Import(args) => client::finish(import::import(&args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
         Verb::Channels(args) => client::finish(client::channels::channels(&args)),
         Verb::Subscribe(args) => client::finish(client::subscribe::subscribe(&args)),

@@ -45,7 +45,7 @@ fn file(test: &str, name: &str, text: &str) -> PathBuf {
 /// OPS-10
 #[test]
 fn every_verb_helps_with_an_example() {
-    let verbs: [&[&str]; 23] = [
+    let verbs: [&[&str]; 24] = [
         &[],
         &["serve"],
         &["check"],
@@ -65,6 +65,7 @@ fn every_verb_helps_with_an_example() {
         &["app", "history"],
         &["app", "revert"],
         &["audit"],
+        &["import"],
         &["trigger"],
         &["subscribe"],
         &["channels"],
