@@ -65,7 +65,7 @@ pub struct Settings(Map<String, Value>);
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.public().fmt(f)
+        self.shown().fmt(f)
     }
 }
 
@@ -80,6 +80,14 @@ impl Settings {
     #[must_use]
     pub fn public(&self) -> Map<String, Value> {
         self.0.iter().filter(|(name, _)| !is_secret(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// All that people may see: no secrets, and no values of webhook headers, where people put tokens.
+    #[must_use]
+    pub fn shown(&self) -> Map<String, Value> {
+        let mut shown = self.public();
+        hide_headers(&mut shown);
+        shown
     }
 
     /// The secrets and nothing else.
@@ -100,6 +108,15 @@ impl Settings {
 
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
+    }
+}
+
+/// Takes the values of webhook headers out of what is shown.
+fn hide_headers(settings: &mut Map<String, Value>) {
+    let endpoints = settings.get_mut("webhooks").and_then(Value::as_array_mut);
+    let headers = endpoints.into_iter().flatten().filter_map(|endpoint| endpoint.get_mut("headers")?.as_object_mut());
+    for value in headers.flat_map(Map::values_mut) {
+        *value = "(not shown)".into();
     }
 }
 
@@ -166,8 +183,8 @@ pub struct Change {
     pub revision: Revision,
 }
 
-/// One line of an app's history. Holds no secret: what was retired once never comes back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One line of an app's history. Holds no secret of the app: what was retired once never comes back.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
     /// Counted from 1 for each id.
     pub revision: u64,
@@ -181,6 +198,21 @@ pub struct Revision {
     pub changed: Vec<String>,
     /// The settings after it; those of a removed app are the last it had.
     pub settings: Map<String, Value>,
+}
+
+impl Revision {
+    /// As people may see it.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        hide_headers(&mut self.settings);
+        self
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Revision({} {} {:?} by {:?})", self.revision, self.verb, self.changed, self.who)
+    }
 }
 
 /// Why a registry did not take a change.

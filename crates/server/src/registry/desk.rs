@@ -217,7 +217,7 @@ impl Desk {
         if revisions.is_empty() {
             self.show(id)?;
         }
-        Ok(revisions)
+        Ok(revisions.into_iter().map(Revision::shown).collect())
     }
 
     /// A new app. Id, key and secret are made where none are given.
@@ -340,7 +340,7 @@ impl Desk {
         let is_present = removed.is_none();
         let (before, revision) = removed.map_or_else(|| self.changeable(id), Ok)?;
         let missing = || DeskError::NoRevision { id: id.to_owned(), revision: to };
-        let target = self.history(id)?.into_iter().find(|r| r.revision == to).ok_or_else(missing)?;
+        let target = store.history(id)?.into_iter().find(|r| r.revision == to).ok_or_else(missing)?;
         let mut after = before.secrets();
         after.extend(target.settings);
         let after = Settings(after);
@@ -457,7 +457,7 @@ impl Desk {
         let problem = self.problems.iter().find(|(id, _)| is_stored && *id == kept.id).map(|(_, why)| why.clone());
         let (secrets, settings) = match kept.read {
             Ok(WrittenApp { app, shown }) => (app.secrets().count(), shown),
-            Err(_) => (kept.settings.secrets().len(), kept.settings.public()),
+            Err(_) => (kept.settings.secrets().len(), kept.settings.shown()),
         };
         View { id: kept.id, source, revision: kept.revision, problem, secrets, settings }
     }

@@ -150,6 +150,23 @@ fn a_rotation_keeps_two_secrets_until_one_is_retired_and_a_retired_one_never_com
     assert!([&first, &second, "given-by-somebody"].iter().all(|secret| !kept.contains(*secret)), "{kept}");
 }
 
+/// OPS-30, OPS-34
+#[test]
+fn values_of_webhook_headers_are_kept_and_reverted_to_and_not_shown() {
+    let folder = Folder::new("headers");
+    let mut desk = folder.desk(&[]);
+    let hook = |token: &str| json!([{ "url": "https://a.example/", "headers": { "Authorization": token } }]);
+    desk.add(map(json!({ "id": "7", "webhooks": hook("hush-1") })), ann()).unwrap();
+    desk.edit("7", map(json!({ "webhooks": hook("hush-2") })), None, ann()).unwrap();
+    let before = desk.apps().by_id("7").unwrap();
+    desk.edit("7", map(json!({ "webhooks": null })), None, ann()).unwrap();
+    let shown = serde_json::to_string(&desk.history("7").unwrap()).unwrap();
+    assert!(!format!("{shown}{:?}{:?}", desk.list(), desk.history("7")).contains("hush"), "{shown}");
+    assert!(shown.contains("(not shown)"));
+    desk.revert("7", 2, ann()).unwrap();
+    assert_eq!(desk.apps().by_id("7").unwrap().webhooks, before.webhooks);
+}
+
 /// OPS-32
 #[test]
 fn of_two_apps_with_one_name_the_configured_one_is_served_and_the_other_says_why_not() {
