@@ -17,7 +17,7 @@ struct Need {
     required: bool,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 8] = [
     Need {
         programs: &["cc", "gcc", "clang"],
         probe: &[],
@@ -46,6 +46,29 @@ const NEEDS: [Need; 5] = [
         probe: &[],
         package: "chromium",
         purpose: "for pusher-js in a real browser",
+        required: false,
+    },
+    Need {
+        // Debian has the server's own programs off the path, and puts the client on it.
+        programs: &["psql"],
+        probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb"],
+        package: "postgresql",
+        purpose: "for `fulmar app import` from PostgreSQL",
+        required: false,
+    },
+    Need {
+        // The programs without the service: nothing is started on whoever's machine this is.
+        programs: &["mariadb-install-db"],
+        probe: &["sh", "-c", "command -v mariadbd || test -x /usr/sbin/mariadbd"],
+        package: "mariadb-server-core",
+        purpose: "for `fulmar app import` from MariaDB",
+        required: false,
+    },
+    Need {
+        programs: &["mariadb", "mysql"],
+        probe: &[],
+        package: "mariadb-client-core",
+        purpose: "for `fulmar app import` from MariaDB",
         required: false,
     },
 ];

@@ -4,6 +4,7 @@
 //! nowhere else.
 
 mod remote;
+mod take;
 
 use std::path::Path;
 
@@ -47,6 +48,9 @@ pub fn app(args: AppArgs) -> Result<(), Failure> {
         AppVerb::Keys(KeysVerb::Retire { id, new }) => {
             let body = json!({ "secret": if new { "new" } else { "previous" } });
             (post(&at(checked_id(&id)?, "/keys/retire"), body)?, changed)
+        }
+        AppVerb::Import { source, table, dry_run } => {
+            return take::take(&admin, &source, table.as_deref(), dry_run);
         }
         AppVerb::History { id } => (get(&at(checked_id(&id)?, "/history"))?, history),
         AppVerb::Revert { id, revision } => {

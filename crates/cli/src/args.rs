@@ -316,6 +316,16 @@ Examples:
 `fulmar config explain apps` lists the settings.
 The token is taken from FULMAR_ADMIN_TOKEN, from --token-file, or from the storage folder.";
 
+const IMPORT_EXAMPLES: &str = "\
+Reads tables of soketi (apps), sockudo (applications) and Laravel WebSockets (websockets_apps), with the database's own
+client (psql, mariadb or mysql), which must be there. Apps that the node has already are left as they are.
+
+Examples:
+  fulmar app import postgres://soketi:secret@db.example/soketi --dry-run
+  fulmar app import mysql://root:secret@127.0.0.1:3306/sockudo --table applications
+  fulmar app import soketi.json
+  ssh db \"psql soketi -At -c 'SELECT row_to_json(apps) FROM apps'\" | fulmar app import -";
+
 #[derive(Subcommand)]
 pub enum AppVerb {
     /// All apps, wherever they are kept
@@ -367,6 +377,18 @@ pub enum AppVerb {
     /// Change the secret without a moment in which one is refused that was good
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Add the apps of another server: from its database, or from its configuration
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import {
+        /// postgres://USER:PASSWORD@HOST:PORT/DATABASE, mysql://..., a .env or JSON file, or - for rows as JSON
+        source: String,
+        /// The table; apps, applications or websockets_apps without it, whichever is there
+        #[arg(long)]
+        table: Option<String>,
+        /// Print what would be added, without secrets, and add nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// What was done to an app
     #[command(after_help = "Example:\n  fulmar app history 42")]
     History { id: String },

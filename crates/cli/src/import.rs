@@ -4,7 +4,8 @@
 //! configuration file. Whatever has no counterpart here is said, never dropped in silence. Nothing is written, nothing is
 //! connected to.
 
-pub mod app;
+mod app;
+pub mod database;
 mod dotenv;
 mod env;
 mod json;
@@ -40,6 +41,58 @@ pub fn import(args: &ImportArgs) -> Result<(), Failure> {
         eprintln!("note: {note}");
     }
     Ok(())
+}
+
+/// Apps of another server, and what there is to say of them.
+pub struct Found {
+    pub apps: Vec<Map<String, Value>>,
+    pub notes: Vec<String>,
+}
+
+impl Found {
+    /// Those in a configuration file.
+    pub fn of_file(file: &Path) -> Result<Self, Failure> {
+        let mut plan = Plan::default();
+        read(&mut plan, file)?;
+        Ok(Self::of(plan))
+    }
+
+    /// Those in the rows of a table.
+    pub fn of_rows(rows: &[Map<String, Value>], table: &str) -> Self {
+        let mut plan = Plan::default();
+        let has = |name: &str| rows.first().is_some_and(|row| row.contains_key(name));
+        if has("max_client_events_per_sec") {
+            json::defaults(&mut plan, json::Product::Soketi);
+        } else if has("max_client_events_per_second") {
+            json::defaults(&mut plan, json::Product::Sockudo);
+        }
+        for (n, row) in rows.iter().enumerate() {
+            let called = match &row.get("id") {
+                Some(Value::String(id)) => format!("app {id}"),
+                Some(Value::Number(id)) => format!("app {id}"),
+                _ => format!("row {} of {table}", n + 1),
+            };
+            app::app(&mut plan, row, &called).into_iter().for_each(|app| plan.add(app));
+        }
+        Self::of(plan)
+    }
+
+    fn of(mut plan: Plan) -> Self {
+        plan.finish();
+        Self { apps: plan.apps().to_vec(), notes: plan.notes().to_vec() }
+    }
+
+    /// The apps, without their secrets.
+    pub fn listed(&self) -> String {
+        let text =
+            |app: &Map<String, Value>, name: &str| app.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+        let settings = |app: &Map<String, Value>| {
+            let shown = app.iter().filter(|(name, _)| !["id", "key", "secret"].contains(&name.as_str()));
+            shown.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        let line = |app| format!("would add {:<12} {:<24} {}\n", text(app, "id"), text(app, "key"), settings(app));
+        self.apps.iter().map(line).collect()
+    }
 }
 
 fn read(plan: &mut Plan, file: &Path) -> Result<(), Failure> {

@@ -45,7 +45,7 @@ fn file(test: &str, name: &str, text: &str) -> PathBuf {
 /// OPS-10
 #[test]
 fn every_verb_helps_with_an_example() {
-    let verbs: [&[&str]; 24] = [
+    let verbs: [&[&str]; 25] = [
         &[],
         &["serve"],
         &["check"],
@@ -62,6 +62,7 @@ fn every_verb_helps_with_an_example() {
         &["app", "limits"],
         &["app", "keys", "rotate"],
         &["app", "keys", "retire"],
+        &["app", "import"],
         &["app", "history"],
         &["app", "revert"],
         &["audit"],

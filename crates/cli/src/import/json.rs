@@ -70,7 +70,7 @@ pub fn take(plan: &mut Plan, product: Product, leaves: &[Leaf], from: &str) {
 
 /// What applies there when nothing is written, where it differs from what applies here: whoever relied on it without
 /// knowing would otherwise find events refused.
-fn defaults(plan: &mut Plan, product: Product) {
+pub fn defaults(plan: &mut Plan, product: Product) {
     plan.of_each_app("channel_name_max", 200);
     plan.of_each_app("event_data_bytes_max", 100 * 1_024);
     plan.of_each_app("presence_user_info_bytes_max", 2 * 1_024);
