@@ -218,13 +218,17 @@ fn a_change_that_was_answered_is_there_after_a_power_cut() {
     assert!(node.run(&["app", "list"]).unwrap().contains("NOT SERVED"));
 }
 
-/// OPS-33, OPS-34
+/// OPS-26, OPS-33, OPS-34
 #[test]
 fn whoever_has_no_token_learns_and_changes_nothing() {
     let node = Node::start("token", &[]);
     let folder = node.home.join(".local/state/fulmar");
     let mode = |name: &str| std::fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(""), mode("admin-token")), (0o700, 0o600));
+    node.run(&["app", "add"]).unwrap();
+    assert_eq!(mode(""), 0o700);
+    for file in ["admin-token", "apps.redb", "audit.jsonl"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
     let token = node.kept("admin-token").unwrap();
     assert_eq!(token.trim().len(), 64);
     let almost = format!("Authorization: Bearer {}\r\n", &token.trim()[..63]);

@@ -166,11 +166,10 @@ impl Admin {
 
 /// The token in the storage folder, made when there is none.
 fn own_token(path: &Path) -> io::Result<Secret> {
-    match std::fs::read_to_string(path) {
+    match storage::open_private(path).and_then(io::read_to_string) {
         Ok(text) if text.trim().len() >= TOKEN_BYTES => return Ok(Secret::new(text.trim())),
-        // A file that somebody emptied must not become a token that is easily guessed.
+        // New, or emptied by somebody: then it must not become a token that is easily guessed.
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let token = crate::registry::random_hex::<TOKEN_BYTES>()?;

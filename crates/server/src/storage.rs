@@ -4,9 +4,9 @@
 //! business.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The token of the admin API, where none is configured.
@@ -44,6 +44,17 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let _: io::Result<()> = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path))
+}
+
+/// Opens a file for reading and writing that only its owner may read, and makes it if there is none.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // One that came from elsewhere, such as a backup, may be open to others.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Kept, PutError, Registry, Revision, Settings};
 use crate::config::WrittenApp;
+use crate::storage::open_private;
 
 /// The file, within the storage folder.
 pub const FILE: &str = "apps.redb";
@@ -98,7 +100,8 @@ impl StoredApps {
     /// # Errors
     /// When it cannot be read or written, or another process has it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join(FILE))?;
+        let file = open_private(&folder.join(FILE)).map_err(redb::Error::from)?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
         let write = database.begin_write()?;
         write.open_table(APPS)?;
         write.open_table(REVISIONS)?;
