@@ -3,7 +3,7 @@
 //! What a setting may hold is decided by the node. A secret is printed in the answer to the command that made it, and
 //! nowhere else.
 
-mod remote;
+pub mod remote;
 mod take;
 
 use std::path::Path;
@@ -217,11 +217,11 @@ fn history(answer: &Value) -> String {
     if out.is_empty() { "no history is kept of this app: it is not in the registry\n".to_owned() } else { out }
 }
 
-fn rows<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+pub fn rows<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     answer[name].as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -240,7 +240,7 @@ fn names(value: &Value) -> String {
 }
 
 /// To the second, UTC.
-fn date(at_ms: &Value) -> String {
+pub fn date(at_ms: &Value) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms.as_u64().unwrap_or_default());
     httpdate::fmt_http_date(at)
 }

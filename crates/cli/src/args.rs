@@ -39,6 +39,8 @@ pub enum Verb {
     Audit(AuditArgs),
     /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
     Import(ImportArgs),
+    /// See webhooks that wait or were given up, send them again, try an endpoint
+    Webhook(WebhookArgs),
     /// Publish an event
     Trigger(TriggerArgs),
     /// Print the events of channels as they come
@@ -163,6 +165,52 @@ pub struct CheckArgs {
     pub strict: bool,
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// `list` and `replay` speak to the admin API of a node, by default the one that this user runs on this machine. `test`
+/// speaks to the endpoint itself and needs no node.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  fulmar webhook list\n  fulmar webhook replay 1f\n  fulmar webhook replay --all\n  \
+                        fulmar webhook test https://example.com/webhooks --app 42:my-key:my-secret"
+)]
+pub struct WebhookArgs {
+    #[command(subcommand)]
+    pub verb: WebhookVerb,
+}
+
+#[derive(Subcommand)]
+pub enum WebhookVerb {
+    /// Endpoints for which something waits, and requests that were given up
+    #[command(after_help = "Example:\n  fulmar webhook list")]
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Send again what was given up
+    #[command(after_help = "Examples:\n  fulmar webhook replay 1f\n  fulmar webhook replay --all")]
+    Replay {
+        /// The request, as `list` names it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// Every request that was given up
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Send one signed sample event to a URL and say what came of it
+    #[command(after_help = "Example:\n  fulmar webhook test https://example.com/webhooks --app 42:my-key:my-secret")]
+    Test {
+        /// The endpoint
+        url: String,
+        /// The app to sign for; the demo app without it
+        #[arg(long, env = "FULMAR_APP", hide_env_values = true, value_name = "ID:KEY:SECRET")]
+        app: Option<String>,
+        /// Also where webhooks do not go by default: this machine and private networks
+        #[arg(long)]
+        allow_private: bool,
+    },
 }
 
 // Which server a client command talks to, and as which app. (Not a doc comment, for the same reason.)

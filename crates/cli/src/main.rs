@@ -10,6 +10,7 @@ mod client;
 mod explain;
 mod import;
 mod serve;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Import(args) => client::finish(import::import(&args)),
+        Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
         Verb::Channels(args) => client::finish(client::channels::channels(&args)),
         Verb::Subscribe(args) => client::finish(client::subscribe::subscribe(&args)),

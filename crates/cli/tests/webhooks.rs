@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,9 @@ const CLIENTS: u64 = 8;
 const CHANNELS: u64 = 2_000;
 const KEY: &str = "the-key";
 const SECRET: &str = "the-secret";
+
+/// Held by tests that measure time or load the machine: each of them means to have it alone.
+static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Random enough, and the same for the same seed.
 #[derive(Clone)]
@@ -55,6 +58,7 @@ struct Heard {
     headers: HashMap<String, String>,
     body: String,
     was_taken: bool,
+    at_unix_ms: u64,
 }
 
 /// A receiver that remembers everything and refuses some.
@@ -114,7 +118,7 @@ fn hear(mut stream: TcpStream, ledger: &(Mutex<Vec<Heard>>, Condvar), take: bool
     }
     let mut body = vec![0; headers.get("Content-Length")?.parse().ok()?];
     reader.read_exact(&mut body).ok()?;
-    let heard = Heard { headers, body: String::from_utf8(body).ok()?, was_taken: take };
+    let heard = Heard { headers, body: String::from_utf8(body).ok()?, was_taken: take, at_unix_ms: unix_ms() };
     ledger.0.lock().unwrap().push(heard);
     ledger.1.notify_all();
     let status = if take { "200 OK" } else { "500 Not Today" };
@@ -129,7 +133,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(test: &str, receiver: &Receiver, more: &str) -> Self {
+    fn start(test: &str, receiver: &Receiver, endpoints: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("webhooks-{test}"));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
@@ -138,7 +142,7 @@ impl Node {
         let text = format!(
             "[server]\nport = {port}\nworkers = 2\n[storage]\npath = \"store\"\n[shutdown]\ndrain_s = 0\n\
              [[apps]]\nid = \"7\"\nkey = \"{KEY}\"\nsecret = \"{SECRET}\"\nclient_events = true\n\
-             webhooks = [{{ url = \"http://127.0.0.1:{}/hook\" }}]\nwebhooks_allow_private = true\n{more}",
+             webhooks = [{{ url = \"http://127.0.0.1:{}/hook\" }}{endpoints}]\nwebhooks_allow_private = true\n",
             receiver.port
         );
         std::fs::write(&config, text).unwrap();
@@ -344,6 +348,7 @@ fn is_quiet(heard: &[Heard]) -> bool {
 /// HOOK-8, HOOK-9, HOOK-10, HOOK-13, HOOK-14, HOOK-18, trap T-46: for a minute with FULMAR_KILL_SECONDS=60.
 #[test]
 fn a_node_killed_at_random_moments_loses_no_edge_and_doubles_none() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let seconds = std::env::var("FULMAR_KILL_SECONDS").ok().and_then(|text| text.parse().ok());
     let lasts = seconds.map_or(CHURN, Duration::from_secs);
     let seed = unix_ms() | 1;
@@ -392,4 +397,77 @@ fn a_node_killed_at_random_moments_loses_no_edge_and_doubles_none() {
     let edges: usize = subjects.values().map(Vec::len).sum();
     println!("{kills} kills, {} subscriptions, {} requests, {edges} edges", told.len(), heard.len());
     assert!(told.len() > 50 && kills >= 3 && edges > 50, "too little happened to prove anything");
+}
+
+/// HOOK-16, HOOK-31, HOOK-32
+#[test]
+fn a_thousand_dead_endpoints_leave_a_live_one_its_second() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let receiver = Receiver::start(|_| false);
+    // It accepts what the kernel accepts for it and never says a word.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_port = dead.local_addr().unwrap().port();
+    let endpoints: String = (0..1_000)
+        .map(|n| format!(", {{ url = \"http://127.0.0.1:{dead_port}/{n}\", events = [\"channel_occupied\"] }}"))
+        .collect();
+    let mut node = Node::start("dead", &receiver, &endpoints);
+    let mut client = Client::connect(node.port).unwrap();
+    let mut told = HashMap::new();
+    for n in 0..120 {
+        let channel = format!("room-{n}");
+        client.subscribe(&channel, "ana").unwrap();
+        told.insert(channel, unix_ms());
+        // Over several seconds, so that dead requests begin, last, end and are tried again meanwhile.
+        thread::sleep(Duration::from_millis(60));
+    }
+    let heard_of = |heard: &[Heard]| {
+        let mut late = Vec::new();
+        for request in heard {
+            let body: Value = serde_json::from_str(&request.body).unwrap();
+            for event in body["events"].as_array().unwrap() {
+                let at = told[event["channel"].as_str().unwrap()];
+                late.push(request.at_unix_ms.saturating_sub(at));
+            }
+        }
+        late.sort_unstable();
+        late
+    };
+    receiver.wait_until("every channel is heard of", |heard| heard_of(heard).len() == 120);
+    let late = heard_of(&receiver.heard());
+    println!("median {} ms, p99 {} ms, last {} ms", late[60], late[118], late[119]);
+    assert!(late[118] < 1_000, "{late:?}");
+
+    let storage = node.config.with_file_name("store");
+    let mut list = fulmar(&["webhook", "list", "--json", "--storage", storage.to_str().unwrap()]);
+    let output = list.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let waiting = listed["waiting"].as_array().unwrap();
+    assert_eq!(waiting.len(), 1_000, "the dead ones, and they alone");
+    assert!(waiting.iter().all(|line| line["url"].as_str().unwrap().contains(&format!(":{dead_port}/"))));
+    let mut replay = fulmar(&["webhook", "replay", "--all", "--storage", storage.to_str().unwrap()]);
+    assert_eq!(String::from_utf8(replay.output().unwrap().stdout).unwrap(), "0 to be sent again\n");
+    node.stop();
+}
+
+/// HOOK-31
+#[test]
+fn an_endpoint_is_tried_by_hand_with_a_signed_sample_and_a_verdict_on_its_address() {
+    let receiver = Receiver::start(|number| number > 0);
+    let url = format!("http://127.0.0.1:{}/", receiver.port);
+    let run = |more: &[&str]| {
+        let app = format!("7:{KEY}:{SECRET}");
+        let output = fulmar(&[&["webhook", "test", &url, "--app", &app], more].concat()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&[]);
+    assert!(code == Some(1) && said.contains("127.0.0.1, which is not public: refused"), "{said}");
+    assert!(receiver.heard().is_empty());
+    let (code, said) = run(&["--allow-private"]);
+    assert!(code == Some(0) && said.contains("answered 200"), "{said}");
+    let subjects = ledger(&receiver.heard());
+    assert_eq!(subjects.keys().collect::<Vec<_>>(), ["fulmar-webhook-test"]);
+    let (code, said) = run(&["--allow-private"]);
+    assert!(code == Some(1) && said.contains("answered 500"), "{said}");
 }

@@ -18,7 +18,7 @@ use fulmar_protocol::signing::sign_webhook;
 use fulmar_protocol::webhook::{self, BATCH_EVENTS_MAX, Change, Edge, Event, Subject};
 use hashbrown::HashMap;
 
-use crate::counts::{CountThrottle, TOLD_AT_ONCE_MAX, Told};
+use crate::counts::{self, CountThrottle, TOLD_AT_ONCE_MAX};
 use crate::time::Moment;
 
 /// How long a going is held, in milliseconds.
@@ -67,6 +67,15 @@ pub struct Batch {
     pub lanes: Vec<Arc<str>>,
 }
 
+/// An event under its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The same at every endpoint and in every attempt.
+    pub id: u64,
+    /// The event.
+    pub event: Event,
+}
+
 /// What must be stored before it has happened. A set of records that came out of one call is stored as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -82,28 +91,35 @@ pub enum Record {
         /// What.
         place: Place,
     },
-    /// Waits in an open batch.
+    /// Waits in the open batches of all endpoints that take it. One record, however many those are.
     Queued {
-        /// For whom.
-        to: Address,
-        /// Its identity.
-        id: u64,
+        /// Whose.
+        app: AppId,
+        /// Its turn. Rises, which the identities of events do not.
+        turn: u64,
         /// The event.
-        event: Event,
+        told: Told,
     },
-    /// A batch is closed; its events that waited no longer do.
+    /// A batch is closed.
     Sealed {
         /// For whom.
         to: Address,
         /// The batch.
         batch: Batch,
+        /// The turn of its last event, if its events waited: up to there nothing waits for this endpoint any more.
+        up_to: Option<u64>,
+    },
+    /// An event waits in no open batch any more.
+    Settled {
+        /// Its turn.
+        turn: u64,
     },
     /// Events that waited for an endpoint that is no longer configured.
     Dropped {
         /// For whom.
         to: Address,
-        /// Their identities.
-        ids: Vec<u64>,
+        /// How many.
+        events: usize,
     },
 }
 
@@ -112,8 +128,10 @@ pub enum Record {
 pub struct Restored {
     /// Announced and not taken back, with the generation.
     pub present: Vec<(Place, u64)>,
-    /// Events that waited, in the order of their identities.
-    pub queued: Vec<(Address, u64, Event)>,
+    /// Events that waited, in the order of their turns.
+    pub queued: Vec<(AppId, u64, Told)>,
+    /// By endpoint, the turn of the last event that was sealed.
+    pub sealed_up_to: Vec<(Address, u64)>,
     /// The first identity that is free.
     pub next_id: u64,
 }
@@ -133,6 +151,10 @@ pub struct WebhookBook {
     apps: HashMap<AppId, Arc<App>, RandomState>,
     present: HashMap<Place, Presence, RandomState>,
     open: BTreeMap<Address, Open>,
+    /// In how many open batches the event of a turn waits.
+    waits_in: HashMap<u64, usize, RandomState>,
+    /// The request sealed last: endpoints that are told the same at the same time share its text.
+    last_sealed: Option<Batch>,
     counts: HashMap<(AppId, ChannelName), CountThrottle, RandomState>,
     /// Until when further misses are not told.
     misses: HashMap<(AppId, ChannelName), Moment, RandomState>,
@@ -153,7 +175,8 @@ struct Presence {
 #[derive(Debug)]
 struct Open {
     closes: (Moment, u64),
-    events: Vec<(u64, Event)>,
+    /// With their turns; without one, an event that never waited.
+    events: Vec<(Option<u64>, Told)>,
 }
 
 #[derive(Debug)]
@@ -177,6 +200,8 @@ impl WebhookBook {
             apps: HashMap::default(),
             present: HashMap::default(),
             open: BTreeMap::new(),
+            waits_in: HashMap::default(),
+            last_sealed: None,
             counts: HashMap::default(),
             misses: HashMap::default(),
             misses_looked_at: 0,
@@ -199,21 +224,20 @@ impl WebhookBook {
             let held = Some(self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone())));
             self.present.insert(place, Presence { generation, held });
         }
-        let mut unknown: BTreeMap<Address, Vec<u64>> = BTreeMap::new();
-        for (to, id, event) in restored.queued {
-            if self.knows(&to) {
-                self.wait(now, to, id, event, records);
-            } else {
-                unknown.entry(to).or_default().push(id);
-            }
+        let sealed_up_to: HashMap<Address, u64, RandomState> = restored.sealed_up_to.into_iter().collect();
+        for (app, turn, told) in restored.queued {
+            let mut takers = self.takers(&app, &told.event);
+            takers.retain(|to| sealed_up_to.get(to).is_none_or(|last| *last < turn));
+            self.wait_for_all(now, takers, turn, &told, records);
         }
-        records.extend(unknown.into_iter().map(|(to, ids)| Record::Dropped { to, ids }));
     }
 
     /// These apps from now on. What is no longer for anybody is forgotten without a word.
     pub fn set_apps(&mut self, apps: impl IntoIterator<Item = Arc<App>>, records: &mut Vec<Record>) {
         let told = apps.into_iter().filter(|app| !app.webhooks.endpoints.is_empty());
         self.apps = told.map(|app| (app.id.clone(), app)).collect();
+        // It was sealed with the secret of then.
+        self.last_sealed = None;
         self.counts.retain(|(app, _), _| self.apps.contains_key(app));
         let unwanted: Vec<Place> = self.present.keys().filter(|place| !self.is_wanted(place)).cloned().collect();
         for place in unwanted {
@@ -225,7 +249,8 @@ impl WebhookBook {
         for to in closed {
             let Some(open) = self.open.remove(&to) else { continue };
             self.timers.remove(&open.closes);
-            records.push(Record::Dropped { to, ids: open.events.into_iter().map(|(id, _)| id).collect() });
+            records.push(Record::Dropped { to, events: open.events.len() });
+            self.settle(open.events.iter().filter_map(|(turn, _)| *turn), records);
         }
     }
 
@@ -241,7 +266,7 @@ impl WebhookBook {
             Change::ClientSaid { channel, frame, socket_id } => {
                 if let Some(event) = Event::of_client_event(&channel, &frame, socket_id) {
                     let id = self.identities(1);
-                    self.tell(now, &app, id, &event, records);
+                    self.tell(now, &app, Told { id, event }, records);
                 }
             }
         }
@@ -296,7 +321,7 @@ impl WebhookBook {
         let event = Event::of_subject(&place.subject, true);
         self.present.insert(place.clone(), Presence { generation, held: None });
         records.push(Record::Came { place, generation });
-        self.tell(now, app, generation, &event, records);
+        self.tell(now, app, Told { id: generation, event }, records);
     }
 
     fn went(&mut self, now: Now, place: Place) {
@@ -315,7 +340,7 @@ impl WebhookBook {
         let event = Event::of_subject(&place.subject, false);
         records.push(Record::Went { place });
         if let Some(app) = app {
-            self.tell(now, &app, presence.generation + 1, &event, records);
+            self.tell(now, &app, Told { id: presence.generation + 1, event }, records);
         }
     }
 
@@ -325,19 +350,19 @@ impl WebhookBook {
             // Only large channels have anything to remember, and every large one was small before it is empty.
             0..=TOLD_AT_ONCE_MAX => {
                 self.counts.remove(&key);
-                Told::Now
+                counts::Told::Now
             }
             _ => self.counts.entry(key.clone()).or_default().changed(count, now.moment),
         };
         match told {
-            Told::Now => {
+            counts::Told::Now => {
                 let id = self.identities(1);
-                self.tell(now, app, id, &Event::of_count(&key.1, count), records);
+                self.tell(now, app, Told { id, event: Event::of_count(&key.1, count) }, records);
             }
-            Told::At(at) => {
+            counts::Told::At(at) => {
                 self.wake_at(at, Wake::Count(key.0, key.1));
             }
-            Told::AlreadyHeld => {}
+            counts::Told::AlreadyHeld => {}
         }
     }
 
@@ -346,7 +371,7 @@ impl WebhookBook {
         let due = self.counts.get_mut(&key).map(|throttle| throttle.due(now.moment));
         if let (Some(count), Some(app)) = (due.flatten(), self.apps.get(app).cloned()) {
             let id = self.identities(1);
-            self.tell(now, &app, id, &Event::of_count(&key.1, count), records);
+            self.tell(now, &app, Told { id, event: Event::of_count(&key.1, count) }, records);
         }
     }
 
@@ -360,32 +385,48 @@ impl WebhookBook {
             self.misses_looked_at = (self.misses.len() * 2).min(MISSES_MAX);
         }
         let id = self.identities(1);
-        self.tell(now, app, id, &Event::of_cache_miss(&key.1), records);
+        self.tell(now, app, Told { id, event: Event::of_cache_miss(&key.1) }, records);
         if self.misses.len() < MISSES_MAX {
             self.misses.insert(key, now.moment.plus_ms(MISS_QUIET_MS));
         }
     }
 
     /// Adds an event to the open batch of every endpoint that takes it, or makes it a batch of its own.
-    fn tell(&mut self, now: Now, app: &Arc<App>, id: u64, event: &Event, records: &mut Vec<Record>) {
-        for endpoint in app.webhooks.endpoints.iter().filter(|endpoint| endpoint.takes(event)) {
-            let to = Address { app: app.id.clone(), url: endpoint.url.clone() };
-            if app.webhooks.batching {
-                records.push(Record::Queued { to: to.clone(), id, event: event.clone() });
-                self.wait(now, to, id, event.clone(), records);
-            } else {
-                self.seal(now, to, vec![(id, event.clone())], records);
-            }
+    fn tell(&mut self, now: Now, app: &Arc<App>, told: Told, records: &mut Vec<Record>) {
+        let takers = self.takers(&app.id, &told.event);
+        if !app.webhooks.batching {
+            takers.into_iter().for_each(|to| self.seal(now, to, vec![(None, told.clone())], records));
+        } else if !takers.is_empty() {
+            let turn = self.identities(1);
+            records.push(Record::Queued { app: app.id.clone(), turn, told: told.clone() });
+            self.wait_for_all(now, takers, turn, &told, records);
         }
     }
 
-    fn wait(&mut self, now: Now, to: Address, id: u64, event: Event, records: &mut Vec<Record>) {
+    fn takers(&self, app: &AppId, event: &Event) -> Vec<Address> {
+        let Some(app) = self.apps.get(app) else { return Vec::new() };
+        let takers = app.webhooks.endpoints.iter().filter(|endpoint| endpoint.takes(event));
+        takers.map(|endpoint| Address { app: app.id.clone(), url: endpoint.url.clone() }).collect()
+    }
+
+    fn wait_for_all(&mut self, now: Now, takers: Vec<Address>, turn: u64, told: &Told, records: &mut Vec<Record>) {
+        if takers.is_empty() {
+            records.push(Record::Settled { turn });
+            return;
+        }
+        self.waits_in.insert(turn, takers.len());
+        for to in takers {
+            self.wait(now, to, turn, told.clone(), records);
+        }
+    }
+
+    fn wait(&mut self, now: Now, to: Address, turn: u64, told: Told, records: &mut Vec<Record>) {
         if !self.open.contains_key(&to) {
             let closes = self.wake_at(now.moment.plus_ms(BATCH_MS), Wake::Close(to.clone()));
             self.open.insert(to.clone(), Open { closes, events: Vec::new() });
         }
         let open = self.open.get_mut(&to).expect("it was there or has just been made");
-        open.events.push((id, event));
+        open.events.push((Some(turn), told));
         if open.events.len() >= BATCH_EVENTS_MAX
             && let Some(open) = self.open.remove(&to)
         {
@@ -394,18 +435,39 @@ impl WebhookBook {
         }
     }
 
-    fn seal(&mut self, now: Now, to: Address, events: Vec<(u64, Event)>, records: &mut Vec<Record>) {
-        let event_ids: Vec<u64> = events.iter().map(|(id, _)| *id).collect();
-        let Some(app) = self.apps.get(&to.app).cloned() else {
-            records.push(Record::Dropped { to, ids: event_ids });
-            return;
-        };
-        let lanes: BTreeSet<&str> =
-            events.iter().map(|(_, event)| event.channel.as_ref().map_or("", ChannelName::as_str)).collect();
-        let lanes = lanes.into_iter().map(Arc::from).collect();
+    fn seal(&mut self, now: Now, to: Address, events: Vec<(Option<u64>, Told)>, records: &mut Vec<Record>) {
+        let event_ids: Vec<u64> = events.iter().map(|(_, told)| told.id).collect();
+        let Some(app) = self.apps.get(&to.app).cloned() else { return };
         let id = self.identities(1);
-        let batch = sealed(now, &app, id, events.iter().map(|(_, event)| &*event.json), event_ids, lanes);
-        records.push(Record::Sealed { to, batch });
+        let same = |last: &&Batch| last.sealed_unix_ms == now.unix_ms && last.event_ids == event_ids;
+        let batch = match self.last_sealed.as_ref().filter(same) {
+            Some(last) => Batch { id, ..last.clone() },
+            None => {
+                let lanes: BTreeSet<&str> = events
+                    .iter()
+                    .map(|(_, told)| told.event.channel.as_ref().map_or("", ChannelName::as_str))
+                    .collect();
+                let lanes = lanes.into_iter().map(Arc::from).collect();
+                sealed(now, &app, id, events.iter().map(|(_, told)| &*told.event.json), event_ids, lanes)
+            }
+        };
+        self.last_sealed = Some(batch.clone());
+        let turns = events.iter().filter_map(|(turn, _)| *turn);
+        records.push(Record::Sealed { to, batch, up_to: turns.clone().next_back() });
+        self.settle(turns, records);
+    }
+
+    /// The events of these turns left one open batch.
+    fn settle(&mut self, turns: impl Iterator<Item = u64>, records: &mut Vec<Record>) {
+        for turn in turns {
+            match self.waits_in.get_mut(&turn) {
+                Some(batches) if *batches > 1 => *batches -= 1,
+                _ => {
+                    self.waits_in.remove(&turn);
+                    records.push(Record::Settled { turn });
+                }
+            }
+        }
     }
 
     fn is_wanted(&self, place: &Place) -> bool {

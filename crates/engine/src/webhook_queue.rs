@@ -94,6 +94,21 @@ pub enum Fate {
     Unknown,
 }
 
+/// How one line stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineFigures {
+    /// Whose.
+    pub to: Address,
+    /// Batches that wait or are under way.
+    pub batches: usize,
+    /// Bytes of their bodies.
+    pub bytes: usize,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// When the oldest of them was sealed.
+    pub since: Moment,
+}
+
 /// Sockets for webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sockets {
@@ -320,6 +335,15 @@ impl WebhookQueues {
         self.fast_used + self.slow_used
     }
 
+    /// Every endpoint for which something waits.
+    pub fn lines(&self) -> impl Iterator<Item = LineFigures> {
+        self.lines.iter().filter_map(|(to, line)| {
+            let since = line.batches.first_key_value()?.1.waiting.since;
+            let (batches, bytes, failures) = (line.batches.len(), line.bytes, line.failures);
+            Some(LineFigures { to: to.clone(), batches, bytes, failures, since })
+        })
+    }
+
     /// The endpoint whose oldest batch waits longest, and since when.
     #[must_use]
     pub fn oldest(&self) -> Option<(&Address, Moment)> {
@@ -364,11 +388,11 @@ impl Line {
 
     fn next(&self, now: Moment) -> Next {
         if self.is_failing() {
-            return match self.next_while_failing(now) {
-                _ if self.in_flight > 0 => Next::Nothing,
-                Some(_) if now < self.not_before => Next::At(self.not_before),
-                Some(id) => Next::Try(id),
-                None => Next::Nothing,
+            return match self.in_flight {
+                0 if self.batches.is_empty() => Next::Nothing,
+                0 if now < self.not_before => Next::At(self.not_before),
+                0 => self.next_while_failing(now).map_or(Next::Nothing, Next::Try),
+                _ => Next::Nothing,
             };
         }
         if self.in_flight >= IN_FLIGHT_MAX {

@@ -86,6 +86,11 @@ impl Registrar {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The webhooks.
+    pub(crate) fn webhooks(&self) -> &Arc<WebhookDesk> {
+        &self.webhooks
+    }
+
     /// Tells every worker what changed, and first of all the webhooks: whoever comes on account of a change must find
     /// them ready.
     pub(crate) fn tell(&self, changes: &Changes) {

@@ -13,6 +13,7 @@
 pub mod address;
 pub mod request;
 pub mod store;
+pub mod trial;
 
 mod clock;
 mod figures;
@@ -36,6 +37,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::figures::WebhookFigures;
+pub use self::sender::WaitingLine;
 
 use self::clock::WebhookClock;
 use self::figures::Counters;
@@ -170,6 +172,16 @@ impl WebhookDesk {
         self.counters.figures()
     }
 
+    /// The endpoints for which something waits.
+    ///
+    /// # Errors
+    /// When nothing runs.
+    pub async fn waiting(&self) -> Result<Vec<WaitingLine>, WebhookError> {
+        let (tell, told) = oneshot::channel();
+        self.sending()?.send(Command::Lines(tell));
+        told.await.map_err(|_| WebhookError::NotRunning)
+    }
+
     /// The requests that were given up, oldest first.
     ///
     /// # Errors
@@ -189,6 +201,11 @@ impl WebhookDesk {
         let (tell, told) = oneshot::channel();
         self.ask(Message::Replay(id, tell))?;
         Ok(told.await.map_err(|_| WebhookError::NotRunning)??)
+    }
+
+    fn sending(&self) -> Result<Sending, WebhookError> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.as_ref().map(|threads| threads.sending.clone()).ok_or(WebhookError::NotRunning)
     }
 
     fn ask(&self, message: Message) -> Result<(), WebhookError> {

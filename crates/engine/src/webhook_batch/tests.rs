@@ -34,7 +34,8 @@ struct World {
     book: WebhookBook,
     now: Now,
     present: BTreeMap<Place, u64>,
-    queued: BTreeMap<(Address, u64), Event>,
+    queued: BTreeMap<u64, (AppId, Told)>,
+    sealed_up_to: BTreeMap<Address, u64>,
     next_id: u64,
     sent: Vec<(Address, Batch)>,
 }
@@ -47,6 +48,7 @@ impl World {
             now: Now { moment: Moment(0), unix_ms: 1_700_000_000_000 },
             present: BTreeMap::new(),
             queued: BTreeMap::new(),
+            sealed_up_to: BTreeMap::new(),
             next_id: 1,
             sent: Vec::new(),
         };
@@ -60,7 +62,8 @@ impl World {
         self.book.set_apps([self.app.clone()], &mut records);
         let restored = Restored {
             present: self.present.iter().map(|(place, generation)| (place.clone(), *generation)).collect(),
-            queued: self.queued.iter().map(|((to, id), event)| (to.clone(), *id, event.clone())).collect(),
+            queued: self.queued.iter().map(|(turn, (app, told))| (app.clone(), *turn, told.clone())).collect(),
+            sealed_up_to: self.sealed_up_to.clone().into_iter().collect(),
             next_id: self.next_id,
         };
         self.book.restore(self.now, restored, &mut records);
@@ -77,18 +80,14 @@ impl World {
                 Record::Went { place } => {
                     assert!(self.present.remove(&place).is_some(), "never announced");
                 }
-                Record::Queued { to, id, event } => assert_eq!(self.queued.insert((to, id), event), None),
-                Record::Sealed { to, batch } => {
-                    for id in &batch.event_ids {
-                        self.queued.remove(&(to.clone(), *id));
-                    }
+                Record::Queued { app, turn, told } => assert_eq!(self.queued.insert(turn, (app, told)), None),
+                Record::Sealed { to, batch, up_to } => {
+                    let before = up_to.and_then(|last| self.sealed_up_to.insert(to.clone(), last));
+                    assert!(before < up_to || before.is_none(), "events are sealed in their turns");
                     self.sent.push((to, batch));
                 }
-                Record::Dropped { to, ids } => {
-                    for id in ids {
-                        self.queued.remove(&(to.clone(), id));
-                    }
-                }
+                Record::Settled { turn } => assert!(self.queued.remove(&turn).is_some(), "it was queued"),
+                Record::Dropped { .. } => {}
             }
         }
         self.next_id = self.book.next_id();
@@ -214,6 +213,24 @@ fn every_endpoint_gets_its_share_under_the_same_identities() {
     let mut batches: Vec<u64> = world.sent.iter().map(|(_, batch)| batch.id).collect();
     batches.dedup();
     assert_eq!(batches.len(), 5, "batches have identities of their own");
+}
+
+/// HOOK-10, HOOK-18
+#[test]
+fn a_crash_between_the_batches_of_two_endpoints_doubles_nothing_for_one_and_loses_nothing_for_the_other() {
+    let all = EventKind::ALL.into_iter().collect();
+    let counts = [EventKind::SubscriptionCount].into_iter().collect();
+    let mut world = World::new(app(vec![endpoint("http://a/", all, ""), endpoint("http://b/", counts, "")], true));
+    for n in 0..19 {
+        world.came(&format!("c{n}"));
+    }
+    world.take(Change::Counted(channel("c0"), 1));
+    let heard = |world: &World, url| world.heard(url).iter().filter(|e| e.starts_with("subscription_count")).count();
+    assert_eq!((heard(&world, "http://a/"), heard(&world, "http://b/")), (1, 0), "one is full, the other waits");
+    world.start();
+    world.wait(BATCH_MS);
+    assert_eq!((heard(&world, "http://a/"), heard(&world, "http://b/")), (1, 1));
+    assert!(world.queued.is_empty() && world.book.waits_in.is_empty());
 }
 
 /// HOOK-10
@@ -407,6 +424,6 @@ proptest! {
         ids.sort_unstable();
         ids.dedup();
         prop_assert_eq!(ids.len(), events, "an identity stands for one event");
-        prop_assert!(world.queued.is_empty());
+        prop_assert!(world.queued.is_empty() && world.book.waits_in.is_empty());
     }
 }

@@ -56,6 +56,12 @@ impl Entry {
         entry
     }
 
+    pub(super) fn replayed(&self, requests: usize) -> Value {
+        let mut entry = self.json("done");
+        entry["times"] = requests.into();
+        entry
+    }
+
     pub(super) fn failed(&self, failed: &Failed) -> Value {
         let mut entry = self.json("failed");
         entry["error"] = failed.to_string().into();

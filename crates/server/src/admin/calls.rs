@@ -14,6 +14,8 @@ use super::{Admin, openapi};
 use crate::registry::desk::Done;
 use crate::registry::desk::View;
 use crate::registry::{Author, Desk, DeskError};
+use crate::webhooks::store::GivenUp;
+use crate::webhooks::{WaitingLine, WebhookError};
 
 /// A call by somebody who may make it.
 pub(super) struct Asked<'a> {
@@ -35,6 +37,8 @@ impl Admin {
             Call::Show => shown(&self.registrar.desk().show(id)?),
             Call::History => json!({ "id": id, "revisions": self.registrar.desk().history(id)? }),
             Call::Audit => json!({ "entries": self.audit.last(limit(head)?)? }),
+            Call::Webhooks => self.webhooks().await?,
+            Call::Replay => return self.replay(asked).await,
             Call::Add | Call::Edit | Call::Remove | Call::Rotate | Call::Retire | Call::Revert => {
                 return self.change(asked).await;
             }
@@ -68,6 +72,62 @@ impl Admin {
             answer["app"] = shown(&view);
         }
         Ok(Reply::new(route.status, answer))
+    }
+
+    async fn webhooks(&self) -> Result<Value, Failed> {
+        let webhooks = self.registrar.webhooks();
+        let figures = webhooks.figures();
+        let (waiting, given_up) = match webhooks.waiting().await {
+            Err(WebhookError::NotRunning) => (Vec::new(), Vec::new()),
+            waiting => (waiting?, webhooks.given_up().await?),
+        };
+        let line = |line: &WaitingLine| {
+            json!({
+                "app": line.to.app.as_str(), "url": &*line.to.url, "pending": line.pending, "oldest_ms": line.oldest_ms,
+                "failures": line.failures, "error": line.error,
+            })
+        };
+        let old = |old: &GivenUp| {
+            json!({
+                "id": format!("{:x}", old.batch.id), "app": old.to.app.as_str(), "url": &*old.to.url,
+                "events": old.batch.event_ids.len(), "sealed_ms": old.batch.sealed_unix_ms, "at_ms": old.at_unix_ms,
+            })
+        };
+        Ok(json!({
+            "pending": figures.pending,
+            "oldest_pending_ms": figures.oldest_pending_ms,
+            "delivered": figures.delivered,
+            "attempts_failed": figures.attempts_failed,
+            "given_up_since_start": figures.given_up,
+            "waiting": waiting.iter().map(line).collect::<Vec<_>>(),
+            "given_up": given_up.iter().map(old).collect::<Vec<_>>(),
+        }))
+    }
+
+    async fn replay(&self, asked: Asked<'_>) -> Result<Reply, Failed> {
+        let Asked { route, body, author, peer, .. } = asked;
+        let body = object(body)?;
+        only(&body, &["id"])?;
+        let wrong = || Failed::Json("an object whose id is that of a request that was given up");
+        let id = match body.get("id") {
+            None | Some(Value::Null) => None,
+            Some(id) => {
+                let digits = id.as_str().map(|text| text.rsplit('-').next().unwrap_or(text));
+                Some(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?)
+            }
+        };
+        let entry = Entry { at_ms: author.at_ms, who: author.who, peer, call: route.call, id: String::new() };
+        match self.registrar.webhooks().replay(id).await {
+            Ok(replayed) => {
+                self.audit.write(&entry.replayed(replayed));
+                Ok(Reply::new(route.status, json!({ "replayed": replayed })))
+            }
+            Err(error) => {
+                let failed = Failed::from(error);
+                self.audit.write(&entry.failed(&failed));
+                Err(failed)
+            }
+        }
     }
 
     fn status(&self) -> Value {
@@ -125,7 +185,14 @@ fn change(
                 author,
             )?
         }
-        Call::Describe | Call::Status | Call::List | Call::Show | Call::History | Call::Audit => {
+        Call::Describe
+        | Call::Status
+        | Call::List
+        | Call::Show
+        | Call::History
+        | Call::Audit
+        | Call::Webhooks
+        | Call::Replay => {
             return Err(Failed::NoPath);
         }
     })

@@ -110,6 +110,7 @@ fn taken() -> Map<String, Value> {
         ("Rotate".to_owned(), object(json!({ "secret": made }), &[])),
         ("Retire".to_owned(), object(json!({ "secret": which }), &[])),
         ("Revert".to_owned(), object(json!({ "revision": number() }), &["revision"])),
+        ("Replay".to_owned(), object(json!({ "id": { "type": "string", "description": "All, without it." } }), &[])),
     ])
 }
 
@@ -179,6 +180,8 @@ fn of_the_node() -> Map<String, Value> {
         ("Audit".to_owned(), object(json!({ "entries": entries }), &["entries"])),
         ("Status".to_owned(), object(status, &told)),
         ("Webhook".to_owned(), webhook()),
+        ("Webhooks".to_owned(), webhooks()),
+        ("Replayed".to_owned(), object(json!({ "replayed": number() }), &["replayed"])),
         ("Description".to_owned(), json!({ "type": "object" })),
         ("Error".to_owned(), object(json!({ "error": text() }), &["error"])),
     ])
@@ -194,6 +197,27 @@ fn webhook() -> Value {
         "headers": { "type": "object", "additionalProperties": { "type": "string" }, "description": "Values never show." },
     });
     json!({ "type": "object", "properties": properties, "required": ["url"] })
+}
+
+/// What waits and what was given up.
+fn webhooks() -> Value {
+    let line = json!({
+        "app": text(), "url": text(), "pending": number(), "oldest_ms": number(), "failures": number(),
+        "error": maybe("string"),
+    });
+    let old = json!({
+        "id": text(), "app": text(), "url": text(), "events": number(), "sealed_ms": number(), "at_ms": number(),
+    });
+    let properties = json!({
+        "pending": number(),
+        "oldest_pending_ms": number(),
+        "delivered": number(),
+        "attempts_failed": number(),
+        "given_up_since_start": number(),
+        "waiting": list(object(line, &["app", "url", "pending", "oldest_ms", "failures", "error"])),
+        "given_up": list(object(old, &["id", "app", "url", "events", "sealed_ms", "at_ms"])),
+    });
+    object(properties, &["pending", "oldest_pending_ms", "delivered", "attempts_failed", "waiting", "given_up"])
 }
 
 /// The keys of `[[apps]]`, as `fulmar config explain` has them.

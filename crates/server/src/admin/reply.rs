@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::registry::{DeskError, PutError};
+use crate::webhooks::WebhookError;
 
 /// An answer.
 pub(super) struct Reply {
@@ -38,6 +39,8 @@ pub(super) enum Failed {
     NoAudit,
     #[error(transparent)]
     Desk(#[from] DeskError),
+    #[error(transparent)]
+    Webhooks(#[from] WebhookError),
 }
 
 impl Failed {
@@ -49,7 +52,7 @@ impl Failed {
             Self::Late => 408,
             Self::Body => 413,
             Self::Json(_) | Self::Query(_) => 400,
-            Self::Audit(_) | Self::NoAudit => 503,
+            Self::Audit(_) | Self::NoAudit | Self::Webhooks(_) => 503,
             Self::Desk(error) => match error {
                 DeskError::NotFound(_) | DeskError::NoRevision { .. } => 404,
                 DeskError::Invalid(_) | DeskError::NotEdited { .. } => 422,

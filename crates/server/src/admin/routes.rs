@@ -30,6 +30,10 @@ pub enum Call {
     Revert,
     /// Who did what.
     Audit,
+    /// Webhooks that wait or were given up.
+    Webhooks,
+    /// Send again what was given up.
+    Replay,
 }
 
 /// One line of the table.
@@ -134,6 +138,22 @@ pub static ROUTES: &[Route] = &[
         "",
         "Audit",
         "Who did what, the newest last; limit=N for more than 100",
+    ),
+    route(
+        "GET",
+        "/admin/v1/webhooks",
+        Call::Webhooks,
+        "",
+        "Webhooks",
+        "Webhooks that wait, and those that were given up",
+    ),
+    route(
+        "POST",
+        "/admin/v1/webhooks/replay",
+        Call::Replay,
+        "Replay",
+        "Replayed",
+        "Send again what was given up: one request by its id, or all of them",
     ),
 ];
 

@@ -15,7 +15,7 @@ use crate::webhooks::request::RESERVED_HEADERS;
 
 const FIELDS: [&str; 4] = ["url", "events", "channel_prefix", "headers"];
 /// Endpoints one app may have.
-const ENDPOINTS_MAX: usize = 1_000;
+const ENDPOINTS_MAX: usize = 2_000;
 /// Characters of a URL.
 const URL_MAX: usize = 2_048;
 
@@ -39,7 +39,7 @@ impl WebhookReader<'_, '_> {
             if endpoints.iter().any(|other| other.url == endpoint.url) {
                 self.refuse(at, "must not name one URL twice: put all its events into one table");
             } else if endpoints.len() >= ENDPOINTS_MAX {
-                self.refuse(at, "must not hold more than 1000 endpoints");
+                self.refuse(at, "must not hold more than 2000 endpoints");
                 return endpoints;
             } else {
                 endpoints.push(endpoint);

@@ -155,7 +155,7 @@ impl Keeper {
     /// When the store cannot be read, or not be written.
     pub(super) fn start(
         desk: Arc<Desk>,
-        store: Store,
+        mut store: Store,
         apps: Vec<Arc<App>>,
         sending: Sending,
         clock: WebhookClock,
@@ -174,7 +174,7 @@ impl Keeper {
                 Some(_) if !is_old => handed.push(Handed { to, batch: Arc::new(batch) }),
                 Some(again) => {
                     ended.push(Ended::Over(to.clone(), batch.id));
-                    records.push(Record::Sealed { to, batch: again });
+                    records.push(Record::Sealed { to, batch: again, up_to: None });
                 }
                 None => ended.push(Ended::Over(to, batch.id)),
             }
@@ -249,7 +249,7 @@ impl Keeper {
         let mut count = 0;
         for old in asked {
             if let Some(batch) = self.book.seal_again(now, &old.to, &old.batch) {
-                self.records.push(Record::Sealed { to: old.to, batch });
+                self.records.push(Record::Sealed { to: old.to, batch, up_to: None });
                 self.ended.push(Ended::Taken(old.batch.id));
                 count += 1;
             }
@@ -301,9 +301,9 @@ impl Keeper {
         let mut handed = Vec::new();
         for record in self.records.drain(..) {
             match record {
-                Record::Sealed { to, batch } => handed.push(Handed { to, batch: Arc::new(batch) }),
-                Record::Dropped { to, ids } => note_dropped(&to, ids.len()),
-                Record::Came { .. } | Record::Went { .. } | Record::Queued { .. } => {}
+                Record::Sealed { to, batch, .. } => handed.push(Handed { to, batch: Arc::new(batch) }),
+                Record::Dropped { to, events } => note_dropped(&to, events),
+                Record::Came { .. } | Record::Went { .. } | Record::Queued { .. } | Record::Settled { .. } => {}
             }
         }
         if !handed.is_empty() {

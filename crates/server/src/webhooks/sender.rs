@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use fulmar_engine::Moment;
 use fulmar_engine::webhook_batch::{Address, Batch};
-use fulmar_engine::webhook_queue::{Attempt, Fate, LINGER_MS, Outcome, Sockets, Waiting, WebhookQueues};
+use fulmar_engine::webhook_queue::{Attempt, Fate, LINGER_MS, LineFigures, Outcome, Sockets, Waiting, WebhookQueues};
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::webhook::Endpoint;
 use hashbrown::HashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::clock::WebhookClock;
@@ -39,12 +40,29 @@ pub(super) struct Handed {
     pub(super) batch: Arc<Batch>,
 }
 
+/// An endpoint for which something waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingLine {
+    /// Which.
+    pub to: Address,
+    /// Requests that wait or are under way.
+    pub pending: usize,
+    /// How long the oldest has waited, in milliseconds.
+    pub oldest_ms: u64,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Why it failed last, while it does.
+    pub error: Option<String>,
+}
+
 /// What the sender is told.
 pub(super) enum Command {
     /// To be sent.
     Batches(Vec<Handed>),
     /// These apps from now on.
     Apps(Vec<Arc<App>>),
+    /// Every endpoint for which something waits.
+    Lines(oneshot::Sender<Vec<WaitingLine>>),
     /// Begin nothing more, and end with what is under way.
     Stop,
 }
@@ -85,6 +103,8 @@ struct Lines {
     /// Attempts on fast sockets, in the order of their beginnings.
     lingering: VecDeque<(Moment, Attempt)>,
     complained_at: Option<Moment>,
+    /// Why endpoints failed last, while they fail.
+    errors: HashMap<Address, String>,
 }
 
 impl Sender {
@@ -99,6 +119,7 @@ impl Sender {
             under_way: JoinSet::new(),
             lingering: VecDeque::new(),
             complained_at: None,
+            errors: HashMap::new(),
         };
         lines.set_apps(apps);
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -109,6 +130,8 @@ impl Sender {
                 command = commands.recv() => match command {
                     Some(Command::Batches(handed)) => handed.into_iter().for_each(|h| lines.add(h)),
                     Some(Command::Apps(apps)) => lines.set_apps(apps),
+                    // Whoever asked may have gone.
+                    Some(Command::Lines(tell)) => drop(tell.send(lines.waiting())),
                     Some(Command::Stop) | None => break,
                 },
                 Some(Ok(ending)) = lines.under_way.join_next(), if !lines.under_way.is_empty() => lines.finish(ending),
@@ -138,6 +161,7 @@ impl Lines {
         if !dropped.is_empty() {
             tracing::warn!(requests = dropped.len(), "webhooks to endpoints that are no longer configured are dropped");
         }
+        self.errors.retain(|to, _| endpoint(apps, to).is_some());
         for Attempt { to, id } in dropped {
             self.batches.remove(&(to.clone(), id));
             self.own.desk.put(Message::Ended(Ended::Over(to, id)));
@@ -194,6 +218,10 @@ impl Lines {
             Err(error) if error.is_refusal() => Outcome::Refused,
             Err(_) => Outcome::Unreachable,
         };
+        match &result {
+            Ok(_) => _ = self.errors.remove(&attempt.to),
+            Err(error) => _ = self.errors.insert(attempt.to.clone(), error.to_string()),
+        }
         if let Err(error) = &result {
             self.own.counters.attempt_failed();
             tracing::debug!(app = %attempt.to.app, url = %attempt.to.url, id = attempt.id, %error, "webhook attempt failed");
@@ -244,6 +272,18 @@ impl Lines {
         let linger = self.lingering.front().map(|(at, _)| *at);
         let next = [linger, self.queues.next_deadline()].into_iter().flatten().min();
         next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.ms_since(now)))
+    }
+
+    fn waiting(&self) -> Vec<WaitingLine> {
+        let now = self.now();
+        let line = |line: LineFigures| WaitingLine {
+            pending: line.batches,
+            oldest_ms: now.ms_since(line.since),
+            failures: line.failures,
+            error: self.errors.get(&line.to).cloned(),
+            to: line.to,
+        };
+        self.queues.lines().map(line).collect()
     }
 
     fn look(&mut self) {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fulmar_engine::webhook_batch::{Address, Batch, Place, Record, Restored};
+use fulmar_engine::webhook_batch::{Address, Batch, Place, Record, Restored, Told};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::name::{ChannelName, UserId};
 use fulmar_protocol::webhook::{Event, EventKind, Subject};
@@ -29,8 +29,10 @@ type Keyed = (&'static str, &'static str, u64);
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// What was announced: app, kind and channel, user.
 const PRESENT: TableDefinition<(&str, &str, &str), u64> = TableDefinition::new("present");
-/// Events in open batches: app, URL, identity.
-const QUEUED: TableDefinition<Keyed, &str> = TableDefinition::new("queued");
+/// Events in open batches, by their turns.
+const QUEUED: TableDefinition<u64, &str> = TableDefinition::new("queued");
+/// The turn of the last event that was sealed for an endpoint: app, URL.
+const SEALED_UP_TO: TableDefinition<(&str, &str), u64> = TableDefinition::new("sealed_up_to");
 /// Sealed batches: app, URL, identity.
 const BATCHES: TableDefinition<Keyed, &[u8]> = TableDefinition::new("batches");
 /// Batches that were given up, by identity.
@@ -54,10 +56,8 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It is of a later release.
-    #[error("{path} was written by a later release (format {found}, this one knows {FORMAT})")]
+    #[error("the webhook store was written by a later release (format {found}, this one knows {FORMAT})")]
     Format {
-        /// The file.
-        path: PathBuf,
         /// What it says.
         found: u64,
     },
@@ -106,9 +106,13 @@ pub struct GivenUp {
     pub at_unix_ms: u64,
 }
 
+type Open = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+
 /// The open store.
 pub struct Store {
-    database: Database,
+    /// `None` after a disk did not take something: then it must be opened again, which tells what is really there.
+    database: Option<Database>,
+    open: Open,
     /// Random; tells the identities of this store from those of any other.
     stamp: u64,
 }
@@ -163,11 +167,14 @@ impl Store {
 
     fn open_file(file: &Path) -> Result<Self, StoreError> {
         let path = file.to_owned();
-        let database = match Database::builder().set_cache_size(CACHE_BYTES).create(file) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
-            Err(error) => return Err(StoreError::Disk(Box::new(error.into()))),
-        };
+        Self::open_with(Box::new(move || match Database::builder().set_cache_size(CACHE_BYTES).create(&path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse { path: path.clone() }),
+            opened => opened.map_err(|error| StoreError::Disk(Box::new(error.into()))),
+        }))
+    }
+
+    pub(super) fn open_with(open: Open) -> Result<Self, StoreError> {
+        let database = open()?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| redb::Error::Io(e.into()))?;
         let write = database.begin_write()?;
@@ -175,7 +182,7 @@ impl Store {
             let mut meta = write.open_table(META)?;
             let format = read(&meta, "format")?.unwrap_or(FORMAT);
             if format != FORMAT {
-                return Err(StoreError::Format { path, found: format });
+                return Err(StoreError::Format { found: format });
             }
             meta.insert("format", FORMAT)?;
             let stamp = read(&meta, "stamp")?.unwrap_or(u64::from_ne_bytes(random));
@@ -184,10 +191,11 @@ impl Store {
         };
         write.open_table(PRESENT)?;
         write.open_table(QUEUED)?;
+        write.open_table(SEALED_UP_TO)?;
         write.open_table(BATCHES)?;
         write.open_table(GIVEN_UP)?;
         write.commit()?;
-        Ok(Self { database, stamp })
+        Ok(Self { database: Some(database), open, stamp })
     }
 
     /// What tells this store's identities from those of others.
@@ -200,8 +208,8 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn contents(&self) -> Result<Contents, StoreError> {
-        let reading = self.database.begin_read()?;
+    pub fn contents(&mut self) -> Result<Contents, StoreError> {
+        let reading = self.database()?.begin_read()?;
         let mut contents = Contents::default();
         contents.restored.next_id = read(&reading.open_table(META)?, "next_id")?.unwrap_or(1);
         for row in reading.open_table(PRESENT)?.iter()? {
@@ -209,16 +217,19 @@ impl Store {
             contents.restored.present.extend(place_of(key.value()).map(|place| (place, generation.value())));
         }
         for row in reading.open_table(QUEUED)?.iter()? {
-            let (key, event) = row?;
-            let (app, url, id) = key.value();
-            contents.restored.queued.extend(event_of(event.value()).map(|event| (address(app, url), id, event)));
+            let (turn, text) = row?;
+            contents.restored.queued.extend(told_of(text.value()).map(|(app, told)| (app, turn.value(), told)));
+        }
+        for row in reading.open_table(SEALED_UP_TO)?.iter()? {
+            let (key, last) = row?;
+            let (app, url) = key.value();
+            contents.restored.sealed_up_to.push((address(app, url), last.value()));
         }
         for row in reading.open_table(BATCHES)?.iter()? {
             let (key, batch) = row?;
             let (app, url, id) = key.value();
             contents.batches.extend(batch_of(id, batch.value()).map(|batch| (address(app, url), batch)));
         }
-        contents.restored.queued.sort_by_key(|(_, id, _)| *id);
         contents.batches.sort_by_key(|(_, batch)| batch.id);
         Ok(contents)
     }
@@ -227,8 +238,8 @@ impl Store {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn given_up(&self) -> Result<Vec<GivenUp>, StoreError> {
-        let reading = self.database.begin_read()?;
+    pub fn given_up(&mut self) -> Result<Vec<GivenUp>, StoreError> {
+        let reading = self.database()?.begin_read()?;
         let mut all = Vec::new();
         for row in reading.open_table(GIVEN_UP)?.iter()? {
             let (id, stored) = row?;
@@ -240,13 +251,29 @@ impl Store {
     /// Writes everything or nothing; it is on disk when this returns.
     ///
     /// # Errors
-    /// When it is not written. The same may be tried again.
-    pub fn write(&self, records: &[Record], ended: &[Ended], next_id: u64) -> Result<(), StoreError> {
-        let write = self.database.begin_write()?;
+    /// When it is not known to be written. The same may be tried again, whether or not it was.
+    pub fn write(&mut self, records: &[Record], ended: &[Ended], next_id: u64) -> Result<(), StoreError> {
+        let written = self.try_write(records, ended, next_id);
+        if written.is_err() {
+            self.database = None;
+        }
+        written
+    }
+
+    fn database(&mut self) -> Result<&Database, StoreError> {
+        match &mut self.database {
+            Some(database) => Ok(database),
+            closed => Ok(closed.insert((self.open)()?)),
+        }
+    }
+
+    fn try_write(&mut self, records: &[Record], ended: &[Ended], next_id: u64) -> Result<(), StoreError> {
+        let write = self.database()?.begin_write()?;
         {
             let mut tables = Tables {
                 present: write.open_table(PRESENT)?,
                 queued: write.open_table(QUEUED)?,
+                sealed_up_to: write.open_table(SEALED_UP_TO)?,
                 batches: write.open_table(BATCHES)?,
                 given_up: write.open_table(GIVEN_UP)?,
             };
@@ -265,7 +292,8 @@ impl Store {
 
 struct Tables<'t> {
     present: Table<'t, (&'static str, &'static str, &'static str), u64>,
-    queued: Table<'t, Keyed, &'static str>,
+    queued: Table<'t, u64, &'static str>,
+    sealed_up_to: Table<'t, (&'static str, &'static str), u64>,
     batches: Table<'t, Keyed, &'static [u8]>,
     given_up: Table<'t, u64, &'static [u8]>,
 }
@@ -281,23 +309,23 @@ impl Tables<'_> {
                 let (subject, user) = place_key(place);
                 self.present.remove((place.app.as_str(), subject.as_str(), user))?;
             }
-            Record::Queued { to, id, event } => {
+            Record::Queued { app, turn, told: Told { id, event } } => {
                 let channel = event.channel.as_ref().map_or("", ChannelName::as_str);
-                let text = format!("{}\n{channel}\n{}", event.kind.name(), event.json);
-                self.queued.insert((to.app.as_str(), &*to.url, *id), text.as_str())?;
+                let text = format!("{app}\n{id}\n{}\n{channel}\n{}", event.kind.name(), event.json);
+                self.queued.insert(turn, text.as_str())?;
             }
-            Record::Sealed { to, batch } => {
-                self.dequeue(to, &batch.event_ids)?;
+            Record::Sealed { to, batch, up_to } => {
+                if let Some(turn) = up_to {
+                    self.sealed_up_to.insert((to.app.as_str(), &*to.url), turn)?;
+                }
                 self.batches.insert((to.app.as_str(), &*to.url, batch.id), to_bytes(&stored(batch)).as_slice())?;
             }
-            Record::Dropped { to, ids } => self.dequeue(to, ids)?,
-        }
-        Ok(())
-    }
-
-    fn dequeue(&mut self, to: &Address, ids: &[u64]) -> Result<(), StoreError> {
-        for id in ids {
-            self.queued.remove((to.app.as_str(), &*to.url, *id))?;
+            Record::Settled { turn } => {
+                self.queued.remove(turn)?;
+            }
+            Record::Dropped { to, .. } => {
+                self.sealed_up_to.remove((to.app.as_str(), &*to.url))?;
+            }
         }
         Ok(())
     }
@@ -358,11 +386,12 @@ fn place_of((app, subject, user): (&str, &str, &str)) -> Option<Place> {
     Some(Place { app: AppId::new(app), subject })
 }
 
-fn event_of(text: &str) -> Option<Event> {
-    let mut parts = text.splitn(3, '\n');
-    let (kind, channel, json) = (parts.next()?, parts.next()?, parts.next()?);
+fn told_of(text: &str) -> Option<(AppId, Told)> {
+    let mut parts = text.splitn(5, '\n');
+    let (app, id) = (AppId::new(parts.next()?), parts.next()?.parse().ok()?);
+    let (kind, channel, json) = (EventKind::parse(parts.next()?)?, parts.next()?, parts.next()?);
     let channel = if channel.is_empty() { None } else { Some(ChannelName::parse(channel, usize::MAX).ok()?) };
-    Some(Event { kind: EventKind::parse(kind)?, channel, json: json.into() })
+    Some((app, Told { id, event: Event { kind, channel, json: json.into() } }))
 }
 
 fn stored(batch: &Batch) -> StoredBatch<'_> {

@@ -1,1 +1,709 @@
-//! Placeholder.
+//! The whole way from an edge to a receiver and back, on real sockets and a real file; and every way to lead the node
+//! where it must not go.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use fulmar_backbone::{Backbone, WorkerId, memory};
+use fulmar_engine::webhook_batch::Batch;
+use fulmar_protocol::exchange::{Delivery, Join, Leave, Member, Question, Ticket, UserNotice};
+use fulmar_protocol::name::UserId;
+use fulmar_protocol::webhook::{Endpoint, EventKind, Subject, Webhooks};
+use rustls::RootCertStore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::request::{AttemptError, Resolving};
+use super::store::Ended;
+use super::*;
+
+/// Answers names from a table; each further question for a name gets its next answer, the last one again and again.
+#[derive(Default)]
+struct Names {
+    answers: HashMap<&'static str, Vec<&'static [&'static str]>>,
+    asked: AtomicUsize,
+}
+
+impl Names {
+    fn of(table: &[(&'static str, &[&'static [&'static str]])]) -> Arc<Self> {
+        let answers = table.iter().map(|(name, answers)| (*name, answers.to_vec())).collect();
+        Arc::new(Self { answers, asked: AtomicUsize::new(0) })
+    }
+}
+
+impl Resolve for Names {
+    fn resolve(&self, host: &str) -> Resolving {
+        let turn = self.asked.fetch_add(1, Ordering::SeqCst);
+        let answer = match self.answers.get(host) {
+            Some(answers) => Ok(answers[turn.min(answers.len() - 1)].iter().map(|a| a.parse().unwrap()).collect()),
+            // As the system does: what is an address in any notation means that address.
+            None => numeric(host).map(|address| vec![address]).ok_or_else(|| io::Error::other("no such name")),
+        };
+        Box::pin(async move { answer })
+    }
+}
+
+/// `inet_aton` and IPv6: what getaddrinfo makes of numbers.
+fn numeric(host: &str) -> Option<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return Some(address);
+    }
+    let number = |text: &str| match text {
+        t if t.starts_with("0x") || t.starts_with("0X") => u32::from_str_radix(&t[2..], 16).ok(),
+        t if t.len() > 1 && t.starts_with('0') => u32::from_str_radix(&t[1..], 8).ok(),
+        t => t.parse().ok(),
+    };
+    let parts: Vec<u32> = host.trim_end_matches('.').split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    let mut bits = *last;
+    for (n, part) in first.iter().enumerate() {
+        bits |= part.checked_shl(24 - 8 * u32::try_from(n).ok()?)?;
+    }
+    Some(IpAddr::from(bits.to_be_bytes()))
+}
+
+fn endpoint(url: &str) -> Endpoint {
+    let kinds = EventKind::ALL.into_iter().collect();
+    Endpoint { url: url.into(), kinds, channel_prefix: String::new(), headers: Vec::new() }
+}
+
+fn batch(body: &str) -> Batch {
+    Batch {
+        id: 7,
+        sealed_unix_ms: 1,
+        key: "k".into(),
+        signature: "s".into(),
+        body: body.into(),
+        event_ids: vec![3, 4],
+        lanes: Vec::new(),
+    }
+}
+
+fn caller(resolver: Arc<dyn Resolve>) -> Caller {
+    Caller::trusting(resolver, RootCertStore::empty())
+}
+
+fn anywhere() -> Webhooks {
+    Webhooks { allow_private: true, ..Webhooks::default() }
+}
+
+/// A receiver that answers each connection with the next of its answers, the last one again and again.
+async fn receiver(answers: Vec<Vec<u8>>) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut turn = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answers[turn.min(answers.len() - 1)].clone();
+            turn += 1;
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                let mut buffer = [0; 4_096];
+                while !is_whole(&heard) {
+                    match stream.read(&mut buffer).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(bytes) => heard.extend_from_slice(&buffer[..bytes]),
+                    }
+                }
+                let _ = tell.send(String::from_utf8(heard).unwrap());
+                let _ = stream.write_all(&answer).await;
+            });
+        }
+    });
+    (address, told)
+}
+
+fn is_whole(heard: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(heard);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap_or("0");
+    body.len() >= length.parse().unwrap()
+}
+
+fn ok() -> Vec<u8> {
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()
+}
+
+/// HOOK-24: none of these is ever connected to, whatever it looks like.
+#[tokio::test]
+async fn urls_that_lead_where_only_the_node_can_go_are_refused() {
+    let names = Names::of(&[
+        ("localhost", &[&["127.0.0.1", "::1"]]),
+        ("localhost.", &[&["127.0.0.1"]]),
+        ("evil.example", &[&["127.0.0.1"]]),
+        ("metadata.google.internal", &[&["169.254.169.254"]]),
+        ("instance-data", &[&["169.254.169.254"]]),
+        ("six.example", &[&["::1"]]),
+        ("mapped.example", &[&["::ffff:10.0.0.7"]]),
+        ("nat64.example", &[&["64:ff9b::a00:7"]]),
+        ("both.example", &[&["192.168.0.1", "fe80::1"]]),
+        ("127.0.0.1.nip.example", &[&["127.0.0.1"]]),
+        ("nobody.example", &[&[]]),
+    ]);
+    let caller = caller(names);
+    let table = [
+        "http://localhost/",
+        "http://LOCALHOST/",
+        "http://localhost./",
+        "https://localhost:8443/x",
+        "http://evil.example/",
+        "http://metadata.google.internal/computeMetadata/v1/",
+        "http://instance-data/latest/",
+        "http://six.example/",
+        "http://mapped.example/",
+        "http://nat64.example/",
+        "http://both.example/",
+        "http://127.0.0.1.nip.example/",
+        "http://nobody.example/",
+        "http://unknown.example/",
+        "http://127.0.0.1/",
+        "http://127.1/",
+        "http://127.0.1/",
+        "http://0x7f.1/",
+        "http://0x7f000001/",
+        "http://0177.0.0.1/",
+        "http://0177.0.01/",
+        "http://2130706433/",
+        "http://017700000001/",
+        "http://0/",
+        "http://0.0.0.0:6001/",
+        "http://127.127.127.127/",
+        "http://127.0.0.1:22/",
+        "http://10.0.0.1/",
+        "http://167772161/",
+        "http://172.16.0.1/",
+        "http://192.168.1.1/",
+        "http://100.64.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://0xa9fea9fe/",
+        "http://2852039166/",
+        "http://0251.0376.0251.0376/",
+        "http://168.63.129.16/",
+        "http://192.0.0.192/",
+        "http://224.0.0.1/",
+        "http://255.255.255.255/",
+        "http://[::1]/",
+        "http://[::]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:7f00:1]/",
+        "http://[::127.0.0.1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://[2002:7f00:1::]/",
+        "http://[2001:0:7f00:1::]/",
+        "http://[fe80::1]/",
+        "http://[fd00:ec2::254]/",
+        "http://[fc00::1]/",
+        "http://[ff02::1]/",
+        "http://[fec0::1]/",
+        "https://[::1]:443/",
+    ];
+    assert!(table.len() >= 40, "{}", table.len());
+    for url in table {
+        let outcome = caller.attempt(&Webhooks::default(), &endpoint(url), &batch("{}"), 1).await;
+        let refused = matches!(outcome, Err(AttemptError::Forbidden { .. } | AttemptError::Resolve { .. }));
+        assert!(refused, "{url}: {outcome:?}");
+    }
+    for url in
+        ["ftp://a/", "file:///etc/passwd", "http://a@127.0.0.1/", "http://a:1@b/", "gopher://b/", "http:///", "b"]
+    {
+        let outcome = caller.attempt(&anywhere(), &endpoint(url), &batch("{}"), 1).await;
+        assert!(matches!(outcome, Err(AttemptError::Url(_))), "{url}: {outcome:?}");
+    }
+}
+
+/// HOOK-24
+#[tokio::test]
+async fn a_name_that_changes_its_address_is_asked_once_and_judged_by_what_is_connected_to() {
+    let (address, mut told) = receiver(vec![ok()]).await;
+    let url = format!("http://rebinding.example:{}/", address.port());
+    // Whoever asks twice, to judge the first answer and connect to the second, speaks to this machine.
+    let table: &[&[&'static str]] = &[&["10.9.9.9"], &["127.0.0.1"]];
+    let names = Names::of(&[("rebinding.example", table)]);
+    let only_ten = Webhooks { allow_networks: vec!["10.0.0.0/8".parse().unwrap()], ..Webhooks::default() };
+    let to = super::address::destination(&url).unwrap();
+    let allowed = caller(names.clone()).allowed_addresses(&only_ten, &to).await.unwrap();
+    assert_eq!(allowed, [format!("10.9.9.9:{}", address.port()).parse().unwrap()]);
+    assert_eq!(names.asked.load(Ordering::SeqCst), 1);
+    let outcome = caller(names).attempt(&only_ten, &endpoint(&url), &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Forbidden { .. })), "{outcome:?}");
+    // Of several addresses, only those that may be spoken to are.
+    let mixed: &[&[&'static str]] = &[&["127.0.0.1", "10.1.1.1"]];
+    let names = Names::of(&[("rebinding.example", mixed)]);
+    let allowed = caller(names.clone()).allowed_addresses(&only_ten, &to).await.unwrap();
+    assert_eq!(allowed, [format!("10.1.1.1:{}", address.port()).parse().unwrap()]);
+    assert!(told.try_recv().is_err(), "nobody was spoken to");
+    // And where it is allowed, one question is enough for the whole attempt.
+    let names = Names::of(&[("rebinding.example", &[&["127.0.0.1"]])]);
+    let outcome = caller(names.clone()).attempt(&anywhere(), &endpoint(&url), &batch("{}"), 1).await;
+    assert_eq!((outcome.unwrap(), names.asked.load(Ordering::SeqCst)), (200, 1));
+}
+
+/// HOOK-1, HOOK-2, HOOK-30, trap T-43
+#[tokio::test]
+async fn a_request_has_the_headers_that_libraries_look_for_and_those_of_the_endpoint() {
+    let (address, mut told) = receiver(vec![ok()]).await;
+    let mut to = endpoint(&format!("http://{address}/hook?a=b"));
+    to.headers = vec![("Authorization".to_owned(), "Bearer t".to_owned()), ("X-Team".to_owned(), "a".to_owned())];
+    let status = caller(Arc::new(Names::default())).attempt(&anywhere(), &to, &batch("{\"a\":\"é\"}"), 0xfe).await;
+    assert_eq!(status.unwrap(), 200);
+    let heard = told.recv().await.unwrap();
+    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "{\"a\":\"é\"}");
+    let mut lines = head.split("\r\n");
+    assert_eq!(lines.next(), Some("POST /hook?a=b HTTP/1.1"));
+    let headers: Vec<&str> = lines.collect();
+    for line in [
+        &format!("Host: {address}"),
+        "Content-Type: application/json",
+        "X-Pusher-Key: k",
+        "X-Pusher-Signature: s",
+        "X-Fulmar-Webhook-Id: 00000000000000fe-7",
+        "X-Fulmar-Event-Ids: 00000000000000fe-3,00000000000000fe-4",
+        "Authorization: Bearer t",
+        "X-Team: a",
+        "Content-Length: 10",
+    ] {
+        assert!(headers.contains(&line), "{line} is not in {headers:#?}");
+    }
+}
+
+/// HOOK-14, HOOK-28
+#[tokio::test]
+async fn any_2xx_is_success_and_nothing_else_is_redirects_least_of_all() {
+    let (elsewhere, mut strayed) = receiver(vec![ok()]).await;
+    for (status, line, succeeds) in [
+        (200, "OK", true),
+        (201, "Created", true),
+        (204, "No Content", true),
+        (299, "Odd", true),
+        (301, "Moved", false),
+        (302, "Found", false),
+        (307, "Temporary", false),
+        (308, "Permanent", false),
+        (400, "Bad", false),
+        (401, "No", false),
+        (404, "None", false),
+        (410, "Gone", false),
+        (500, "Oops", false),
+        (503, "Later", false),
+    ] {
+        let answer =
+            format!("HTTP/1.1 {status} {line}\r\nLocation: http://{elsewhere}/stolen\r\nContent-Length: 0\r\n\r\n");
+        let (address, mut told) = receiver(vec![answer.into_bytes()]).await;
+        let to = endpoint(&format!("http://{address}/"));
+        let outcome = caller(Arc::new(Names::default())).attempt(&anywhere(), &to, &batch("{}"), 1).await;
+        match outcome {
+            Ok(answered) => assert!(succeeds && answered == status, "{status}"),
+            Err(AttemptError::Status(answered)) => assert!(!succeeds && answered == status, "{status}"),
+            Err(other) => panic!("{status}: {other}"),
+        }
+        assert!(told.recv().await.is_some());
+    }
+    assert!(strayed.try_recv().is_err(), "no redirect was followed");
+}
+
+/// HOOK-28
+#[tokio::test]
+async fn an_answer_without_end_costs_nothing_and_nonsense_is_a_failure() {
+    let mut endless = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec();
+    endless.resize(1 << 20, b'x');
+    let (address, _told) = receiver(vec![endless]).await;
+    let to = endpoint(&format!("http://{address}/"));
+    let attempt = |to: Endpoint| async move {
+        caller(Arc::new(Names::default())).attempt(&anywhere(), &to, &batch("{}"), 1).await
+    };
+    assert_eq!(attempt(to).await.unwrap(), 200);
+    let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
+    head.resize(1 << 20, b'x');
+    for nonsense in [b"SSH-2.0-x\r\n".to_vec(), b"".to_vec(), b"HTTP/1.1 2".to_vec(), head] {
+        let (address, _told) = receiver(vec![nonsense]).await;
+        let outcome = attempt(endpoint(&format!("http://{address}/"))).await;
+        assert!(matches!(outcome, Err(AttemptError::Http(_))), "{outcome:?}");
+    }
+}
+
+/// HOOK-14
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_answer_within_four_seconds_has_not_been_told() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = endpoint(&format!("http://{}/", listener.local_addr().unwrap()));
+    let begun = tokio::time::Instant::now();
+    let outcome = caller(Arc::new(Names::default())).attempt(&anywhere(), &to, &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Timeout)), "{outcome:?}");
+    assert_eq!(begun.elapsed(), request::ATTEMPT_TIMEOUT);
+}
+
+/// HOOK-29
+#[tokio::test]
+async fn an_https_endpoint_must_show_a_certificate_for_its_name_that_is_trusted() {
+    let made = rcgen::generate_simple_self_signed(vec!["good.example".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut heard = [0; 4_096];
+            let _ = stream.read(&mut heard).await;
+            let _ = stream.write_all(&ok()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let names = Names::of(&[("good.example", &[&["127.0.0.1"]]), ("bad.example", &[&["127.0.0.1"]])]);
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let trusting = Caller::trusting(names.clone(), roots);
+    let to = |name: &str| endpoint(&format!("https://{name}:{port}/"));
+    assert_eq!(trusting.attempt(&anywhere(), &to("good.example"), &batch("{}"), 1).await.unwrap(), 200);
+    let wrong_name = trusting.attempt(&anywhere(), &to("bad.example"), &batch("{}"), 1).await;
+    assert!(matches!(wrong_name, Err(AttemptError::Tls { .. })), "{wrong_name:?}");
+    let untrusted = caller(names).attempt(&anywhere(), &to("good.example"), &batch("{}"), 1).await;
+    assert!(matches!(untrusted, Err(AttemptError::Tls { .. })), "{untrusted:?}");
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("fulmar-webhooks-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An inbox that passes answers on.
+struct Answers(mpsc::UnboundedSender<Answer>);
+
+impl Inbox for Answers {
+    fn has_room(&self) -> bool {
+        true
+    }
+    fn deliver(&self, _: Arc<Delivery>) {}
+    fn notice(&self, _: Arc<UserNotice>) {}
+    fn answer(&self, answer: Answer) {
+        let _ = self.0.send(answer);
+    }
+}
+
+/// A backbone with webhooks behind it.
+struct World {
+    webhooks: Arc<WebhookDesk>,
+    backbone: memory::Memory,
+    worker: WorkerId,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl World {
+    fn new(folder: &Path, app: App) -> Self {
+        let webhooks = Arc::new(WebhookDesk::new(Setup {
+            folder: Some(folder.to_owned()),
+            clock: Clock::system(),
+            resolver: Arc::new(Names::default()),
+            open_files: 1_024,
+        }));
+        webhooks.set_apps([Arc::new(app)]).unwrap();
+        let backbone = memory::Memory::new(1, 1 << 20, Arc::new(memory::SystemClock::default()));
+        let backbone = backbone.with_outbox(webhooks.clone());
+        let (tell, answers) = mpsc::unbounded_channel();
+        let worker = backbone.attach(Arc::new(Answers(tell)));
+        Self { webhooks, backbone, worker, answers }
+    }
+
+    fn join(&self, name: &str, user: Option<&str>) -> Option<Answer> {
+        let member = |id| Member { user_id: UserId::parse(id, 128).unwrap(), user_info: None };
+        self.backbone.ask(
+            self.worker,
+            Question::Join(Join {
+                ticket: Ticket { session: 0, number: 0 },
+                app: AppId::new("1"),
+                channel: ChannelName::parse(name, 200).unwrap(),
+                member: user.map(member),
+                members_max: 10,
+                counted: true,
+            }),
+        )
+    }
+
+    fn leave(&self, name: &str, user: Option<&str>) {
+        let channel = ChannelName::parse(name, 200).unwrap();
+        let user_id = user.map(|id| UserId::parse(id, 128).unwrap());
+        let leave = Leave { app: AppId::new("1"), channel, user_id, counted: true };
+        assert!(self.backbone.ask(self.worker, Question::Leave(leave)).is_none());
+    }
+}
+
+fn told_at(urls: &[String]) -> App {
+    let endpoints = urls.iter().map(|url| endpoint(url)).collect();
+    App { webhooks: Webhooks { endpoints, ..anywhere() }, ..App::new("1", "k", "s") }
+}
+
+/// HOOK-13, HOOK-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_answered_when_its_edge_is_on_disk_and_its_receiver_hears_of_it() {
+    let (address, mut told) = receiver(vec![ok()]).await;
+    let folder = Folder::new("answered");
+    let mut world = World::new(&folder.0, told_at(&[format!("http://{address}/")]));
+    assert!(world.join("presence-a", Some("ana")).is_none(), "it must wait for the disk");
+    let answer = timeout(Duration::from_secs(20), world.answers.recv()).await.unwrap().unwrap();
+    assert!(matches!(answer, Answer::Joined { .. }));
+    let heard = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    for event in [
+        r#"{"name":"channel_occupied","channel":"presence-a"}"#,
+        r#"{"name":"member_added","channel":"presence-a","user_id":"ana"}"#,
+        r#"{"name":"subscription_count","channel":"presence-a","subscription_count":1}"#,
+    ] {
+        assert!(heard.contains(event), "{heard}");
+    }
+    world.leave("presence-a", Some("ana"));
+    let gone = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    assert!(gone.contains("member_removed") && gone.contains("channel_vacated"), "{gone}");
+    world.webhooks.stop();
+    let contents = Store::open(&folder.0).unwrap().contents().unwrap();
+    assert!(contents.batches.is_empty() && contents.restored.present.is_empty() && contents.restored.queued.is_empty());
+}
+
+/// HOOK-27
+#[test]
+fn apps_without_webhooks_make_no_file_and_wait_for_nothing() {
+    let folder = Folder::new("none");
+    let world = World::new(&folder.0, App::new("1", "k", "s"));
+    assert!(matches!(world.join("presence-a", Some("ana")), Some(Answer::Joined { .. })));
+    world.leave("presence-a", Some("ana"));
+    assert!(!folder.0.exists());
+    world.webhooks.set_apps([Arc::new(told_at(&["http://127.0.0.1:9/".to_owned()]))]).unwrap();
+    assert!(world.join("room", None).is_none(), "from now on it is watched");
+    assert!(folder.0.join(store::FILE).exists());
+    world.webhooks.set_apps([]).unwrap();
+    assert!(world.join("other", None).is_some(), "and from now on no longer");
+    world.webhooks.stop();
+}
+
+/// HOOK-10, HOOK-14, HOOK-18
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_taken_before_the_end_is_sent_with_the_same_bytes_after_the_next_start() {
+    let refusal = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let (address, mut told) = receiver(vec![refusal, ok()]).await;
+    let folder = Folder::new("restart");
+    let app = told_at(&[format!("http://{address}/")]);
+    let mut world = World::new(&folder.0, app.clone());
+    assert!(world.join("room", None).is_none());
+    timeout(Duration::from_secs(20), world.answers.recv()).await.unwrap().unwrap();
+    let first = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    world.webhooks.stop();
+    let world = World::new(&folder.0, app);
+    let second = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    assert_eq!(first, second);
+    let vacated = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    assert!(vacated.contains(r#"{"name":"channel_vacated","channel":"room"}"#), "{vacated}");
+    world.webhooks.stop();
+}
+
+/// HOOK-17, HOOK-31
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_listed_and_sent_again_when_asked() {
+    let (address, mut told) = receiver(vec![ok()]).await;
+    let folder = Folder::new("replay");
+    let app = told_at(&[format!("http://{address}/")]);
+    let to = fulmar_engine::webhook_batch::Address { app: app.id.clone(), url: app.webhooks.endpoints[0].url.clone() };
+    let old =
+        Batch { body: r#"{"time_ms":1,"events":[{"name":"channel_occupied","channel":"a"}]}"#.into(), ..batch("") };
+    let mut store = Store::open(&folder.0).unwrap();
+    store.write(&[], &[Ended::GivenUp(to, Arc::new(old), 5)], 100).unwrap();
+    drop(store);
+    let world = World::new(&folder.0, app);
+    let listed = world.webhooks.given_up().await.unwrap();
+    assert_eq!((listed.len(), listed[0].batch.id, listed[0].at_unix_ms), (1, 7, 5));
+    assert_eq!(world.webhooks.replay(Some(8)).await.unwrap(), 0);
+    assert_eq!(world.webhooks.replay(None).await.unwrap(), 1);
+    let heard = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    assert!(
+        heard.contains(r#""events":[{"name":"channel_occupied","channel":"a"}]}"#) && !heard.contains(":1,"),
+        "{heard}"
+    );
+    assert!(heard.contains("-3,") && heard.contains("-4\r\n"), "the same event ids: {heard}");
+    assert_eq!(world.webhooks.given_up().await.unwrap(), []);
+    world.webhooks.stop();
+}
+
+/// HOOK-17
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_through_a_long_night_is_sealed_anew() {
+    let (address, mut told) = receiver(vec![ok()]).await;
+    let folder = Folder::new("night");
+    let app = told_at(&[format!("http://{address}/")]);
+    let to = fulmar_engine::webhook_batch::Address { app: app.id.clone(), url: app.webhooks.endpoints[0].url.clone() };
+    let old = Batch { body: r#"{"time_ms":1,"events":[{"name":"cache_miss","channel":"a"}]}"#.into(), ..batch("") };
+    let mut store = Store::open(&folder.0).unwrap();
+    let sealed = fulmar_engine::webhook_batch::Record::Sealed { to, batch: old, up_to: None };
+    store.write(&[sealed], &[], 100).unwrap();
+    drop(store);
+    let world = World::new(&folder.0, app);
+    let heard = timeout(Duration::from_secs(20), told.recv()).await.unwrap().unwrap();
+    assert!(
+        heard.contains(r#"[{"name":"cache_miss","channel":"a"}]}"#) && !heard.contains(r#""time_ms":1,"#),
+        "{heard}"
+    );
+    world.webhooks.stop();
+}
+
+/// HOOK-20
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_counted_by_endpoint_with_the_reason() {
+    let folder = Folder::new("waits");
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", dead.local_addr().unwrap());
+    drop(dead);
+    let mut world = World::new(&folder.0, told_at(std::slice::from_ref(&url)));
+    assert!(world.join("room", None).is_none());
+    timeout(Duration::from_secs(20), world.answers.recv()).await.unwrap().unwrap();
+    let waiting = timeout(Duration::from_secs(20), async {
+        loop {
+            let waiting = world.webhooks.waiting().await.unwrap();
+            if waiting.first().is_some_and(|line| line.failures > 0) {
+                return waiting;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let waiting = waiting.await.unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].to.url, waiting[0].pending), (1, url.as_str(), 1));
+    assert!(waiting[0].error.as_ref().unwrap().contains("cannot connect"), "{waiting:?}");
+    assert!(world.webhooks.figures().attempts_failed >= 1);
+    world.webhooks.stop();
+}
+
+/// HOOK-13
+#[test]
+fn a_folder_is_one_nodes_alone_and_its_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("alone");
+    let store = Store::open(&folder.0).unwrap();
+    let again = Store::open(&folder.0).err().map(|error| error.to_string()).unwrap();
+    assert!(again.contains("in use"), "{again}");
+    assert_eq!(std::fs::metadata(&folder.0).unwrap().permissions().mode() & 0o777, 0o700);
+    let stamp = store.stamp();
+    drop(store);
+    assert_eq!(Store::open(&folder.0).unwrap().stamp(), stamp, "identities go on under the same stamp");
+}
+
+/// A disk in memory that can be told to take nothing.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn take<T>(&self, does: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
+        match self.is_full.load(Ordering::SeqCst) {
+            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            false => Ok(does(&mut self.bytes.lock().unwrap())),
+        }
+    }
+
+    fn store(&self) -> Store {
+        let disk = self.clone();
+        Store::open_with(Box::new(move || {
+            let opened = redb::Database::builder().create_with_backend(disk.clone());
+            opened.map_err(|error| StoreError::Disk(Box::new(error.into())))
+        }))
+        .unwrap()
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        out.copy_from_slice(&self.bytes.lock().unwrap()[start..start + out.len()]);
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.take(|bytes| bytes.resize(usize::try_from(len).unwrap(), 0))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.take(|_| ())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        self.take(|bytes| bytes[start..start + data.len()].copy_from_slice(data))
+    }
+}
+
+/// HOOK-26
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_disk_takes_nothing_people_get_through_and_what_waits_is_written_when_it_does() {
+    let disk = Disk::default();
+    let store = disk.store();
+    let (desk, counters) = (Arc::new(Desk::default()), Arc::new(Counters::default()));
+    let (send, mut commands) = mpsc::unbounded_channel();
+    let app = Arc::new(told_at(&["http://127.0.0.1:9/".to_owned()]));
+    let clock = WebhookClock(Clock::system());
+    let keeper = Keeper::start(desk.clone(), store, vec![app], Sending(send), clock, counters.clone()).unwrap();
+    let running = thread::spawn(move || keeper.run());
+    let (tell, mut answers) = mpsc::unbounded_channel();
+    let inbox: Arc<dyn Inbox> = Arc::new(Answers(tell));
+    let refused = || Answer::SignInRefused { ticket: Ticket { session: 0, number: 0 } };
+    let came = |name: &str| {
+        let subject = Subject::Channel(ChannelName::parse(name, 20).unwrap());
+        vec![Edge { app: AppId::new("1"), change: Change::Came(subject) }]
+    };
+    disk.is_full.store(true, Ordering::SeqCst);
+    assert!(desk.put_edges(came("room"), Some((inbox.clone(), refused()))).is_none());
+    assert!(timeout(Duration::from_secs(20), answers.recv()).await.unwrap().is_some(), "answered all the same");
+    assert!(counters.figures().store_failures >= 1);
+    assert!(commands.try_recv().is_ok_and(|c| matches!(c, Command::Batches(handed) if handed.is_empty())));
+    disk.is_full.store(false, Ordering::SeqCst);
+    let handed = timeout(Duration::from_secs(20), async {
+        loop {
+            if let Some(Command::Batches(handed)) = commands.recv().await
+                && let Some(first) = handed.into_iter().next()
+            {
+                return first;
+            }
+        }
+    });
+    assert!(handed.await.unwrap().batch.body.contains(r#""channel":"room""#));
+    desk.put(Message::Stop);
+    running.join().unwrap();
+    assert_eq!(disk.store().contents().unwrap().batches.len(), 1);
+}
+
+/// HOOK-19: room is what is left, and only what informs is dropped.
+#[test]
+fn without_room_comings_and_goings_are_kept_and_the_rest_is_counted() {
+    let folder = Folder::new("room");
+    let world = World::new(&folder.0, App::new("1", "k", "s"));
+    let outbox: &dyn Outbox = &*world.webhooks;
+    let edge = |change| Edge { app: AppId::new("1"), change };
+    let channel = || ChannelName::parse("a", 10).unwrap();
+    // Nobody takes them: without webhooks no thread runs.
+    outbox.take((0..keeper::EDGES_MAX).map(|_| edge(Change::CacheMissed(channel()))).collect());
+    assert!(!outbox.has_room());
+    outbox.take(vec![edge(Change::Counted(channel(), 1)), edge(Change::Went(Subject::Channel(channel())))]);
+    assert_eq!(world.webhooks.figures().events_dropped, 1);
+}
