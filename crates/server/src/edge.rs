@@ -44,6 +44,8 @@ use crate::ws::handshake::{Asked, BadHandshake, Head, Upgrade, look, wants_webso
 
 /// Wait after an accept that failed because the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What most heads fit into, so that they are read and looked at once.
+const HEAD_BYTES: usize = 1_024;
 /// How often it is said that there is none.
 const SAY_AGAIN_AFTER_MS: u64 = 10_000;
 /// The first byte of a TLS handshake; no HTTP request and no PROXY header begins with it.
@@ -145,7 +147,8 @@ impl Edge {
             Verdict::Full(seat) => (seat, true),
             Verdict::Gone => return,
         };
-        let arrival = Arrival { stream: tcp, start: BytesMut::new(), ip, is_secure: false, seat, is_full };
+        let arrival =
+            Arrival { stream: tcp, start: BytesMut::with_capacity(HEAD_BYTES), ip, is_secure: false, seat, is_full };
         let edge = self.clone();
         tokio::spawn(async move {
             // Whatever a peer does in its first seconds concerns nobody else: errors end its connection, no more.
@@ -214,7 +217,11 @@ impl Edge {
                 arrival.stream.write_all(&bad.response()).await?;
                 arrival.stream.shutdown().await
             }
-            Head::Incomplete | Head::Other => self.serve_http(arrival).await,
+            Head::Incomplete => {
+                arrival.stream.write_all(&BadHandshake::TooLarge.response()).await?;
+                arrival.stream.shutdown().await
+            }
+            Head::Other => self.serve_http(arrival).await,
         }
     }
 
@@ -322,7 +329,7 @@ impl Edge {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let upgrade = match Upgrade::of(target, is_get, values) {
             Ok(upgrade) => upgrade,
-            Err(bad) => return text(bad.status(), format!("{bad}\n")),
+            Err(bad) => return refused(bad),
         };
         let mut response = text(101, String::new());
         let own = [("upgrade", "websocket"), ("connection", "Upgrade")];
@@ -410,6 +417,14 @@ async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl Fn(Phase) -> boo
 
 async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn refused(bad: BadHandshake) -> Response<Full<Bytes>> {
+    let mut response = text(bad.status(), format!("{bad}\n"));
+    for (name, value) in bad.headers() {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn text(status: u16, body: String) -> Response<Full<Bytes>> {

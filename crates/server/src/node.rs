@@ -150,10 +150,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
 
 impl Node {
     fn serve(self, loaded: &Loaded) -> Result<(), StartError> {
-        let config = &loaded.config;
-        let edges = self.start_edges(config.server.http_threads)?;
-        self.readiness.listening();
-        self.say_hello(config);
+        let edges = self.start_edges(loaded.config.server.http_threads)?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(system("the control thread's runtime"))?;
         runtime.block_on(self.control(loaded)).map_err(system("signal handling"))?;
@@ -184,6 +181,9 @@ impl Node {
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
         self.start_admin(&loaded.config);
+        // Last, because whoever reads it may send a signal at once.
+        self.readiness.listening();
+        self.say_hello(&loaded.config);
         let mut look = tokio::time::interval(LOOK_AT_FILES_EVERY);
         let mut refused_certificate = None;
         let received = loop {

@@ -63,6 +63,8 @@ pub(crate) async fn read_proxy_header(tcp: &mut TcpStream) -> io::Result<Option<
     }
     match HeaderResult::parse(&header) {
         HeaderResult::V1(Ok(header)) => Ok(v1_source(&header.addresses)),
+        // A proxy that speaks for itself, to see whether anybody is there: whatever addresses come along mean nothing.
+        HeaderResult::V2(Ok(header)) if header.command == ppp::v2::Command::Local => Ok(None),
         HeaderResult::V2(Ok(header)) => Ok(v2_source(&header.addresses)),
         _ => Err(no_proxy_header()),
     }

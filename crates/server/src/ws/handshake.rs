@@ -74,13 +74,19 @@ impl BadHandshake {
         }
     }
 
+    /// What the answer says beyond the status.
+    pub(crate) fn headers(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        (self == Self::Version).then_some(("sec-websocket-version", "13")).into_iter()
+    }
+
     /// The whole answer.
     pub(crate) fn response(self) -> Vec<u8> {
-        let (status, extra) = match self {
-            Self::Version => ("426 Upgrade Required", "Sec-WebSocket-Version: 13\r\n"),
-            Self::TooLarge => ("431 Request Header Fields Too Large", ""),
-            Self::Key | Self::Method | Self::Connection => ("400 Bad Request", ""),
+        let status = match self.status() {
+            426 => "426 Upgrade Required",
+            431 => "431 Request Header Fields Too Large",
+            _ => "400 Bad Request",
         };
+        let extra: String = self.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let body = format!("{self}\n");
         format!(
             "HTTP/1.1 {status}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -263,6 +269,6 @@ mod tests {
         let key = request("").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
         assert_eq!(upgrade(&key), Err(BadHandshake::Key));
         let refusal = String::from_utf8(BadHandshake::Version.response()).expect("text");
-        assert!(refusal.starts_with("HTTP/1.1 426 ") && refusal.contains("Sec-WebSocket-Version: 13"), "{refusal}");
+        assert!(refusal.starts_with("HTTP/1.1 426 ") && refusal.contains("sec-websocket-version: 13"), "{refusal}");
     }
 }
