@@ -255,10 +255,10 @@ fn an_upgrade_that_is_slow_or_too_large_ends_its_connection_only() {
     subscribe(&mut witness, "news");
 }
 
-/// WS-110: ten seconds, by far the longest of these tests.
+/// WS-110
 #[test]
 fn a_frame_begun_and_not_finished_closes_its_connection() {
-    let node = node("slow-frame", "");
+    let node = node("slow-frame", "[limits]\nframe_timeout_ms = 300");
     let mut stream = connect(node.port);
     answer_to(&mut stream, &head("/app/k1?protocol=7"));
     frame(&mut stream);
