@@ -18,6 +18,10 @@ use clap::Parser;
 
 use args::{Cli, ConfigVerb, Verb};
 
+/// Frames are made on one thread and freed on another, which this allocator takes without a lock.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Serve(args) => serve::serve(args.sources()),
