@@ -258,17 +258,6 @@ impl Memory {
         edges.leave();
     }
 
-    /// Accepts what a client says to the others, or not.
-    fn client_event(&self, publication: Publication) {
-        let mut edges = Edges::wanted(self.outbox.as_deref(), &publication.app, &publication.channel);
-        edges.client_said(&publication);
-        if self.accept_one(publication) {
-            edges.leave();
-        } else {
-            self.counts.client_events_refused.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     /// Accepts all of them and says true, or none.
     fn accept(&self, mut publications: Vec<Publication>) -> bool {
         if publications.len() == 1 {

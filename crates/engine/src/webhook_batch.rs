@@ -18,6 +18,9 @@ use fulmar_protocol::signing::sign_webhook;
 use fulmar_protocol::webhook::{self, BATCH_EVENTS_MAX, Change, Edge, Event, Subject};
 use hashbrown::HashMap;
 
+mod records;
+
+pub use self::records::{Address, Batch, Now, Place, Record, Restored, Told};
 use crate::counts::{self, CountThrottle, TOLD_AT_ONCE_MAX};
 use crate::time::Moment;
 
@@ -29,121 +32,6 @@ pub const BATCH_MS: u64 = 250;
 const MISS_QUIET_MS: u64 = 3_000;
 /// Channels whose last miss is remembered. When there are more, a miss may be told twice.
 const MISSES_MAX: usize = 65_536;
-
-/// Something of an app that comes and goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    /// Whose.
-    pub app: AppId,
-    /// What.
-    pub subject: Subject,
-}
-
-/// An endpoint: an app has no URL twice.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address {
-    /// Whose.
-    pub app: AppId,
-    /// Where.
-    pub url: Arc<str>,
-}
-
-/// A finished request: its bytes never change again, however often it is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// Rises; no two batches of a store have one.
-    pub id: u64,
-    /// When it was sealed, in milliseconds since 1970: the `time_ms` of its body.
-    pub sealed_unix_ms: u64,
-    /// The app's key.
-    pub key: Arc<str>,
-    /// Signature of the body.
-    pub signature: Arc<str>,
-    /// What is sent.
-    pub body: Arc<str>,
-    /// The identities of its events, in their order. One event has the same at every endpoint.
-    pub event_ids: Vec<u64>,
-    /// What must stay in order: the channels of its events, each once; empty text for events without one.
-    pub lanes: Vec<Arc<str>>,
-}
-
-/// An event under its identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The same at every endpoint and in every attempt.
-    pub id: u64,
-    /// The event.
-    pub event: Event,
-}
-
-/// What must be stored before it has happened. A set of records that came out of one call is stored as a whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
-    /// Announced as come.
-    Came {
-        /// What.
-        place: Place,
-        /// Identity of the coming; that of the going is one more.
-        generation: u64,
-    },
-    /// No longer announced.
-    Went {
-        /// What.
-        place: Place,
-    },
-    /// Waits in the open batches of all endpoints that take it. One record, however many those are.
-    Queued {
-        /// Whose.
-        app: AppId,
-        /// Its turn. Rises, which the identities of events do not.
-        turn: u64,
-        /// The event.
-        told: Told,
-    },
-    /// A batch is closed.
-    Sealed {
-        /// For whom.
-        to: Address,
-        /// The batch.
-        batch: Batch,
-        /// The turn of its last event, if its events waited: up to there nothing waits for this endpoint any more.
-        up_to: Option<u64>,
-    },
-    /// An event waits in no open batch any more.
-    Settled {
-        /// Its turn.
-        turn: u64,
-    },
-    /// Events that waited for an endpoint that is no longer configured.
-    Dropped {
-        /// For whom.
-        to: Address,
-        /// How many.
-        events: usize,
-    },
-}
-
-/// What was stored when a node ended, in whatever way.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// Announced and not taken back, with the generation.
-    pub present: Vec<(Place, u64)>,
-    /// Events that waited, in the order of their turns.
-    pub queued: Vec<(AppId, u64, Told)>,
-    /// By endpoint, the turn of the last event that was sealed.
-    pub sealed_up_to: Vec<(Address, u64)>,
-    /// The first identity that is free.
-    pub next_id: u64,
-}
-
-/// The time, as the book needs it.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For waiting. Never goes back.
-    pub moment: Moment,
-    /// For `time_ms`: milliseconds since 1970.
-    pub unix_ms: u64,
-}
 
 /// The book of one node.
 #[derive(Debug)]

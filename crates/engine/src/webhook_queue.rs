@@ -11,12 +11,15 @@
 //!
 //! It sends nothing, reads no clock and draws no lots: the time and the jitter are arguments.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+mod line;
+
+use self::line::{Entry, Line, Next};
 use crate::time::Moment;
 use crate::webhook_batch::Address;
 
@@ -137,42 +140,6 @@ pub struct WebhookQueues {
     bytes_max: usize,
     /// All lines have no more than this; counted anew when that is too much.
     bytes_at_most: usize,
-}
-
-#[derive(Debug, Default)]
-struct Line {
-    batches: BTreeMap<u64, Entry>,
-    bytes: usize,
-    in_flight: usize,
-    /// Failures since the last success.
-    failures: u32,
-    /// Whether the last failure was that nobody answered.
-    is_unreachable: bool,
-    /// When a batch was taken last.
-    delivered_at: Option<Moment>,
-    /// While it fails: no attempt before.
-    not_before: Moment,
-    is_ready: bool,
-    timer: Option<Moment>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    waiting: Waiting,
-    attempts: u32,
-    /// Since when every attempt was answered with a refusal.
-    refused_since: Option<Moment>,
-    not_before: Moment,
-    /// While it is under way: which socket it uses.
-    pool: Option<Pool>,
-}
-
-/// What a line can do now.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    Try(u64),
-    At(Moment),
-    Nothing,
 }
 
 impl WebhookQueues {
@@ -378,137 +345,6 @@ impl WebhookQueues {
             Next::At(_) | Next::Nothing => {}
         }
     }
-}
-
-impl Line {
-    /// Whether the endpoint itself is in trouble, and not only some batches.
-    fn is_failing(&self) -> bool {
-        self.failures > 0 && (self.is_unreachable || self.failures >= REFUSALS_MAX)
-    }
-
-    fn next(&self, now: Moment) -> Next {
-        if self.is_failing() {
-            return match self.in_flight {
-                0 if self.batches.is_empty() => Next::Nothing,
-                0 if now < self.not_before => Next::At(self.not_before),
-                0 => self.next_while_failing(now).map_or(Next::Nothing, Next::Try),
-                _ => Next::Nothing,
-            };
-        }
-        if self.in_flight >= IN_FLIGHT_MAX {
-            return Next::Nothing;
-        }
-        let mut blocked = HashSet::new();
-        let mut soonest = None;
-        for entry in self.batches.values().take(LOOKAHEAD) {
-            let is_free = entry.waiting.lanes.iter().all(|lane| !blocked.contains(lane));
-            if is_free && entry.pool.is_none() {
-                if entry.not_before <= now {
-                    return Next::Try(entry.waiting.id);
-                }
-                soonest = Some(soonest.map_or(entry.not_before, |at: Moment| at.min(entry.not_before)));
-            }
-            if entry.blocks(now, self.delivered_at) {
-                blocked.extend(&entry.waiting.lanes);
-            }
-        }
-        soonest.map_or(Next::Nothing, Next::At)
-    }
-
-    /// Who asks whether the endpoint is back: in turn the oldest, for the sake of order, and the one that was tried least,
-    /// so that a batch that alone is refused does not stand for all.
-    fn next_while_failing(&self, now: Moment) -> Option<u64> {
-        let mut blocked = HashSet::new();
-        let mut best: Option<(u32, u64)> = None;
-        for entry in self.batches.values().take(LOOKAHEAD) {
-            if entry.waiting.lanes.iter().all(|lane| !blocked.contains(lane)) {
-                let attempts = if self.failures.is_multiple_of(2) { 0 } else { entry.attempts };
-                let candidate = (attempts, entry.waiting.id);
-                best = Some(best.map_or(candidate, |best| best.min(candidate)));
-            }
-            if entry.blocks(now, self.delivered_at) {
-                blocked.extend(&entry.waiting.lanes);
-            }
-        }
-        best.map(|(_, id)| id)
-    }
-
-    fn begin(&mut self, id: u64, pool: Pool) {
-        self.in_flight += 1;
-        if let Some(entry) = self.batches.get_mut(&id) {
-            entry.pool = Some(pool);
-            entry.attempts += 1;
-        }
-    }
-
-    fn end(&mut self, id: u64) -> Option<Pool> {
-        let pool = self.batches.get_mut(&id)?.pool.take()?;
-        self.in_flight -= 1;
-        Some(pool)
-    }
-
-    fn delivered(&mut self, now: Moment, id: u64) -> Fate {
-        self.forget(id);
-        if self.is_failing() {
-            // It is back. What failed because it was away need not wait any longer.
-            for entry in self.batches.values_mut() {
-                entry.not_before = entry.not_before.min(now);
-            }
-        }
-        self.delivered_at = Some(now);
-        self.failures = 0;
-        self.is_unreachable = false;
-        Fate::Delivered
-    }
-
-    fn failed(&mut self, now: Moment, id: u64, outcome: Outcome, jitter: u32) -> Fate {
-        self.failures = self.failures.saturating_add(1);
-        self.is_unreachable = outcome == Outcome::Unreachable;
-        self.not_before = now.plus_ms(pause_ms(self.failures, jitter));
-        let Some(entry) = self.batches.get_mut(&id) else { return Fate::Unknown };
-        match outcome {
-            Outcome::Refused => _ = entry.refused_since.get_or_insert(now),
-            // Nobody was there to judge it.
-            Outcome::Unreachable | Outcome::Delivered => entry.refused_since = None,
-        }
-        if now >= entry.waiting.last_try {
-            self.forget(id);
-            return Fate::GivenUp;
-        }
-        // The last attempt is made when its time comes, however long the pause would be.
-        entry.not_before = now.plus_ms(pause_ms(entry.attempts, jitter)).min(entry.waiting.last_try);
-        self.not_before = self.not_before.min(entry.waiting.last_try);
-        Fate::Kept
-    }
-
-    /// The oldest that is not under way.
-    fn forget_oldest(&mut self) -> Option<u64> {
-        let (&oldest, _) = self.batches.iter().find(|(_, entry)| entry.pool.is_none())?;
-        self.forget(oldest);
-        Some(oldest)
-    }
-
-    fn forget(&mut self, id: u64) {
-        if let Some(entry) = self.batches.remove(&id) {
-            self.bytes -= entry.waiting.bytes;
-        }
-    }
-}
-
-impl Entry {
-    /// Whether younger batches of the same channels wait for this one.
-    fn blocks(&self, now: Moment, delivered_at: Option<Moment>) -> bool {
-        let is_alone = |since: Moment| delivered_at.is_some_and(|at| at > since);
-        let holds = |since| now.ms_since(since) < if is_alone(since) { OVERTAKE_AFTER_MS } else { BLOCKED_MAX_MS };
-        self.pool.is_some() || self.refused_since.is_none_or(holds)
-    }
-}
-
-/// The pause after the `failures`-th failure in a row: 1, 2, 4 ... seconds, a fifth more or less.
-fn pause_ms(failures: u32, jitter: u32) -> u64 {
-    let doubled = PAUSE_MS << failures.saturating_sub(1).min(10);
-    let pause = doubled.min(PAUSE_MAX_MS);
-    pause * 4 / 5 + pause * 2 / 5 * u64::from(jitter) / u64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,14 @@ var settings struct {
 	Port int
 	Node string
 	Apps map[string]credentials
+	// Webhooks that a node sent moments ago.
+	Hooks struct {
+		Kinds    []string
+		Captured []struct {
+			Headers map[string]string
+			Body    string
+		}
+	}
 }
 
 func TestMain(m *testing.M) {
@@ -247,5 +256,31 @@ func TestRefusalsCarryStatusAndText(t *testing.T) {
 	_, err := client("everything").GetChannelUsers("not-presence")
 	if err == nil || !strings.Contains(err.Error(), "400") {
 		t.Fatalf("got %v, want a 400", err)
+	}
+}
+
+// HOOK-1, HOOK-2, HOOK-4, HOOK-5, trap T-44
+func TestTheGoLibraryTakesEveryWebhook(t *testing.T) {
+	if len(settings.Hooks.Captured) == 0 {
+		t.Skip("nobody captured webhooks: node is not installed")
+	}
+	told := map[string]bool{}
+	for _, request := range settings.Hooks.Captured {
+		header := http.Header{}
+		for name, value := range request.Headers {
+			header.Set(name, value)
+		}
+		webhook, err := client("everything").Webhook(header, []byte(request.Body))
+		if err != nil {
+			t.Fatalf("%v: %s", err, request.Body)
+		}
+		for _, event := range webhook.Events {
+			told[event.Name] = true
+		}
+	}
+	for _, kind := range settings.Hooks.Kinds {
+		if !told[kind] {
+			t.Errorf("no %s", kind)
+		}
 	}
 }

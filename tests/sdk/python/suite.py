@@ -283,6 +283,21 @@ class ClientSdk(unittest.TestCase):
         self.assertEqual(client.join(unique("still-here")), {})
 
 
+class Webhooks(unittest.TestCase):
+    """Requests that a node sent moments ago, as `pusher` for Python judges them."""
+
+    # HOOK-1, HOOK-2, HOOK-3, HOOK-14, trap T-45
+    def test_the_python_library_takes_every_webhook(self):
+        hooks = SETTINGS.get("hooks") or self.skipTest("nobody captured webhooks: node is not installed")
+        server, names = server_for(), set()
+        for request in hooks["captured"]:
+            headers = request["headers"]
+            told = server.validate_webhook(headers["x-pusher-key"], headers["x-pusher-signature"], request["body"])
+            self.assertIsNotNone(told, request["body"])
+            names.update(event["name"] for event in told["events"])
+        self.assertEqual(names, set(hooks["kinds"]))
+
+
 class Lines(unittest.TestResult):
     """Prints each result as the line that `tests/sdk/run` counts."""
 

@@ -3,12 +3,14 @@
 //! Without an outbox, and for channels that nobody wants to hear of, nothing here allocates or makes a name.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Publication};
 use fulmar_protocol::name::ChannelName;
 use fulmar_protocol::webhook::{Change, Edge, EventKind, Kinds, Subject};
 
+use super::Memory;
 use crate::{Inbox, Outbox};
 
 /// The edges of one call.
@@ -93,6 +95,19 @@ impl<'o> Edges<'o> {
     fn push(&mut self, change: Change) {
         if let Some((_, app)) = &self.to {
             self.edges.push(Edge { app: app.clone(), change });
+        }
+    }
+}
+
+impl Memory {
+    /// Accepts what a client says to the others, or not.
+    pub(super) fn client_event(&self, publication: Publication) {
+        let mut edges = Edges::wanted(self.outbox.as_deref(), &publication.app, &publication.channel);
+        edges.client_said(&publication);
+        if self.accept_one(publication) {
+            edges.leave();
+        } else {
+            self.counts.client_events_refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

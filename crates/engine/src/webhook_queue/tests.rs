@@ -1,5 +1,7 @@
 //! Order, fairness and giving up, in time that is moved by hand.
 
+use std::collections::BTreeMap;
+
 use fulmar_protocol::app::AppId;
 
 use super::*;

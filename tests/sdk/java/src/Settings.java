@@ -3,6 +3,7 @@ import com.pusher.rest.Pusher;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 
@@ -15,6 +16,17 @@ final class Settings {
         String secret;
     }
 
+    /** Webhooks that a node sent moments ago. */
+    static final class Hooks {
+        List<Captured> captured;
+    }
+
+    /** One request. */
+    static final class Captured {
+        Map<String, String> headers;
+        String body;
+    }
+
     private static final AtomicInteger NAMES = new AtomicInteger();
 
     String binary;
@@ -23,6 +35,7 @@ final class Settings {
     int port;
     int brisk_port;
     Map<String, App> apps;
+    Hooks hooks;
 
     static Settings read() throws IOException {
         return new Gson().fromJson(Files.readString(Path.of(System.getenv("FULMAR_SDK_SETTINGS"))), Settings.class);

@@ -8,6 +8,7 @@ import com.pusher.rest.Pusher;
 import com.pusher.rest.data.Event;
 import com.pusher.rest.data.PresenceUser;
 import com.pusher.rest.data.Result;
+import com.pusher.rest.data.Validity;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -46,6 +47,7 @@ public final class Suite {
         suite.refusals();
         suite.life();
         suite.serverLibrary();
+        suite.webhooks();
         System.out.flush();
         System.exit(suite.failed == 0 ? 0 : 1); // The SDK's threads would hold the process for a while.
     }
@@ -252,6 +254,22 @@ public final class Suite {
             check(!before.equals(client.socketId()), "a new socket id");
             accepted(settings.server("everything", node.port).trigger(name, "event", "again"));
             same("\"again\"", heard.events.next().getData());
+        });
+    }
+
+    private void webhooks() {
+        if (settings.hooks == null) {
+            System.out.println("SKIP the Java library takes every webhook (nobody captured any: node is not installed)");
+            return;
+        }
+        // HOOK-2
+        test("the Java library takes every webhook", () -> {
+            for (Settings.Captured request : settings.hooks.captured) {
+                String key = request.headers.get("x-pusher-key");
+                String signature = request.headers.get("x-pusher-signature");
+                same(Validity.VALID, server.validateWebhookSignature(key, signature, request.body));
+                same(Validity.INVALID, server.validateWebhookSignature(key, signature, request.body + " "));
+            }
         });
     }
 
