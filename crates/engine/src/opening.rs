@@ -140,10 +140,10 @@ fn is_subdomain(host: &str, parent: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn opening() -> Opening {
+    pub(crate) fn opening() -> Opening {
         Opening {
             app: AppLookup::Found(Arc::new(App::new("1", "k", "s"))),
             protocol: ProtocolVersion::Number(7),

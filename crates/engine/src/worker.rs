@@ -26,6 +26,9 @@ use crate::subscriptions::{ChannelKey, Channels};
 use crate::time::Moment;
 use crate::users::Users;
 
+/// So many timers are never looked through for those that have become meaningless.
+const TIMERS_UNSWEPT_MAX: usize = 4_096;
+
 /// What a worker is told once, at its start.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -147,6 +150,8 @@ pub struct Worker {
     pub(crate) users: Users,
     pub(crate) figures: Figures,
     timers: BinaryHeap<Reverse<(Moment, Wake)>>,
+    /// Timers at which those of ended sessions are looked for.
+    sweep_at: usize,
     /// By when the last session is to have gone, once the node drains.
     drained_by: Option<Moment>,
 }
@@ -165,6 +170,7 @@ impl Worker {
             users: Users::default(),
             figures: Figures::default(),
             timers: BinaryHeap::new(),
+            sweep_at: TIMERS_UNSWEPT_MAX,
             drained_by: None,
         }
     }
@@ -341,7 +347,21 @@ impl Worker {
     }
 
     pub(crate) fn wake_at(&mut self, at: Moment, wake: Wake) {
+        if self.timers.len() >= self.sweep_at {
+            self.sweep_timers();
+        }
         self.timers.push(Reverse((at, wake)));
+    }
+
+    /// Drops the timers of sessions that have ended. Left alone each stays until its time, and where clients come and go
+    /// all day and the activity timeout is long, that is more memory than the sessions there are.
+    fn sweep_timers(&mut self) {
+        let sessions = &self.sessions;
+        self.timers.retain(|Reverse((at, wake))| match wake {
+            Wake::Session { session } => sessions.get(*session).is_some_and(|session| session.armed_for == *at),
+            _ => true,
+        });
+        self.sweep_at = (2 * self.timers.len()).max(TIMERS_UNSWEPT_MAX);
     }
 
     fn app_replaced(&mut self, app: &Arc<App>, effects: &mut Effects) {
@@ -417,5 +437,33 @@ impl Sessions {
 
     fn keys_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionKey> {
         (0..).zip(&self.0).filter(|(_, slot)| slot.as_deref().is_some_and(&wanted)).map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opening::tests::opening;
+
+    /// WS-108
+    #[test]
+    fn sessions_that_come_and_go_leave_no_growing_heap_of_timers_and_those_that_stay_keep_theirs() {
+        let mut worker = Worker::new(Settings::default());
+        let mut effects = Effects::default();
+        let mut handle = |at, input| {
+            worker.handle(Moment(at), input, &mut effects);
+            while effects.next_effect().is_some() {}
+            worker.timers.len()
+        };
+        handle(0, Input::Opened { session: 0, opening: opening() });
+        for n in 1..50_000 {
+            let socket_id = SocketId::new(n, n);
+            let timers = handle(n, Input::Opened { session: 1, opening: Opening { socket_id, ..opening() } });
+            assert!(timers <= TIMERS_UNSWEPT_MAX + 1, "{timers}");
+            handle(n, Input::Gone { session: 1 });
+        }
+        worker.sweep_timers();
+        let left: Vec<_> = worker.timers.iter().map(|Reverse((_, wake))| *wake).collect();
+        assert_eq!(left, [Wake::Session { session: 0 }]);
     }
 }
