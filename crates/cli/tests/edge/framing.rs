@@ -17,7 +17,7 @@ fn a_message_in_fragments_is_heard_and_pings_between_them_are_answered_first() {
     wire.send(&masked(PONG, b"nobody asked"));
     wire.send(&masked(0x80, last.as_bytes()));
     let pong = wire.frame().unwrap();
-    assert_eq!((pong.opcode, pong.payload.as_slice()), (PONG, &b"between"[..]));
+    assert_eq!((pong.opcode, pong.content.as_slice()), (PONG, &b"between"[..]));
     assert_eq!(wire.event()["event"], "pusher_internal:subscription_succeeded");
 }
 
@@ -33,7 +33,7 @@ fn many_frames_in_one_segment_are_answered_in_their_order() {
     }
     wire.send(&segment);
     let mut frames: Vec<_> = (0..80).map(|_| wire.frame().unwrap()).collect();
-    let pongs: Vec<_> = frames.extract_if(.., |frame| frame.opcode == PONG).flat_map(|pong| pong.payload).collect();
+    let pongs: Vec<_> = frames.extract_if(.., |frame| frame.opcode == PONG).flat_map(|pong| pong.content).collect();
     assert_eq!(pongs, (0..40).collect::<Vec<_>>());
     let channels: Vec<_> = frames.iter().map(|frame| frame.json()["channel"].clone()).collect();
     assert_eq!(channels, (0..40).map(|n| json!(format!("c{n}"))).collect::<Vec<_>>());
@@ -51,7 +51,7 @@ fn head_and_frames_may_come_byte_by_byte() {
     assert!(wire.head().starts_with("http/1.1 101 "));
     wire.established();
     assert_eq!(wire.event()["event"], "pusher_internal:subscription_succeeded");
-    assert_eq!(wire.frame().unwrap().payload, b"p");
+    assert_eq!(wire.frame().unwrap().content, b"p");
 }
 
 /// WS-1, WS-17, HTTP-1
@@ -68,7 +68,7 @@ fn a_kept_alive_connection_may_become_a_websocket_and_loses_no_byte() {
     let head = wire.head();
     assert!(head.starts_with("http/1.1 101 ") && head.contains("sec-websocket-protocol: chat\r\n"), "{head}");
     wire.established();
-    assert_eq!(wire.frame().unwrap().payload, b"1");
+    assert_eq!(wire.frame().unwrap().content, b"1");
     wire.send(end);
     assert_eq!(wire.event()["event"], "pusher_internal:subscription_succeeded");
     node.rest().publish("news", "after", "1");
@@ -79,16 +79,16 @@ fn a_kept_alive_connection_may_become_a_websocket_and_loses_no_byte() {
 #[test]
 fn a_close_is_answered_with_the_same_code_and_the_end() {
     let node = Node::start("close", "");
-    for (payload, code) in
+    for (content, code) in
         [(&1000_u16.to_be_bytes()[..], Some(1000)), (&4321_u16.to_be_bytes(), Some(4321)), (&[], None)]
     {
         let mut wire = node.open();
         // What follows a close is not read.
-        wire.send(&[masked(CLOSE, payload), masked(PING, b"too late")].concat());
+        wire.send(&[masked(CLOSE, content), masked(PING, b"too late")].concat());
         let frames = wire.frames();
         assert_eq!(frames.len(), 1, "{frames:?}");
         assert_eq!(frames[0].close_code(), code);
-        assert_eq!(frames[0].payload, payload);
+        assert_eq!(frames[0].content, content);
     }
 }
 

@@ -254,28 +254,28 @@ pub struct Wire {
 pub struct Frame {
     /// With the final bit.
     pub opcode: u8,
-    pub payload: Vec<u8>,
+    pub content: Vec<u8>,
 }
 
 impl Frame {
     pub fn json(&self) -> Value {
         assert_eq!(self.opcode, TEXT, "{self:?}");
-        serde_json::from_slice(&self.payload).unwrap()
+        serde_json::from_slice(&self.content).unwrap()
     }
 
     /// The code of a close frame that has one.
     pub fn close_code(&self) -> Option<u16> {
         assert_eq!(self.opcode, CLOSE, "{self:?}");
-        self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+        self.content.first_chunk().map(|code| u16::from_be_bytes(*code))
     }
 }
 
 /// A frame as clients send it.
-pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = header(first, payload.len() as u64);
+pub fn masked(first: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = header(first, content.len() as u64);
     let mask = [0x5a, 0x00, 0xff, 0x13];
     bytes.extend(mask);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(content.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
@@ -403,10 +403,10 @@ impl Wire {
                 && self.read.len() >= header_bytes + length
             {
                 let opcode = self.read[0];
-                let payload = self.read[header_bytes..header_bytes + length].to_vec();
+                let content = self.read[header_bytes..header_bytes + length].to_vec();
                 self.read.drain(..header_bytes + length);
-                if !payload.starts_with(br#"{"event":"pusher_internal:subscription_count""#) {
-                    return Some(Frame { opcode, payload });
+                if !content.starts_with(br#"{"event":"pusher_internal:subscription_count""#) {
+                    return Some(Frame { opcode, content });
                 }
                 continue;
             }
@@ -437,7 +437,7 @@ impl Wire {
         assert_eq!((&error["event"], &error["data"]["code"]), (&json!("pusher:error"), &json!(code)), "{error}");
         let close = self.frame().expect("a close frame");
         assert_eq!(close.close_code(), Some(code));
-        assert_eq!(String::from_utf8_lossy(&close.payload[2..]), error["data"]["message"].as_str().unwrap());
+        assert_eq!(String::from_utf8_lossy(&close.content[2..]), error["data"]["message"].as_str().unwrap());
         // Answered, so that nobody has to wait.
         let _: std::io::Result<()> = self.try_send(&masked(CLOSE, &code.to_be_bytes()));
         assert_eq!(self.frame(), None, "nothing behind the close frame");
@@ -450,7 +450,7 @@ impl Wire {
     }
 }
 
-/// Bytes of header and payload, as soon as they can be told.
+/// Bytes of header and content, as soon as they can be told.
 fn frame_size(bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes.get(1)? {
         126 => Some((4, u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?).into())),

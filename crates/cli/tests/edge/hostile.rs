@@ -77,13 +77,13 @@ fn no_bytes_bring_a_node_down_or_stay_behind() {
             _ => {
                 let mut bytes = upgrade(TARGET, "").into_bytes();
                 for _ in 0..dice.below(12) {
-                    let payload = dice.bytes(200);
+                    let content = dice.bytes(200);
                     let frame = match dice.below(5) {
                         0 => command("pusher:subscribe", json!({"channel": "presence-x", "channel_data": "{}"})),
-                        1 => masked(PING, &payload),
-                        2 => [header(TEXT, dice.roll()), payload].concat(),
-                        3 => masked(dice.roll().to_le_bytes()[0], &payload),
-                        _ => command("client-x", json!({"a": String::from_utf8_lossy(&payload)})),
+                        1 => masked(PING, &content),
+                        2 => [header(TEXT, dice.roll()), content].concat(),
+                        3 => masked(dice.roll().to_le_bytes()[0], &content),
+                        _ => command("client-x", json!({"a": String::from_utf8_lossy(&content)})),
                     };
                     bytes.extend(if dice.below(3) == 0 { spoilt(&mut dice, frame) } else { frame });
                 }

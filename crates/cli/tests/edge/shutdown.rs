@@ -71,7 +71,7 @@ fn until_its_moment_comes_a_connection_of_a_draining_node_works_as_ever() {
             wire.frame()
         })
         .collect();
-        answered += frames.iter().filter(|frame| frame.payload == b"?").count();
+        answered += frames.iter().filter(|frame| frame.content == b"?").count();
         let at = frames.iter().position(|frame| frame.opcode == 0x88).expect("it is told to go");
         assert_eq!((frames[at].close_code(), frames.len()), (Some(4200), at + 1), "and nothing behind that");
     }

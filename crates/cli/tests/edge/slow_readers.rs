@@ -117,7 +117,7 @@ fn a_reader_that_pauses_within_its_budget_misses_nothing() {
             // The pong may overtake what other workers still have to tell this one.
             let (pongs, events): (Vec<_>, Vec<_>) =
                 (0..61).map(|_| slow.frame().unwrap()).partition(|frame| frame.opcode == PONG);
-            assert_eq!(pongs.iter().map(|pong| pong.payload.as_slice()).collect::<Vec<_>>(), [b"still here"]);
+            assert_eq!(pongs.iter().map(|pong| pong.content.as_slice()).collect::<Vec<_>>(), [b"still here"]);
             for (n, event) in events.iter().enumerate() {
                 let data = event.json()["data"].as_str().unwrap().to_owned();
                 assert!(data.starts_with(&format!("{} ", round * 60 + n)), "{round} {n}");
@@ -207,7 +207,7 @@ fn those_who_send_without_pause_keep_nobody_waiting() {
             }
             // Its own commands are heard as well.
             witnesses[n % 4].send(&masked(PING, b""));
-            assert_eq!(witnesses[n % 4].frame().unwrap().payload, b"");
+            assert_eq!(witnesses[n % 4].frame().unwrap().content, b"");
             longest = longest.max(since.elapsed());
         }
         is_over.store(true, Ordering::Relaxed);

@@ -66,7 +66,7 @@ fn many_and_large_messages_over_tls_are_all_heard() {
     wire.established();
     for n in 0..20 {
         assert_eq!(wire.event()["event"], "pusher:pong");
-        assert_eq!(wire.frame().unwrap().payload, [n]);
+        assert_eq!(wire.frame().unwrap().content, [n]);
     }
 }
 
