@@ -209,7 +209,8 @@ fn changed(answer: &Value) -> String {
 fn history(answer: &Value) -> String {
     let mut out = String::new();
     for line in rows(answer, "revisions") {
-        let (revision, verb, who) = (line["revision"].as_u64().unwrap_or_default(), text(&line["verb"]), text(&line["who"]));
+        let (revision, verb, who) =
+            (line["revision"].as_u64().unwrap_or_default(), text(&line["verb"]), text(&line["who"]));
         let (at, names) = (date(&line["at_ms"]), names(&line["changed"]));
         out.push_str(format!("{revision:>5}  {at}  {who:<20} {verb:<12} {names}").trim_end());
         out.push('\n');

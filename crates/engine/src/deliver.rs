@@ -135,7 +135,7 @@ impl Worker {
     }
 
     pub(crate) fn count_due(&mut self, now: Moment, channel: ChannelKey, generation: u64, effects: &mut Effects) {
-        let record = self.channels.get_same(channel, generation);
+        let record = self.channels.if_same(channel, generation);
         let due = record.and_then(|record| record.count.as_mut()).and_then(|throttle| throttle.due(now));
         if let Some(count) = due {
             self.tell_count(channel, count, None, effects);

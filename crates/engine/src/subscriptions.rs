@@ -98,7 +98,7 @@ impl Channels {
     }
 
     /// The channel, if the slot still belongs to that use of it.
-    pub(crate) fn get_same(&mut self, key: ChannelKey, generation: u64) -> Option<&mut Channel> {
+    pub(crate) fn if_same(&mut self, key: ChannelKey, generation: u64) -> Option<&mut Channel> {
         self.slab.get_mut(key as usize).filter(|channel| channel.generation == generation)
     }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fulmar_backbone::{Backbone, Outbox};
 use fulmar_backbone::memory::{Memory, SystemClock};
+use fulmar_backbone::{Backbone, Outbox};
 use fulmar_engine::Settings;
 use mio::{Poll, Waker};
 use tokio::runtime::Builder;
@@ -350,7 +350,11 @@ fn start_workers(
     Ok((inboxes, workers))
 }
 
-fn start_webhooks(folder: Option<PathBuf>, apps: &crate::apps::Apps, clock: &Clock) -> Result<Arc<WebhookDesk>, StartError> {
+fn start_webhooks(
+    folder: Option<PathBuf>,
+    apps: &crate::apps::Apps,
+    clock: &Clock,
+) -> Result<Arc<WebhookDesk>, StartError> {
     let webhooks = WebhookDesk::new(WebhookSetup {
         folder,
         clock: clock.clone(),

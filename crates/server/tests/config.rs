@@ -158,7 +158,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
 fn the_file_of_the_current_release_names_every_key() {
     let text = include_str!("configs/0.1.toml");
     for key in KEYS {
-        let named = text.lines().any(|l| l.split('=').next().is_some_and(|n| n.trim_start_matches("# ").trim() == key.name()));
+        let named =
+            text.lines().any(|l| l.split('=').next().is_some_and(|n| n.trim_start_matches("# ").trim() == key.name()));
         assert!(named, "{} is missing from tests/configs", key.path);
     }
 }

@@ -10,8 +10,8 @@ use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Kind, Preset, key};
 use super::raw::{RawApp, Reader, Settings, Written, bad_value, refused};
 use super::suggest::nearest;
-use super::webhooks::WebhookReader;
 use super::value::{Value, one_of, out_of_range, path, secret, within};
+use super::webhooks::WebhookReader;
 
 /// Walks the configuration file.
 pub(super) struct FileReader<'a> {

@@ -200,13 +200,7 @@ impl Api {
     }
 
     /// A call of the signed API.
-    async fn call(
-        &self,
-        head: &Parts,
-        app_id: Option<&str>,
-        call: Call<'_>,
-        body: &Bytes,
-    ) -> Result<Reply, Refusal> {
+    async fn call(&self, head: &Parts, app_id: Option<&str>, call: Call<'_>, body: &Bytes) -> Result<Reply, Refusal> {
         let encoding = head.headers.get(CONTENT_ENCODING).map(|value| value.as_bytes());
         if encoding.is_some_and(|name| !name.eq_ignore_ascii_case(b"identity")) {
             return Err(Refusal::Encoding);

@@ -173,6 +173,27 @@ async fn a_disabled_app_is_refused_after_its_signature_was_checked() {
     assert_eq!(world.plain(Method::GET, &format!("/apps/4/channels?{forged}"), "").await.status, 401);
 }
 
+/// HTTP-5
+#[tokio::test]
+async fn no_path_is_answered_with_another_place_to_go() {
+    let world = World::with(Given { path_prefix: "/ws", ..Given::default() });
+    for path in [
+        "/",
+        "/ws",
+        "/ws/",
+        "/app",
+        "/apps/3/channels/",
+        "//apps/3/channels",
+        "/apps/3/../3/channels",
+        "/APPS/3/channels",
+    ] {
+        for method in [Method::GET, Method::POST, Method::HEAD] {
+            let said = world.plain(method, path, "").await;
+            assert!(!said.status.is_redirection(), "{path}: {}", said.status);
+        }
+    }
+}
+
 /// HTTP-64
 #[tokio::test]
 async fn a_prefix_may_be_signed_or_not_and_sent_or_not() {

@@ -75,7 +75,7 @@ async fn parameters_may_stand_in_the_query() {
     assert_eq!(world.heard(), [r#"{"event":"foo","channel":"a","data":"x y&z"}"#]);
 }
 
-/// HTTP-23, HTTP-24, HTTP-26, HTTP-27, HTTP-28, HTTP-29
+/// HTTP-3, HTTP-23, HTTP-24, HTTP-26, HTTP-27, HTTP-28, HTTP-29
 #[tokio::test]
 async fn a_bad_call_is_refused_with_a_sentence_and_reaches_nobody() {
     let world = World::new();
