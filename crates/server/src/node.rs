@@ -217,6 +217,7 @@ impl Node {
             () = drain.run() => {}
             name = end.next() => {
                 tracing::warn!(signal = name, "ending at once");
+                self.webhooks.hurry();
                 self.phase.send_replace(Phase::Closed);
             }
         }

@@ -88,6 +88,7 @@ pub struct WebhookDesk {
     /// Apps with webhooks, once the threads run.
     apps: ArcSwap<HashMap<AppId, Arc<App>>>,
     has_apps: AtomicBool,
+    is_hurried: AtomicBool,
     setup: Setup,
     threads: Mutex<Option<Threads>>,
 }
@@ -107,6 +108,7 @@ impl WebhookDesk {
             counters: Arc::default(),
             apps: ArcSwap::default(),
             has_apps: AtomicBool::new(false),
+            is_hurried: AtomicBool::new(false),
             setup,
             threads: Mutex::new(None),
         }
@@ -153,11 +155,16 @@ impl WebhookDesk {
         Ok(Threads { keeper, sender, sending })
     }
 
+    /// Makes the end, when it comes, one that waits for nobody.
+    pub fn hurry(&self) {
+        self.is_hurried.store(true, Ordering::Release);
+    }
+
     /// Ends in order: what is under way is waited for, within the time of an attempt, and what is known is written.
     pub fn stop(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { keeper, sender, sending }) = threads else { return };
-        sending.send(Command::Stop);
+        sending.send(Command::Stop { at_once: self.is_hurried.load(Ordering::Acquire) });
         let mut has_failed = sender.join().is_err();
         self.desk.put(Message::Stop);
         has_failed |= keeper.join().is_err();

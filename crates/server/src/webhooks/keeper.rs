@@ -215,7 +215,8 @@ impl Keeper {
     fn patience(&self) -> Option<Duration> {
         let now = self.clock.now().moment.0;
         let timer = self.book.next_deadline().map(|at| at.0);
-        let ends = self.ended_since.map(|since| since + ENDS_WAIT_MS);
+        // While the disk takes nothing, they wait for it like everything else.
+        let ends = self.ended_since.filter(|_| self.retry_at.is_none()).map(|since| since + ENDS_WAIT_MS);
         let next = [timer, ends, self.retry_at].into_iter().flatten().min();
         next.map(|at| Duration::from_millis(at.saturating_sub(now)))
     }

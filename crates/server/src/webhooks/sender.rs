@@ -63,8 +63,11 @@ pub(super) enum Command {
     Apps(Vec<Arc<App>>),
     /// Every endpoint for which something waits.
     Lines(oneshot::Sender<Vec<WaitingLine>>),
-    /// Begin nothing more, and end with what is under way.
-    Stop,
+    /// Begin nothing more, and end with what is under way, or without it.
+    Stop {
+        /// Whether what is under way is left alone. It will be sent again after the next start.
+        at_once: bool,
+    },
 }
 
 /// The way to the sender. Its queue is emptied at once into the lines, which are bounded.
@@ -132,7 +135,8 @@ impl Sender {
                     Some(Command::Apps(apps)) => lines.set_apps(apps),
                     // Whoever asked may have gone.
                     Some(Command::Lines(tell)) => drop(tell.send(lines.waiting())),
-                    Some(Command::Stop) | None => break,
+                    Some(Command::Stop { at_once: true }) => return,
+                    Some(Command::Stop { .. }) | None => break,
                 },
                 Some(Ok(ending)) = lines.under_way.join_next(), if !lines.under_way.is_empty() => lines.finish(ending),
                 _ = look.tick() => lines.look(),
