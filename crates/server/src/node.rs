@@ -43,9 +43,9 @@ use crate::ws::outbox::Budget;
 
 /// How often the configuration and certificate files are looked at.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(2);
-/// Why a node cannot start.
+/// Why a node could not start, or ended otherwise than it was told to.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+enum NodeError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Listen { address: SocketAddr, source: io::Error, hint: &'static str },
     #[error("TLS: {0}")]
@@ -56,10 +56,12 @@ enum StartError {
     Webhooks(#[from] WebhookError),
     #[error("cannot start {what}: {source}")]
     System { what: &'static str, source: io::Error },
+    #[error("a {what} panicked; please report what stands above this line")]
+    Panicked { what: &'static str },
 }
 
-fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |source| StartError::System { what, source }
+fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
+    move |source| NodeError::System { what, source }
 }
 
 /// Runs a node until it is told to end by SIGTERM or SIGINT. Exit code 0 after an orderly end, 1 when it could not
@@ -93,7 +95,7 @@ struct Node {
     listeners: Vec<(TcpListener, Speaks)>,
 }
 
-fn start(loaded: &Loaded) -> Result<Node, StartError> {
+fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     let config = &loaded.config;
     let keeping = Keeping::open(config).inspect_err(|_| report(&loaded.findings))?;
     let desk = Desk::new(config, loaded.shown_apps(), keeping.store);
@@ -149,7 +151,7 @@ fn start(loaded: &Loaded) -> Result<Node, StartError> {
 }
 
 impl Node {
-    fn serve(self, loaded: &Loaded) -> Result<(), StartError> {
+    fn serve(self, loaded: &Loaded) -> Result<(), NodeError> {
         let edges = self.start_edges(loaded.config.server.http_threads)?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(system("the control thread's runtime"))?;
@@ -160,15 +162,13 @@ impl Node {
         for worker in self.workers {
             match worker.join() {
                 Ok(ended) => ended.map_err(system("polling in a worker"))?,
-                Err(_) => tracing::error!("a worker thread panicked"),
+                Err(_) => return Err(NodeError::Panicked { what: "worker" }),
             }
         }
         // When nobody is left who could make an edge.
         self.webhooks.stop();
         for edge in edges {
-            if edge.join().is_err() {
-                tracing::error!("an HTTP thread panicked");
-            }
+            edge.join().map_err(|_| NodeError::Panicked { what: "HTTP thread" })?;
         }
         tracing::info!("ended");
         Ok(())
@@ -284,7 +284,7 @@ impl Node {
         }
     }
 
-    fn start_edges(&self, threads: usize) -> Result<Vec<JoinHandle<()>>, StartError> {
+    fn start_edges(&self, threads: usize) -> Result<Vec<JoinHandle<()>>, NodeError> {
         let mut handles = Vec::with_capacity(threads);
         for index in 0..threads {
             let mut listeners = Vec::with_capacity(self.listeners.len());
@@ -333,7 +333,7 @@ fn start_workers(
     backbone: &Arc<dyn Backbone>,
     clock: &Clock,
     pulses: &Arc<Pulses>,
-) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), StartError> {
+) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), NodeError> {
     let failed = system("a worker");
     let mut inboxes = Vec::new();
     let mut workers = Vec::new();
@@ -355,7 +355,7 @@ fn start_webhooks(
     folder: Option<PathBuf>,
     apps: &crate::apps::Apps,
     clock: &Clock,
-) -> Result<Arc<WebhookDesk>, StartError> {
+) -> Result<Arc<WebhookDesk>, NodeError> {
     let webhooks = WebhookDesk::new(WebhookSetup {
         folder,
         clock: clock.clone(),
@@ -374,7 +374,7 @@ fn embedded_backbone(config: &Config, outbox: Arc<dyn Outbox>) -> io::Result<Arc
     Ok(Arc::new(memory.with_outbox(outbox)))
 }
 
-fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, StartError> {
+fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, NodeError> {
     let open = |address: SocketAddr, speaks| match listen(address) {
         Ok(listener) => Ok((listener, speaks)),
         Err(source) => {
@@ -384,7 +384,7 @@ fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, StartEr
                 io::ErrorKind::AddrNotAvailable => "; this machine has no such address: see --host",
                 _ => "",
             };
-            Err(StartError::Listen { address, source, hint })
+            Err(NodeError::Listen { address, source, hint })
         }
     };
     let own_tls_port = config.tls.as_ref().and_then(|tls| tls.port);
@@ -397,7 +397,7 @@ fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, StartEr
 }
 
 /// As many connections as configured, or as there are descriptors for.
-fn gate_limits(config: &Config) -> Result<GateLimits, StartError> {
+fn gate_limits(config: &Config) -> Result<GateLimits, NodeError> {
     let open_files = open_file_limit().map_err(system("reading the open-file limit"))?;
     let possible = usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
     let wanted = config.limits.connections_max.map_or(possible, |max| max as usize);

@@ -99,10 +99,12 @@ pub(super) fn adds_up_to_who_is_online(fixture: &Fixture) {
             }
             seen
         });
-        for thread in churning {
-            thread.join().expect("churning does not panic");
-        }
+        let churned: Vec<_> = churning.into_iter().map(|thread| thread.join()).collect();
+        // Said before anything can fail, or whoever looks would look for ever.
         is_over.store(true, Ordering::SeqCst);
+        for outcome in churned {
+            outcome.expect("churning does not panic");
+        }
         looking.join().expect("looking does not panic")
     });
     pass_absence(fixture, &[&first, &second, &watching]);

@@ -230,8 +230,9 @@ impl Memory {
     }
 
     pub(super) fn settle(&self, absence: Absence) -> Option<Answer> {
-        let now = self.clock.now();
-        let left = locked(&self.users).settle(&absence, now, |to, notice| self.notify(to, notice))?;
+        let mut users = locked(&self.users);
+        // Read under the lock: a moment from before it could lie before a departure that it is compared with.
+        let left = users.settle(&absence, self.clock.now(), |to, notice| self.notify(to, notice))?;
         Some(Answer::Absent { absence, settle_in_ms: millis_up(left) })
     }
 
