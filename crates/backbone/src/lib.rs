@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 use std::future::Future;
 use std::pin::Pin;

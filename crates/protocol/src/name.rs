@@ -243,6 +243,12 @@ impl SocketId {
         Self(first, second)
     }
 
+    /// The two halves, as [`SocketId::new`] takes them.
+    #[must_use]
+    pub fn parts(self) -> (u64, u64) {
+        (self.0, self.1)
+    }
+
     /// A number below `span`, spread evenly over all ids: the randomness of the id put to a second use.
     #[must_use]
     pub fn spread(self, span: u64) -> u64 {

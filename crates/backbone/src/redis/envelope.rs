@@ -1,0 +1,236 @@
+//! What travels between nodes about a topic, as bytes: over a subscription, over the bus and in the log alike.
+//!
+//! The first byte says what it is. Publications are written by nodes alone; edges and counts are written by the script that
+//! decided them, so their form is one that a script can write: decimal numbers, and texts with their lengths before them.
+//!
+//! | first byte | rest |
+//! |---|---|
+//! | `E` | a [`Publication`](Event), binary |
+//! | `A` | `SINCE LENGTH:USER INFO`: a member came |
+//! | `R` | `LENGTH:USER`: a member went |
+//! | `C` | `TOTAL`: how many subscriptions there are |
+//! | `O` / `F` / `T` | nothing: the user is online, offline, to be disconnected |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use fulmar_protocol::exchange::{Identity, Member};
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::{SocketId, UserId};
+
+/// Place of an entry in its group's log: milliseconds and a counter, packed so that it rises as the log does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct LogId(u64);
+
+/// Bits of a [`LogId`] that hold the counter within a millisecond.
+const COUNTER_BITS: u32 = 20;
+
+impl LogId {
+    /// From its parts. A counter too large for its bits counts as the largest: ids then tie, which orders them as they came.
+    #[must_use]
+    pub fn new(ms: u64, counter: u64) -> Self {
+        Self((ms << COUNTER_BITS) | counter.min((1 << COUNTER_BITS) - 1))
+    }
+
+    /// Reads Redis's own text, `MS-COUNTER`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ms, counter) = text.split_once('-')?;
+        Some(Self::new(ms.parse().ok().filter(|ms| *ms < 1 << (64 - COUNTER_BITS))?, counter.parse().ok()?))
+    }
+
+    /// Milliseconds since 1970 by the clock of the server that appended it.
+    #[must_use]
+    pub fn ms(self) -> u64 {
+        self.0 >> COUNTER_BITS
+    }
+}
+
+impl std::fmt::Display for LogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.ms(), self.0 & ((1 << COUNTER_BITS) - 1))
+    }
+}
+
+/// What is told about a topic.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// An accepted publication.
+    Event(Event),
+    /// A user came. `since` orders a roster: milliseconds when the member's record was made.
+    Added {
+        /// Who, with what the first connection said.
+        member: Member,
+        /// Orders a roster.
+        since: u64,
+    },
+    /// A user left.
+    Removed(UserId),
+    /// How many subscriptions there are.
+    Count(u64),
+    /// The user whose topic it is has come.
+    Online,
+    /// The user has gone.
+    Offline,
+    /// The user's connections are to be ended.
+    Terminated,
+}
+
+/// An accepted publication on its way.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What makes a repeat a repeat.
+    pub identity: Identity,
+    /// Counter of the same origin's previous publication on this topic; 0 when it knows of none.
+    pub previous: u64,
+    /// When its node accepted it, in milliseconds since 1970.
+    pub accepted_ms: u64,
+    /// Hash of the call's idempotency key and the place in the call; 0 without one.
+    pub repeat_of: u64,
+    /// The one connection that does not receive it.
+    pub except: Option<SocketId>,
+    /// How long it is kept for later subscribers.
+    pub cache_for: Option<Duration>,
+    /// What subscribers receive.
+    pub frame: Frame,
+}
+
+/// Bytes of an event before its frame.
+const HEADER_BYTES: usize = 1 + 1 + 5 * 8 + 16 + 4;
+const HAS_EXCEPT: u8 = 1;
+const HAS_CACHE: u8 = 2;
+
+impl Event {
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let text = self.frame.text().as_bytes();
+        let mut bytes = BytesMut::with_capacity(HEADER_BYTES + text.len());
+        bytes.put_u8(b'E');
+        let flags = u8::from(self.except.is_some()) * HAS_EXCEPT + u8::from(self.cache_for.is_some()) * HAS_CACHE;
+        bytes.put_u8(flags);
+        for number in [self.identity.origin, self.identity.counter, self.previous, self.accepted_ms, self.repeat_of] {
+            bytes.put_u64(number);
+        }
+        let (first, second) = self.except.map_or((0, 0), SocketId::parts);
+        bytes.put_u64(first);
+        bytes.put_u64(second);
+        let seconds = self.cache_for.map_or(0, |kept| kept.as_secs());
+        bytes.put_u32(u32::try_from(seconds).unwrap_or(u32::MAX));
+        bytes.put_slice(text);
+        bytes.freeze()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, text) = bytes.split_at_checked(HEADER_BYTES)?;
+        let flags = header[1];
+        let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let seconds = u32::from_be_bytes(header[58..62].try_into().expect("four bytes"));
+        Some(Self {
+            identity: Identity { origin: number(2), counter: number(10) },
+            previous: number(18),
+            accepted_ms: number(26),
+            repeat_of: number(34),
+            except: (flags & HAS_EXCEPT != 0).then(|| SocketId::new(number(42), number(50))),
+            cache_for: (flags & HAS_CACHE != 0).then(|| Duration::from_secs(u64::from(seconds))),
+            frame: Frame::new(std::str::from_utf8(text).ok()?),
+        })
+    }
+}
+
+impl Message {
+    /// Reads what another node or a script wrote; `None` for what no version of ours writes.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        if *kind == b'E' {
+            return Event::decode(bytes).map(Self::Event);
+        }
+        let text = std::str::from_utf8(rest).ok()?;
+        match kind {
+            b'A' => {
+                let (since, rest) = text.split_once(' ')?;
+                let (user_id, info) = user(rest)?;
+                let user_info = info.strip_prefix(' ').filter(|info| !info.is_empty()).map(Arc::from);
+                Some(Self::Added { member: Member { user_id, user_info }, since: since.parse().ok()? })
+            }
+            b'R' => user(text).filter(|(_, rest)| rest.is_empty()).map(|(user, _)| Self::Removed(user)),
+            b'C' => text.parse().ok().map(Self::Count),
+            b'O' if text.is_empty() => Some(Self::Online),
+            b'F' if text.is_empty() => Some(Self::Offline),
+            b'T' if text.is_empty() => Some(Self::Terminated),
+            _ => None,
+        }
+    }
+
+    /// Splits `ID|MESSAGE`, as scripts publish and keep messages, into both.
+    #[must_use]
+    pub fn with_id(bytes: &[u8]) -> Option<(LogId, &[u8])> {
+        let at = bytes.iter().take(48).position(|byte| *byte == b'|')?;
+        let id = LogId::parse(std::str::from_utf8(&bytes[..at]).ok()?)?;
+        Some((id, &bytes[at + 1..]))
+    }
+}
+
+/// Reads `LENGTH:USER`, and what stands behind it.
+fn user(text: &str) -> Option<(UserId, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    let (id, rest) = rest.split_at_checked(length.parse().ok()?)?;
+    Some((UserId::parse(id, id.len()).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-1
+    #[test]
+    fn an_event_is_read_back_as_it_was_written() {
+        let event = Event {
+            identity: Identity { origin: u64::MAX, counter: 3 },
+            previous: 2,
+            accepted_ms: 1_700_000_000_000,
+            repeat_of: 9,
+            except: Some(SocketId::new(12, 34)),
+            cache_for: Some(Duration::from_secs(1_800)),
+            frame: Frame::new(r#"{"event":"e"}"#),
+        };
+        let bytes = event.encode();
+        let Some(Message::Event(read)) = Message::decode(&bytes) else { panic!("an event") };
+        assert_eq!(format!("{read:?}"), format!("{event:?}"));
+        assert!(Message::decode(&bytes[..HEADER_BYTES - 1]).is_none());
+        let bare = Event { except: None, cache_for: None, ..event };
+        let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
+        assert_eq!((read.except, read.cache_for), (None, None));
+    }
+
+    /// RED-25
+    #[test]
+    fn what_scripts_write_is_understood() {
+        let show = |text: &str| Message::decode(text.as_bytes()).map(|m| format!("{m:?}"));
+        let has = |text: &str, part: &str| show(text).is_some_and(|shown| shown.contains(part));
+        assert!(has(r#"A17 3:ana {"a":1}"#, r#"since: 17"#), "{:?}", show(r#"A17 3:ana {"a":1}"#));
+        assert!(has("A17 3:ana ", "user_info: None"));
+        assert!(has("A17 5:a na: {}", "a na:"), "a user id may hold anything");
+        assert!(has("R3:ana", "ana"));
+        assert!(has("C12", "Count(12)"));
+        assert!(has("O", "Online") && has("F", "Offline") && has("T", "Terminated"));
+        for broken in ["", "X", "A", "A1 9:ana", "R3:anabel", "C-1", "Cx", "O1", "A1 1:é"] {
+            assert_eq!(show(broken), None, "{broken:?}");
+        }
+    }
+
+    /// RED-20
+    #[test]
+    fn log_ids_rise_as_the_log_does() {
+        let id = |text| LogId::parse(text).expect("a log id");
+        assert!(id("1700000000000-9") < id("1700000000000-10"));
+        assert!(id("1700000000000-10") < id("1700000000001-0"));
+        assert_eq!(id("1700000000000-10").to_string(), "1700000000000-10");
+        assert_eq!(Message::with_id(b"5-1|C3"), Some((id("5-1"), b"C3".as_slice())));
+        for broken in ["", "5", "5-", "-1", "x-1", "99999999999999999-1"] {
+            assert_eq!(LogId::parse(broken), None, "{broken:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Names of what is stored, all in one place. Every name begins with the deployment's own, so that several can share servers.
+
+use super::topic::{Slot, Topic};
+
+/// Makes names. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    deployment: std::sync::Arc<str>,
+}
+
+impl Keys {
+    /// Names of this deployment.
+    #[must_use]
+    pub fn new(deployment: &str) -> Self {
+        Self { deployment: deployment.into() }
+    }
+
+    /// The deployment's name.
+    #[must_use]
+    pub fn deployment(&self) -> &str {
+        &self.deployment
+    }
+
+    fn named(&self, what: &str) -> String {
+        format!("{}:{what}", self.deployment)
+    }
+
+    /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
+    /// groups, sorted, joined by commas: what the slot map was made of).
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.named("group")
+    }
+
+    /// Stream: one entry per script call, with fields `topic, message, topic, message ...`.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.named("log")
+    }
+
+    /// Hash: origin lane -> last sequence in the log.
+    #[must_use]
+    pub fn sequences(&self) -> String {
+        self.named("seq")
+    }
+
+    /// Hash: node -> JSON of its lease. Who is in it is live as far as readers are concerned; only the reaper takes nodes out.
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        self.named("nodes")
+    }
+
+    /// Hash: topic -> subscriptions (or sign-ins) that one node has on it. Fields with 0 are deleted.
+    #[must_use]
+    pub fn records(&self, slot: Slot, node: &str) -> String {
+        format!("{}:rec:{}:{node}", self.deployment, slot.0)
+    }
+
+    /// Hash: user -> `SINCE INFO` of one node's members of a presence channel. Counts only where the node's
+    /// [`Keys::records`] have the topic.
+    #[must_use]
+    pub fn members(&self, slot: Slot, node: &str, topic: &Topic) -> String {
+        format!("{}:mem:{}:{node}:{}", self.deployment, slot.0, topic.as_str())
+    }
+
+    /// String with a time to live: the cached event of a cache channel, as `ID|MESSAGE`.
+    #[must_use]
+    pub fn cached(&self, topic: &Topic) -> String {
+        format!("{}:cache:{}", self.deployment, topic.as_str())
+    }
+
+    /// Stream: edges that an app's own server wants to be told, in the order they happened.
+    #[must_use]
+    pub fn outbox(&self, part: u16) -> String {
+        format!("{}:outbox:{part}", self.deployment)
+    }
+
+    /// Publish-subscribe channel of a topic.
+    #[must_use]
+    pub fn channel(&self, topic: &Topic) -> String {
+        format!("{}:t:{}", self.deployment, topic.as_str())
+    }
+
+    /// The topic that a message on this publish-subscribe channel is about.
+    #[must_use]
+    pub fn topic_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
+        channel.strip_prefix(&*self.deployment)?.strip_prefix(":t:")
+    }
+
+    /// Publish-subscribe channel of a group's heartbeats, heard over the subscription connection.
+    #[must_use]
+    pub fn pulse(&self) -> String {
+        self.named("pulse")
+    }
+
+    /// Publish-subscribe channel of the second path, on one server. Named after the server, because a PUBLISH on a primary
+    /// is passed on to its replicas.
+    #[must_use]
+    pub fn bus(&self, address: &str) -> String {
+        format!("{}:bus:{address}", self.deployment)
+    }
+}
