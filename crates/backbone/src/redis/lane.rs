@@ -1,0 +1,356 @@
+//! What this node has published to a group and may have to publish again.
+//!
+//! A lane numbers publications without a gap. Its items leave in order, one batch at a time, to the log of the believed
+//! primary, and, while that is in doubt, also over the bus from a cursor that can be wound back. An item stays until the log
+//! has had it for a while: when the primary changes, the new one's log says what is the last it has, and the rest goes
+//! again. Pure: it sends nothing and looks at no clock.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::topic::Topic;
+
+/// What one batch carries at most.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchMax {
+    /// Items.
+    pub items: usize,
+    /// Bytes of their messages; the first item goes whatever it weighs.
+    pub bytes: usize,
+}
+
+/// A publication in a lane.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Where it goes.
+    pub topic: Topic,
+    /// The encoded message; empty when it was withdrawn and only its number is left.
+    pub message: Bytes,
+    /// What the script is told beside it; see `scripts/publish.lua`.
+    pub spec: Spec,
+    /// When it was accepted here.
+    pub accepted_at: Duration,
+    /// Who waits for it, until it counts as accepted.
+    pub call: Option<u64>,
+    /// When the believed primary's log was known to have it.
+    logged_at: Option<Duration>,
+}
+
+/// What the publish script does beside appending and publishing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spec {
+    /// Keep it for later subscribers for this long.
+    pub cache_for: Option<Duration>,
+    /// Publish it only if nothing was published under this key before.
+    pub once: Option<u64>,
+    /// Leave it in the outbox as a client's event from this socket.
+    pub hook: Option<String>,
+}
+
+impl Item {
+    /// A publication that somebody waits for.
+    #[must_use]
+    pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec, call: Option<u64>) -> Self {
+        Self { topic, message, spec, accepted_at: now, call, logged_at: None }
+    }
+}
+
+/// Publications of one node to one group, numbered from 1.
+#[derive(Default)]
+pub struct Lane {
+    items: VecDeque<Item>,
+    /// Number of the first item kept; one more than were ever dropped.
+    first: u64,
+    /// The believed primary's log has everything up to this.
+    logged: u64,
+    in_flight: Option<RangeInclusive<u64>>,
+    /// Next number that goes over the bus.
+    bus_next: u64,
+    unlogged_bytes: u64,
+}
+
+impl Lane {
+    /// An empty lane.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { first: 1, bus_next: 1, ..Self::default() }
+    }
+
+    /// Number of the next item.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.first + self.items.len() as u64
+    }
+
+    /// Bytes of what no log has yet.
+    #[must_use]
+    pub fn unlogged_bytes(&self) -> u64 {
+        self.unlogged_bytes
+    }
+
+    /// Takes a publication and says its number.
+    pub fn push(&mut self, item: Item) -> u64 {
+        self.unlogged_bytes += item.message.len() as u64;
+        self.items.push_back(item);
+        self.next() - 1
+    }
+
+    /// The item with this number, if it is still here.
+    #[must_use]
+    pub fn item(&self, number: u64) -> Option<&Item> {
+        self.items.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn item_mut(&mut self, number: u64) -> Option<&mut Item> {
+        self.items.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Whether the log must be told to accept a gap before this number, because what lay there was dropped long ago.
+    #[must_use]
+    pub fn begins(&self, number: u64) -> bool {
+        number == self.first
+    }
+
+    /// What is to be appended now, if nothing is on its way.
+    pub fn take_batch(&mut self, max: BatchMax) -> Option<RangeInclusive<u64>> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let from = (self.logged + 1).max(self.first);
+        let batch = self.batch_from(from, max)?;
+        self.in_flight = Some(batch.clone());
+        Some(batch)
+    }
+
+    fn batch_from(&self, from: u64, max: BatchMax) -> Option<RangeInclusive<u64>> {
+        let skipped = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        let mut bytes = 0;
+        let fitting = self.items.range(skipped.min(self.items.len())..).take(max.items).take_while(|item| {
+            let is_first = bytes == 0;
+            bytes += item.message.len().max(1);
+            is_first || bytes <= max.bytes
+        });
+        let count = fitting.count() as u64;
+        (count > 0).then(|| from..=from + count - 1)
+    }
+
+    /// What is on its way to the log.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<RangeInclusive<u64>> {
+        self.in_flight.clone()
+    }
+
+    /// The log has everything up to `last`; the batch may still wait for a replica.
+    pub fn logged(&mut self, now: Duration, last: u64) {
+        let last = last.min(self.next() - 1);
+        for number in (self.logged + 1).max(self.first)..=last {
+            let Some(item) = self.item_mut(number) else { continue };
+            item.logged_at = Some(now);
+            self.unlogged_bytes = self.unlogged_bytes.saturating_sub(self.bytes_of(number));
+        }
+        self.logged = self.logged.max(last);
+    }
+
+    fn bytes_of(&self, number: u64) -> u64 {
+        self.item(number).map_or(0, |item| item.message.len() as u64)
+    }
+
+    /// Nothing is on its way any more: it was answered, refused, or the connection is gone.
+    pub fn settle(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// A primary is believed whose log has everything up to `last`. Says how many items that had been logged go again.
+    pub fn attached(&mut self, last: u64) -> u64 {
+        let last = last.clamp(self.first - 1, self.next() - 1);
+        self.in_flight = None;
+        let again = self.logged.saturating_sub(last);
+        for number in last + 1..=self.logged {
+            if let Some(item) = self.item_mut(number) {
+                item.logged_at = None;
+            }
+            self.unlogged_bytes += self.bytes_of(number);
+        }
+        self.logged = last;
+        again
+    }
+
+    /// Those who wait for items in this range; each is named once and waits no more.
+    pub fn accept(&mut self, range: RangeInclusive<u64>, accepted: &mut Vec<u64>) {
+        for number in range {
+            if let Some(call) = self.item_mut(number).and_then(|item| item.call.take()) {
+                accepted.push(call);
+            }
+        }
+    }
+
+    /// The call was answered as failed: what no log has of it becomes an empty entry.
+    pub fn withdraw(&mut self, call: u64) {
+        let from = (self.logged + 1).max(self.first);
+        for number in from..self.next() {
+            let Some(item) = self.item_mut(number).filter(|item| item.call == Some(call)) else { continue };
+            item.call = None;
+            let bytes = std::mem::take(&mut item.message).len() as u64;
+            self.unlogged_bytes = self.unlogged_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Drops what the log has had for `age`.
+    pub fn trim(&mut self, now: Duration, age: Duration) {
+        while self.first <= self.logged
+            && self.items.front().is_some_and(|item| item.logged_at.is_some_and(|at| now >= at + age))
+        {
+            self.items.pop_front();
+            self.first += 1;
+        }
+        self.bus_next = self.bus_next.max(self.first);
+    }
+
+    /// The bus carries everything from the first item that no log has, or that was accepted after `since`.
+    pub fn wind_back(&mut self, since: Duration) {
+        let recent = self.items.iter().position(|item| item.accepted_at >= since);
+        let recent = recent.map_or(self.next(), |at| self.first + at as u64);
+        self.bus_next = self.bus_next.min(recent).min(self.logged + 1).max(self.first);
+    }
+
+    /// Everything that is new from now on goes over the bus no more.
+    pub fn leave_bus(&mut self) {
+        self.bus_next = self.next();
+    }
+
+    /// What goes over the bus next.
+    #[must_use]
+    pub fn bus_batch(&self, max: BatchMax) -> Option<RangeInclusive<u64>> {
+        self.batch_from(self.bus_next, max)
+    }
+
+    /// The bus goes on from this number.
+    pub fn set_bus_next(&mut self, number: u64) {
+        self.bus_next = number.max(self.first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fulmar_protocol::app::AppId;
+    use fulmar_protocol::name::ChannelName;
+
+    use super::*;
+
+    const MAX: BatchMax = BatchMax { items: 3, bytes: 100 };
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn item(now: Duration, bytes: usize, call: Option<u64>) -> Item {
+        let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse("room", 200).expect("a valid name"));
+        Item::new(now, topic, Bytes::from(vec![b'x'; bytes]), Spec::default(), call)
+    }
+
+    fn lane(items: u64) -> Lane {
+        let mut lane = Lane::new();
+        for call in 1..=items {
+            lane.push(item(S(call), 10, Some(call)));
+        }
+        lane
+    }
+
+    /// RED-12
+    #[test]
+    fn batches_leave_in_order_and_one_at_a_time() {
+        let mut lane = lane(5);
+        assert_eq!(lane.take_batch(MAX), Some(1..=3));
+        assert_eq!(lane.take_batch(MAX), None);
+        lane.logged(S(9), 3);
+        lane.settle();
+        assert_eq!(lane.take_batch(MAX), Some(4..=5));
+        assert_eq!(lane.unlogged_bytes(), 20);
+    }
+
+    /// RED-12
+    #[test]
+    fn a_batch_is_bounded_in_bytes_but_never_empty() {
+        let mut lane = Lane::new();
+        for bytes in [500, 60, 60] {
+            lane.push(item(S(0), bytes, None));
+        }
+        assert_eq!(lane.take_batch(MAX), Some(1..=1));
+        lane.logged(S(0), 1);
+        lane.settle();
+        assert_eq!(lane.take_batch(MAX), Some(2..=2));
+    }
+
+    /// RED-14
+    #[test]
+    fn what_a_new_primary_lacks_goes_again_however_long_it_was_logged() {
+        let mut lane = lane(6);
+        lane.take_batch(MAX);
+        lane.logged(S(9), 3);
+        lane.settle();
+        lane.take_batch(MAX);
+        assert_eq!(lane.attached(1), 2, "two that the old log had");
+        assert_eq!(lane.unlogged_bytes(), 50);
+        assert_eq!(lane.take_batch(MAX), Some(2..=4));
+        assert_eq!(lane.attached(99), 0, "a log cannot have what was never sent");
+        assert_eq!(lane.take_batch(MAX), None);
+    }
+
+    /// RED-14
+    #[test]
+    fn what_the_log_has_had_long_enough_is_dropped_and_nothing_else() {
+        let mut lane = lane(4);
+        lane.logged(S(10), 2);
+        lane.trim(S(39), S(30));
+        assert!(lane.item(1).is_some());
+        lane.trim(S(1_000), S(30));
+        assert!(lane.item(2).is_none() && lane.item(3).is_some(), "what is not logged is never dropped by age");
+        assert_eq!(lane.take_batch(MAX), Some(3..=4));
+        assert_eq!(lane.attached(0), 0, "what was dropped cannot go again");
+        assert_eq!(lane.take_batch(MAX), Some(3..=4));
+        assert!(lane.begins(3));
+    }
+
+    /// RED-21
+    #[test]
+    fn the_bus_begins_with_what_is_unanswered_or_recent() {
+        let mut lane = lane(6);
+        lane.logged(S(6), 5);
+        lane.leave_bus();
+        assert_eq!(lane.bus_batch(MAX), None);
+        lane.wind_back(S(4));
+        assert_eq!(lane.bus_batch(MAX), Some(4..=6), "accepted at 4 s and later");
+        lane.wind_back(S(100));
+        assert_eq!(lane.bus_batch(MAX), Some(4..=6), "winding back never winds forward");
+        lane.leave_bus();
+        lane.wind_back(S(100));
+        assert_eq!(lane.bus_batch(MAX), Some(6..=6), "unanswered");
+        lane.set_bus_next(7);
+        assert_eq!(lane.bus_batch(MAX), None);
+        lane.push(item(S(7), 1, None));
+        assert_eq!(lane.bus_batch(MAX), Some(7..=7));
+    }
+
+    /// RED-13
+    #[test]
+    fn everybody_who_waits_is_named_once() {
+        let mut lane = lane(3);
+        let mut accepted = Vec::new();
+        lane.accept(1..=2, &mut accepted);
+        lane.accept(1..=3, &mut accepted);
+        assert_eq!(accepted, [1, 2, 3]);
+    }
+
+    /// RED-4
+    #[test]
+    fn a_withdrawn_publication_leaves_its_number_behind() {
+        let mut lane = lane(3);
+        lane.withdraw(2);
+        assert_eq!(lane.take_batch(MAX), Some(1..=3));
+        assert!(lane.item(2).is_some_and(|item| item.message.is_empty() && item.call.is_none()));
+        assert_eq!(lane.unlogged_bytes(), 20);
+        lane.logged(S(9), 3);
+        lane.withdraw(3);
+        assert!(lane.item(3).is_some_and(|item| !item.message.is_empty()), "the log has it: it may have been heard");
+    }
+}

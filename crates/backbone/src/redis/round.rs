@@ -1,0 +1,139 @@
+//! Over which server's bus a group's publications go, and when that counts as heard.
+//!
+//! Every PUBLISH on a bus answers how many connections heard it. Fewer than the live nodes, no answer or a lost connection:
+//! the batch and all behind it go again over the next path, for one round; then the highest count is believed for a while,
+//! because a node that died but still counts as live must not multiply the traffic. Pure: paths are numbers.
+
+use std::time::Duration;
+
+/// How long an answer may take before the path counts as failed.
+pub const ANSWER_MAX: Duration = Duration::from_millis(100);
+/// How long a count below the live nodes is believed after all paths were tried.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// The round of paths that a batch makes.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Paths tried for the present batch, in the order tried.
+    tried: Vec<usize>,
+    /// Highest count of the present round, and its path.
+    best: Option<(u64, usize)>,
+    /// A count that is believed although it is below the live nodes, and until when.
+    believed: Option<(u64, Duration)>,
+    /// Stays on the path that worked last.
+    favourite: Option<usize>,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every live node has heard it, as far as can be known: accepted, go on.
+    Heard,
+    /// Send the same again, by the next path.
+    Again,
+}
+
+impl Round {
+    /// The path to take now, out of those that are up, best first. `None` when there is none.
+    #[must_use]
+    pub fn path(&self, usable: &[usize]) -> Option<usize> {
+        let untried = |path: &&usize| !self.tried.contains(path);
+        let favourite = self.favourite.filter(|path| usable.contains(path) && untried(&path));
+        favourite.or_else(|| usable.iter().find(untried).copied()).or_else(|| usable.first().copied())
+    }
+
+    /// So many connections heard it over this path.
+    pub fn counted(&mut self, now: Duration, path: usize, count: u64, live: u64, usable: &[usize]) -> Outcome {
+        let is_believed = self.believed.is_some_and(|(believed, until)| now < until && count >= believed);
+        if count >= live || is_believed {
+            return self.heard(path);
+        }
+        if self.best.is_none_or(|(best, _)| count > best) {
+            self.best = Some((count, path));
+        }
+        self.tried.push(path);
+        if usable.iter().any(|path| !self.tried.contains(path)) {
+            return Outcome::Again;
+        }
+        let (count, path) = self.best.unwrap_or((count, path));
+        if count < live.min(2) {
+            // Nobody else has it. The next round begins at once; its pace is that of the answers.
+            self.tried.clear();
+            self.best = None;
+            return Outcome::Again;
+        }
+        self.believed = Some((count, now + BELIEVED));
+        self.heard(path)
+    }
+
+    /// This path is lost, or does not answer.
+    pub fn failed(&mut self, path: usize, usable: &[usize]) {
+        self.tried.push(path);
+        if self.favourite == Some(path) {
+            self.favourite = None;
+        }
+        if usable.iter().all(|path| self.tried.contains(path)) {
+            self.tried.clear();
+        }
+    }
+
+    fn heard(&mut self, path: usize) -> Outcome {
+        self.tried.clear();
+        self.best = None;
+        self.favourite = Some(path);
+        Outcome::Heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    /// RED-23
+    #[test]
+    fn a_low_count_sends_the_batch_over_the_next_path() {
+        let mut round = Round::default();
+        let usable = [4, 5, 6];
+        assert_eq!(round.path(&usable), Some(4));
+        assert_eq!(round.counted(MS(0), 4, 2, 3, &usable), Outcome::Again);
+        assert_eq!(round.path(&usable), Some(5));
+        assert_eq!(round.counted(MS(1), 5, 3, 3, &usable), Outcome::Heard);
+        assert_eq!(round.path(&usable), Some(5), "the path that worked stays");
+    }
+
+    /// RED-23
+    #[test]
+    fn after_one_round_the_highest_count_is_believed_for_a_second() {
+        let mut round = Round::default();
+        let usable = [1, 2];
+        assert_eq!(round.counted(MS(0), 1, 2, 3, &usable), Outcome::Again);
+        assert_eq!(round.counted(MS(1), 2, 1, 3, &usable), Outcome::Heard);
+        assert_eq!(round.path(&usable), Some(1), "where most heard it");
+        assert_eq!(round.counted(MS(500), 1, 2, 3, &usable), Outcome::Heard, "without another round");
+        assert_eq!(round.counted(MS(1_100), 1, 2, 3, &usable), Outcome::Again, "then it is tried anew");
+    }
+
+    /// RED-13
+    #[test]
+    fn what_no_other_process_heard_is_never_accepted() {
+        let mut round = Round::default();
+        for now in 0..10 {
+            assert_eq!(round.counted(MS(now), 1, 1, 3, &[1]), Outcome::Again);
+        }
+        assert_eq!(round.counted(MS(20), 1, 1, 1, &[1]), Outcome::Heard, "a node that is alone");
+    }
+
+    /// RED-22
+    #[test]
+    fn a_failed_path_is_left_until_all_have_failed() {
+        let mut round = Round::default();
+        let usable = [1, 2];
+        round.failed(1, &usable);
+        assert_eq!(round.path(&usable), Some(2));
+        round.failed(2, &usable);
+        assert_eq!(round.path(&usable), Some(1));
+        assert_eq!(round.path(&[]), None);
+    }
+}
