@@ -1,6 +1,7 @@
 //! How nodes hear each other over Redis: sharded, replicated, and none of its faults anybody's.
 
 pub mod belief;
+pub mod bus;
 pub mod circuit;
 pub mod envelope;
 pub mod keys;

@@ -1,0 +1,28 @@
+-- Reads a share of the log, and of it what is about the given topics.
+--
+-- KEYS  identity, log
+-- ARGV  4 first id, inclusive  5 entries looked at, at most  6.. topics; none: everything
+-- Answers epoch, the last id looked at ('' when the end was reached), then id, topic, message for each that was found.
+local entries = redis.call('XRANGE', KEYS[2], ARGV[4], '+', 'COUNT', ARGV[5])
+local wanted = nil
+if #ARGV > 5 then
+  wanted = {}
+  for i = 6, #ARGV do
+    wanted[ARGV[i]] = true
+  end
+end
+local answer = {epoch, ''}
+for i = 1, #entries do
+  local id, fields = entries[i][1], entries[i][2]
+  for at = 1, #fields, 2 do
+    if not wanted or wanted[fields[at]] then
+      answer[#answer + 1] = id
+      answer[#answer + 1] = fields[at]
+      answer[#answer + 1] = fields[at + 1]
+    end
+  end
+end
+if #entries == tonumber(ARGV[5]) then
+  answer[2] = entries[#entries][1]
+end
+return answer
