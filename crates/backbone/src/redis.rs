@@ -1,6 +1,7 @@
 //! How nodes hear each other over Redis: sharded, replicated, and none of its faults anybody's.
 
 pub mod envelope;
+pub mod hub;
 pub mod keys;
 pub mod records;
 pub mod settings;
