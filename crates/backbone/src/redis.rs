@@ -4,6 +4,7 @@ pub mod belief;
 pub mod bus;
 pub mod circuit;
 pub mod envelope;
+pub mod hub;
 pub mod keys;
 pub mod lane;
 pub mod link;

@@ -1,0 +1,201 @@
+//! One node's own tables: who follows which topic here, what its sockets were told, and whoever waits for an answer.
+//!
+//! Pure: no lock, no IO, no clock. One loop owns it, tells it what happened with the time as an argument, and does what
+//! comes out as [`Out`]. What workers must know goes straight to their inboxes, which only queue and wake. It does not
+//! know servers, connections, logs or repeats of events: the transport has dropped those, and hears each topic in order.
+//!
+//! Invariant: positions are this hub's own, one counter for everything. What a worker was answered is what it was told up
+//! to that position, so a join is exact whatever comes out of order from the store: nothing is ever compared across nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Publication, Question};
+use fulmar_protocol::name::UserId;
+
+use super::envelope::{LogId, Message};
+use super::records::{Call, Token, Told};
+use super::topic::{Slot, Topic};
+use crate::{Inbox, Outbox, Query, Reply, Unavailable, WorkerId};
+
+/// When something happens, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// Milliseconds of a clock that never goes back. Everything is timed by it.
+    pub ms: u64,
+    /// Milliseconds since 1970: what is compared with other nodes' times, and orders rosters.
+    pub wall_ms: u64,
+}
+
+/// Says which group answers for a slot now. Asked anew each time, because slots move.
+pub type GroupOf = Box<dyn Fn(Slot) -> usize + Send>;
+
+/// What a hub is told at its making.
+pub struct HubSettings {
+    /// Random number of this incarnation of the node.
+    pub origin: u64,
+    /// How many groups there are.
+    pub groups: usize,
+    /// Which group answers for a slot.
+    pub group_of: GroupOf,
+    /// Interest outlives the last local subscriber by this.
+    pub linger: Duration,
+    /// Knows which edges an app's own server wants to be told. Never given any: the scripts do that.
+    pub outbox: Option<Arc<dyn Outbox>>,
+}
+
+/// Whom a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The group that answers for this slot when the call leaves.
+    Slot(Slot),
+    /// That group, by its index.
+    Group(usize),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Out {
+    /// Interest begins. Answered by [`Hub::followed`], each time when it was lost and is there again.
+    Follow(Topic),
+    /// Interest ends.
+    Unfollow(Topic),
+    /// Ask the records. Answered by [`Hub::told`].
+    Call {
+        /// Whom.
+        to: To,
+        /// What.
+        call: Call,
+    },
+    /// A client event, to be accepted like any other publication.
+    Publish(Publication),
+    /// [`Hub::terminate`] with this token is done.
+    Terminated(Token),
+    /// [`Hub::query`] with this token is answered.
+    Reply(Token, Result<Reply, Unavailable>),
+}
+
+/// How full the hub is, and what happened so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HubFigures {
+    /// Topics with interest, lingering ones included.
+    pub topics: u64,
+    /// Joins and sign-ins that wait for their answers.
+    pub waiting: u64,
+    /// Joins and sign-ins answered from what was known here, because a group was away. Rises.
+    pub answered_alone: u64,
+    /// Joins and sign-ins refused because too many waited. Rises.
+    pub refused: u64,
+    /// Ends of subscriptions and sign-ins that had never been made. Anything but 0 is a defect of the caller. Rises.
+    pub leaves_ignored: u64,
+    /// Edges that rosters read anew had and nobody had heard, or the other way round. Rises.
+    pub edges_mended: u64,
+}
+
+/// The tables of one node.
+pub struct Hub {
+    settings: HubSettings,
+    tokens: u64,
+}
+
+impl Hub {
+    /// An empty hub.
+    #[must_use]
+    pub fn new(settings: HubSettings) -> Self {
+        Self { settings, tokens: 0 }
+    }
+
+    /// Makes a worker known, before it asks anything.
+    pub fn attach(&mut self, worker: WorkerId, inbox: Arc<dyn Inbox>) {
+        let _ = (worker, inbox);
+    }
+
+    /// A worker asks. Answered through its inbox.
+    pub fn ask(&mut self, now: Moment, from: WorkerId, question: Question, outs: &mut Vec<Out>) {
+        let _ = (now, from, question, outs);
+    }
+
+    /// A message about a topic came: in the topic's order, events never twice. `at` is its place in the log, `None` over
+    /// the bus. What nobody here follows is ignored.
+    pub fn heard(&mut self, now: Moment, topic: &str, at: Option<LogId>, message: Message, outs: &mut Vec<Out>) {
+        let _ = (now, topic, at, message, outs);
+    }
+
+    /// The believed primary confirmed the interest: from now on everything about the topic is heard.
+    pub fn followed(&mut self, now: Moment, topic: &str, outs: &mut Vec<Out>) {
+        let _ = (now, topic, outs);
+    }
+
+    /// The records answered, or spoke up.
+    pub fn told(&mut self, now: Moment, group: usize, told: Told, outs: &mut Vec<Out>) {
+        let _ = (now, group, told, outs);
+    }
+
+    /// The group's primary does not answer, or does again.
+    pub fn group_is_away(&mut self, now: Moment, group: usize, is_away: bool, outs: &mut Vec<Out>) {
+        let _ = (now, group, is_away, outs);
+    }
+
+    /// Ends all connections of a user. [`Out::Terminated`] says when that is certain.
+    pub fn terminate(&mut self, now: Moment, app: &AppId, user: &UserId, outs: &mut Vec<Out>) -> Token {
+        let _ = (now, app, user, outs);
+        self.token()
+    }
+
+    /// Asks about the whole deployment. [`Out::Reply`] is the answer; it may be among `outs` at once.
+    pub fn query(&mut self, now: Moment, query: Query, outs: &mut Vec<Out>) -> Token {
+        let _ = (now, query, outs);
+        self.token()
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Moment, outs: &mut Vec<Out>) {
+        let _ = (now, outs);
+    }
+
+    /// When [`Hub::tick`] is wanted at the latest, by [`Moment::ms`]. In the past when something was gathered: tick after
+    /// all that is there to be heard has been heard.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether all workers here that follow the topic have room for one more delivery.
+    #[must_use]
+    pub fn has_room(&self, topic: &str) -> bool {
+        let _ = topic;
+        true
+    }
+
+    /// Whether there is interest in the topic: what else comes over the bus is not worth reading.
+    #[must_use]
+    pub fn follows(&self, topic: &str) -> bool {
+        let _ = topic;
+        false
+    }
+
+    /// Every topic with interest; for following them again elsewhere.
+    pub fn interest(&self) -> impl Iterator<Item = &Topic> {
+        std::iter::empty()
+    }
+
+    /// Subscriptions and sign-ins on the topic here: busiest topics are followed again first.
+    #[must_use]
+    pub fn subscriptions(&self, topic: &str) -> u64 {
+        let _ = topic;
+        0
+    }
+
+    /// How full it is and what happened so far.
+    #[must_use]
+    pub fn figures(&self) -> HubFigures {
+        let _ = &self.settings;
+        HubFigures::default()
+    }
+
+    fn token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+}
