@@ -1,15 +1,221 @@
 //! How nodes hear each other over Redis: sharded, replicated, and none of its faults anybody's.
+//!
+//! [`RedisBackbone`] is the handle that workers and HTTP threads share; behind it one thread runs the `driver`, which owns
+//! everything. `spec/redis.md` has the rules, clause by clause.
 
 pub mod belief;
 pub mod bus;
 pub mod circuit;
+mod driver;
 pub mod envelope;
 pub mod hub;
 pub mod keys;
 pub mod lane;
+pub mod lease;
 pub mod link;
+pub mod primaries;
 pub mod records;
 pub mod round;
+pub mod scripts;
 pub mod seen;
 pub mod settings;
+pub mod store;
 pub mod topic;
+
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Answer, Publication, Question};
+use fulmar_protocol::name::UserId;
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot};
+
+use self::driver::{Driver, Shared, Work};
+use self::hub::HubFigures;
+use self::lease::Lease;
+use self::link::{Certificates, Greeting};
+use self::primaries::Primary;
+use self::settings::Settings;
+use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Unavailable, WorkerId};
+
+/// What happened so far and how things stand, for metrics and for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Nodes with a lease, this one among them.
+    pub live_nodes: u64,
+    /// Publications accepted by this node. Rises.
+    pub accepted: u64,
+    /// Calls refused because a buffer was full. Rises.
+    pub refused: u64,
+    /// Calls answered 503 because neither a log nor every node had them in time. Rises.
+    pub timed_out: u64,
+    /// Batches that no replica had in time; they were answered all the same. Rises.
+    pub without_replica: u64,
+    /// Publications that came more than once and were dropped. Rises.
+    pub repeats: u64,
+    /// The node's own tables.
+    pub hub: HubFigures,
+    /// By group, in the order of their names.
+    pub groups: Vec<GroupFigures>,
+}
+
+/// How a group stands, as this node sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// Its name.
+    pub name: String,
+    /// The server that is followed.
+    pub address: Option<String>,
+    /// Whether it has shown role and identity, and answers.
+    pub is_here: bool,
+    /// Whether everything that this node follows is heard from it.
+    pub hears: bool,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether publications take the bus as well.
+    pub over_the_bus: bool,
+    /// How often that began. Rises.
+    pub circuit_openings: u64,
+    /// Bytes of publications that its log has not confirmed.
+    pub unlogged_bytes: u64,
+    /// Messages read from the log to fill gaps. Rises.
+    pub filled: u64,
+}
+
+/// The Redis backbone of one node. Cheap to share; ends with [`RedisBackbone::stop`].
+pub struct RedisBackbone {
+    works: mpsc::UnboundedSender<Work>,
+    shared: Arc<Shared>,
+    workers: AtomicU8,
+    queue_max: usize,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RedisBackbone {
+    /// Starts the thread. Servers need not be there: what needs them waits, and the rest is served. `origin` is the random
+    /// number of this incarnation of the node.
+    ///
+    /// # Errors
+    /// When a certificate cannot be read or the thread cannot be started.
+    pub fn start(settings: Settings, origin: u64, outbox: Option<Arc<dyn Outbox>>) -> io::Result<Self> {
+        let tls = settings.tls.as_ref().map(Certificates::read).transpose()?.map(Arc::new);
+        let greeting = Greeting {
+            credentials: settings.credentials.clone(),
+            database: settings.database,
+            tls: tls.clone(),
+            asks_who: true,
+        };
+        let sentinel_greeting =
+            Greeting { credentials: settings.sentinel_credentials.clone(), database: 0, tls, asks_who: false };
+        let shared = Arc::new(Shared::default());
+        let queue_max = settings.limits.queue_max;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (works, wanted) = mpsc::unbounded_channel();
+        let driver = {
+            // Links are tasks of the driver's own runtime.
+            let _guard = runtime.enter();
+            Driver::new(settings, origin, outbox, (greeting, sentinel_greeting), shared.clone())
+        };
+        let thread = std::thread::Builder::new().name("backbone".to_owned());
+        let thread = thread.spawn(move || runtime.block_on(driver.run(wanted)))?;
+        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// How things stand, at most two seconds ago.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What live nodes say of themselves, this one among them.
+    #[must_use]
+    pub fn leases(&self) -> Vec<Lease> {
+        self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who is believed to be the primary of each group now.
+    #[must_use]
+    pub fn primaries(&self) -> Vec<Option<Primary>> {
+        self.shared.primaries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connections of this node per app, which its lease tells the others.
+    pub fn set_connections(&self, connections: HashMap<String, u64>) {
+        *self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner) = connections;
+    }
+
+    /// Takes this node's records away, so that nobody waits for its lease to lapse, and ends the thread. Takes a few seconds
+    /// at most.
+    pub fn stop(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.works.send(Work::Stop(done)).is_ok() {
+            // A thread that has ended already has nothing to take away.
+            let _: Result<(), _> = is_done.blocking_recv();
+        }
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the backbone's thread panicked");
+        }
+    }
+
+    /// Like [`Backbone::publish`], for a call that may be repeated with the same key: what was published under it before,
+    /// through whatever node, is accepted and reaches nobody again.
+    #[must_use]
+    pub fn publish_once(
+        &self,
+        publications: Vec<Publication>,
+        once: Option<u64>,
+    ) -> Pending<'_, Result<(), PublishError>> {
+        Box::pin(async move {
+            let count = publications.len();
+            if self.shared.queued.fetch_add(count, Ordering::Relaxed) + count > self.queue_max {
+                self.shared.queued.fetch_sub(count, Ordering::Relaxed);
+                return Err(PublishError::NotAccepted);
+            }
+            let (reply, answer) = oneshot::channel();
+            if self.works.send(Work::Publish { publications, once, reply }).is_err() {
+                return Err(PublishError::NotAccepted);
+            }
+            answer.await.unwrap_or(Err(PublishError::Unknown))
+        })
+    }
+}
+
+impl Backbone for RedisBackbone {
+    fn attach(&self, inbox: Arc<dyn Inbox>) -> WorkerId {
+        let worker = WorkerId(self.workers.fetch_add(1, Ordering::Relaxed));
+        assert!(worker.0 < u8::MAX, "a node has fewer than 256 workers");
+        // A backbone that has ended answers nobody.
+        let _: Result<(), _> = self.works.send(Work::Attach(worker, inbox));
+        worker
+    }
+
+    fn ask(&self, from: WorkerId, question: Question) -> Option<Answer> {
+        let _: Result<(), _> = self.works.send(Work::Ask(from, question));
+        None
+    }
+
+    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
+        self.publish_once(publications, None)
+    }
+
+    fn terminate(&self, app: AppId, user: UserId) -> Pending<'_, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.works.send(Work::Terminate { app, user, reply }).map_err(|_| Unavailable)?;
+            answer.await.map_err(|_| Unavailable)
+        })
+    }
+
+    fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.works.send(Work::Query { query, reply }).map_err(|_| Unavailable)?;
+            answer.await.unwrap_or(Err(Unavailable))
+        })
+    }
+}

@@ -44,18 +44,15 @@ pub struct Named {
 /// Judges what the Sentinels say; one entry for each that is configured, `None` for one that never answered.
 #[must_use]
 pub fn named(now: Duration, views: &[Option<SentinelView>], is_following: bool) -> Option<Named> {
-    let fresh: Vec<&str> = views
-        .iter()
-        .flatten()
-        .filter(|view| now < view.seen_at + FRESH)
-        .map(|view| view.primary.as_str())
-        .collect();
+    let fresh: Vec<&str> =
+        views.iter().flatten().filter(|view| now < view.seen_at + FRESH).map(|view| view.primary.as_str()).collect();
     let votes = |address: &str| fresh.iter().filter(|named| **named == address).count();
     let most = fresh.iter().max_by_key(|address| votes(address))?;
     let is_undisputed = votes(most) == fresh.len();
     let has_majority = 2 * votes(most) > views.len();
     let is_enough = has_majority || (is_undisputed && !is_following);
-    is_enough.then(|| Named { address: (*most).to_owned(), is_undisputed: is_undisputed && (has_majority || !is_following) })
+    is_enough
+        .then(|| Named { address: (*most).to_owned(), is_undisputed: is_undisputed && (has_majority || !is_following) })
 }
 
 /// What to do about a server that is named.

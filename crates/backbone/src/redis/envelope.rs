@@ -84,7 +84,8 @@ pub struct Event {
     pub identity: Identity,
     /// Counter of the same origin's previous publication on this topic; 0 when it knows of none.
     pub previous: u64,
-    /// When its node accepted it, in milliseconds since 1970.
+    /// In bytes: for how many milliseconds its node had accepted it when it was sent this way, so that no two clocks need to
+    /// agree. Once heard: when that was, in milliseconds since 1970 by the hearing node's clock.
     pub accepted_ms: u64,
     /// Hash of the call's idempotency key and the place in the call; 0 without one.
     pub repeat_of: u64,
@@ -98,6 +99,8 @@ pub struct Event {
 
 /// Bytes of an event before its frame.
 const HEADER_BYTES: usize = 1 + 1 + 5 * 8 + 16 + 4;
+/// Where in them its age stands.
+const AGE_AT: usize = 26;
 const HAS_EXCEPT: u8 = 1;
 const HAS_CACHE: u8 = 2;
 
@@ -122,6 +125,16 @@ impl Event {
         bytes.freeze()
     }
 
+    /// The same bytes, saying that it was accepted so long ago. Bytes that are no event stay as they are.
+    #[must_use]
+    pub fn with_age(bytes: &Bytes, age_ms: u64) -> Bytes {
+        let mut aged = bytes.to_vec();
+        if let Some(age) = aged.get_mut(AGE_AT..AGE_AT + 8) {
+            age.copy_from_slice(&age_ms.to_be_bytes());
+        }
+        Bytes::from(aged)
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (header, text) = bytes.split_at_checked(HEADER_BYTES)?;
         let flags = header[1];
@@ -130,7 +143,7 @@ impl Event {
         Some(Self {
             identity: Identity { origin: number(2), counter: number(10) },
             previous: number(18),
-            accepted_ms: number(26),
+            accepted_ms: number(AGE_AT),
             repeat_of: number(34),
             except: (flags & HAS_EXCEPT != 0).then(|| SocketId::new(number(42), number(50))),
             cache_for: (flags & HAS_CACHE != 0).then(|| Duration::from_secs(u64::from(seconds))),
@@ -200,6 +213,8 @@ mod tests {
         let Some(Message::Event(read)) = Message::decode(&bytes) else { panic!("an event") };
         assert_eq!(format!("{read:?}"), format!("{event:?}"));
         assert!(Message::decode(&bytes[..HEADER_BYTES - 1]).is_none());
+        let Some(Message::Event(older)) = Message::decode(&Event::with_age(&bytes, 7)) else { panic!("an event") };
+        assert_eq!((older.accepted_ms, older.repeat_of), (7, 9));
         let bare = Event { except: None, cache_for: None, ..event };
         let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
         assert_eq!((read.except, read.cache_for), (None, None));

@@ -164,11 +164,8 @@ impl Link {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Waiting {
-            count: AtomicUsize::new(0),
-            max: pushes_max,
-            has_overflown: AtomicBool::new(false),
-        });
+        let waiting =
+            Arc::new(Waiting { count: AtomicUsize::new(0), max: pushes_max, has_overflown: AtomicBool::new(false) });
         let task =
             Task { id, address: address.to_owned(), greeting: greeting.clone(), events, waiting: waiting.clone() };
         tokio::spawn(task.run(ordered));

@@ -47,10 +47,7 @@ impl Seen {
         origin.touched = now;
         let at = identity.counter / PIECE;
         let is_new = at >= origin.floor && {
-            let piece = origin
-                .pieces
-                .entry(at)
-                .or_insert_with(|| Piece { bits: Box::new([0; WORDS]), touched: now });
+            let piece = origin.pieces.entry(at).or_insert_with(|| Piece { bits: Box::new([0; WORDS]), touched: now });
             piece.touched = now;
             let bit = identity.counter % PIECE;
             let word = &mut piece.bits[usize::try_from(bit / 64).expect("a piece is small")];

@@ -1,11 +1,11 @@
 -- Makes sure that this is the group it is believed to be, takes it into use under the server's run id, and says where it
--- stands. Has no prelude: the identity may be missing, and a new run id is what it is for.
+-- stands. Has no prelude: the identity may be missing, and a new run id is what it is for. KEYS[1] is the group's hash.
 --
--- KEYS  identity, sequences, log
 -- ARGV  1 identity  2 run id  3 highest epoch known  4 '1' when a server without identity may be taken for the group's
 --       5 names of all groups  6.. lanes
 -- Answers epoch, id of the log's last entry, whether it was new ('1'), then the last number of each lane.
-local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups')
+local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups', 'head')
+local P = string.sub(KEYS[1], 1, -6)
 local known = tonumber(ARGV[3])
 local epoch, is_new = tonumber(g[3] or '0'), '0'
 if not g[1] then
@@ -24,9 +24,8 @@ elseif g[2] ~= ARGV[2] then
 elseif epoch < known then
   return redis.error_reply('STALEEPOCH ' .. epoch)
 end
-local head = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-local answer = {epoch, head[1] and head[1][1] or '0-0', is_new}
+local answer = {epoch, g[5] or '0-0', is_new}
 for i = 6, #ARGV do
-  answer[#answer + 1] = tonumber(redis.call('HGET', KEYS[2], ARGV[i]) or '0')
+  answer[#answer + 1] = tonumber(redis.call('HGET', P .. 'seq', ARGV[i]) or '0')
 end
 return answer

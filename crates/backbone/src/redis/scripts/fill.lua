@@ -1,9 +1,8 @@
 -- Reads a share of the log, and of it what is about the given topics.
 --
--- KEYS  identity, log
 -- ARGV  4 first id, inclusive  5 entries looked at, at most  6.. topics; none: everything
 -- Answers epoch, the last id looked at ('' when the end was reached), then id, topic, message for each that was found.
-local entries = redis.call('XRANGE', KEYS[2], ARGV[4], '+', 'COUNT', ARGV[5])
+local entries = call('XRANGE', P .. 'log', ARGV[4], '+', 'COUNT', ARGV[5]) or {}
 local wanted = nil
 if #ARGV > 5 then
   wanted = {}

@@ -1,31 +1,28 @@
--- Appends a batch of publications of one lane to the log and publishes them, in that order: a server that is full or
--- read-only then refuses before anybody has heard anything.
+-- Appends a batch of publications of one lane to the log and publishes them, in that order: a server that is read-only then
+-- refuses before anybody has heard anything. Trims first, so that a full server still takes it.
 --
--- KEYS  identity, log, sequences
 -- ARGV  4 lane  5 number of the first item  6 '1' when a gap before it is meant  7 entries the log keeps  8 its age in ms
---       9 what publish-subscribe channels begin with  10 what keys begin with
 --       then per item: topic, message (empty: withdrawn), spec
 -- spec  '' or words 'KIND=VALUE;': c ttl in ms of the cached event, a age in ms when it is sent again, k key under which it is
 --       published once, o part of the outbox and s socket id of a client's event
 -- Answers epoch, last number of the lane in the log, id of the entry ('' when there was nothing to append).
-local first, items = tonumber(ARGV[5]), (#ARGV - 10) / 3
-local last = tonumber(redis.call('HGET', KEYS[3], ARGV[4]) or '0')
+local first, items = tonumber(ARGV[5]), (#ARGV - 8) / 3
+local last = tonumber(redis.call('HGET', P .. 'seq', ARGV[4]) or '0')
 if first > last + 1 and ARGV[6] ~= '1' then
   return redis.error_reply('SEQGAP ' .. last)
 end
 if first + items - 1 <= last then
   return {epoch, last, ''}
 end
-local prefix, keys = ARGV[9], ARGV[10]
 local fields, out = {}, {}
 for at = math.max(last + 1, first), first + items - 1 do
-  local base = 11 + (at - first) * 3
+  local base = 9 + (at - first) * 3
   local topic, message, spec = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local fresh = message ~= ''
   if fresh and spec ~= '' then
     local once = string.match(spec, 'k=(%x+);')
     if once then
-      fresh = redis.call('SET', keys .. ':once:' .. once, '1', 'NX', 'PX', 120000) and true or false
+      fresh = redis.call('SET', P .. 'once:' .. once, '1', 'NX', 'PX', 120000) and true or false
     end
   end
   if fresh then
@@ -37,18 +34,20 @@ end
 local id = ''
 if #out > 0 then
   local now = redis.call('TIME')
-  redis.call('XTRIM', KEYS[2], 'MINID', '~', (now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[8]) .. '')
-  id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[7], '*', unpack(fields))
+  redis.call('XTRIM', P .. 'log', 'MINID', '~', string.format('%.0f', math.max(0, now[1] * 1000 - ARGV[8])))
+  id = redis.call('XADD', P .. 'log', 'MAXLEN', '~', ARGV[7], '*', unpack(fields))
 end
-redis.call('HSET', KEYS[3], ARGV[4], first + items - 1)
-local now_ms
+redis.call('HSET', P .. 'seq', ARGV[4], first + items - 1)
+if id ~= '' then
+  redis.call('HSET', KEYS[1], 'head', id)
+end
 for i = 1, #out do
   local base = out[i]
   local topic, message, spec = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   if spec ~= '' then
     local ttl = tonumber(string.match(spec, 'c=(%d+);') or '0')
     if ttl > 0 then
-      local key = keys .. ':cache:' .. topic
+      local key = P .. 'cache:' .. topic
       local age = tonumber(string.match(spec, 'a=(%d+);') or '0')
       local is_newer = true
       if age > 0 then
@@ -62,10 +61,10 @@ for i = 1, #out do
     end
     local part = string.match(spec, 'o=(%d+);')
     if part then
-      redis.call('XADD', keys .. ':outbox:' .. part, '*', 'w', 'ce', 't', topic, 'f', string.sub(message, 63),
+      redis.call('XADD', P .. 'outbox:' .. part, '*', 'w', 'ce', 't', topic, 'f', string.sub(message, 63),
         's', string.match(spec, 's=([%d%.]+);') or '', 'g', id)
     end
   end
-  redis.call('PUBLISH', prefix .. topic, id .. '|' .. message)
+  redis.call('PUBLISH', P .. 't:' .. topic, id .. '|' .. message)
 end
 return {epoch, first + items - 1, id}

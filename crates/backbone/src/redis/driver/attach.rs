@@ -1,0 +1,388 @@
+//! A group as this node follows it: which server, whether it is attached, and how that begins and ends.
+//!
+//! Following is choosing an address; attached is when that server has said that it is a primary and the attach script has
+//! found the group's identity there. Until then, and whenever it is over, the group is away: the circuit is open, joins are
+//! answered from what is known here, and publications wait or take the bus.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::bus::Flight;
+use super::listen::Listener;
+use super::publish::LaneSide;
+use super::{Driver, Place, Purpose};
+use crate::redis::circuit::Circuit;
+use crate::redis::keys::Keys;
+use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::primaries::Primary;
+use crate::redis::round::Round;
+use crate::redis::scripts::{self, Facts};
+use crate::redis::settings::Settings;
+use crate::redis::store::{Refusal, Store, StoreLimits};
+
+/// Lanes of a node to a group. Two, because `WAIT` blocks the connection that it is asked on.
+pub(super) const LANES: usize = 2;
+/// Pause before a server that refused to be attached is asked again.
+const ATTACH_AGAIN: Duration = Duration::from_millis(250);
+/// The same fact is logged once in this time.
+const LOG_AGAIN: Duration = Duration::from_secs(30);
+
+/// One group.
+pub(super) struct Group {
+    pub(super) name: String,
+    /// `DEPLOYMENT/GROUP`.
+    pub(super) identity: String,
+    /// The highest epoch known.
+    pub(super) epoch: u64,
+    /// The server that is followed.
+    pub(super) address: Option<String>,
+    /// Whether a server without data may be taken for the group's.
+    pub(super) may_claim: bool,
+    pub(super) attached: Option<Attached>,
+    pub(super) command: Option<LinkId>,
+    /// Run id of the server that the command link leads to.
+    command_run: Option<String>,
+    attach_at: Option<Duration>,
+    is_attaching: bool,
+    pub(super) lanes: [LaneSide; LANES],
+    pub(super) listener: Listener,
+    pub(super) store: Store,
+    pub(super) circuit: Circuit,
+    pub(super) round: Round,
+    pub(super) flight: Option<Flight>,
+    pub(super) bus_again_at: Option<Duration>,
+    pub(super) asked_store: Vec<StoreAsked>,
+    pub(super) has_left: bool,
+    pub(super) is_leaving: bool,
+    logged: Option<(String, Duration)>,
+}
+
+/// What is known of the server while it is attached.
+pub(super) struct Attached {
+    pub(super) run: String,
+}
+
+/// Commands of the store on their way.
+pub(super) struct StoreAsked {
+    pub(super) ticket: u64,
+    pub(super) replies: Vec<Option<Value>>,
+    pub(super) sent_at: Duration,
+}
+
+impl Group {
+    pub(super) fn new(name: &str, keys: &Keys, node: &str, settings: &Settings) -> Self {
+        let limits = StoreLimits {
+            log_age: settings.limits.log_age,
+            log_entries_max: settings.limits.log_entries_max,
+            lease: settings.limits.lease,
+        };
+        Self {
+            name: name.to_owned(),
+            identity: format!("{}/{name}", keys.deployment()),
+            epoch: 0,
+            address: None,
+            may_claim: false,
+            attached: None,
+            command: None,
+            command_run: None,
+            attach_at: None,
+            is_attaching: false,
+            lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
+            listener: Listener::default(),
+            store: Store::new(keys.clone(), node.to_owned(), limits),
+            circuit: Circuit::default(),
+            round: Round::default(),
+            flight: None,
+            bus_again_at: None,
+            asked_store: Vec::new(),
+            has_left: false,
+            is_leaving: false,
+            logged: None,
+        }
+    }
+
+    pub(super) fn facts(&self) -> Option<Facts> {
+        let run = self.attached.as_ref()?.run.clone();
+        Some(Facts { identity: self.identity.clone(), run, epoch: self.epoch })
+    }
+
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.circuit.is_open()
+            || self.flight.is_some()
+            || !self.asked_store.is_empty()
+            || self.lanes.iter().any(|side| side.lane.in_flight().is_some())
+    }
+
+    /// Logs it unless the same was logged a short while ago.
+    pub(super) fn complain(&mut self, now: Duration, what: &str) {
+        let is_new = self.logged.as_ref().is_none_or(|(said, at)| said != what || now >= *at + LOG_AGAIN);
+        if is_new {
+            tracing::warn!(group = self.name, address = self.address.as_deref().unwrap_or("-"), "{what}");
+            self.logged = Some((what.to_owned(), now));
+        }
+    }
+}
+
+impl Driver {
+    /// Follows a server from now on. The subscriptions on the one before stay open beside the new ones for a while.
+    pub(super) fn follow(&mut self, group: usize, address: &str, may_claim: bool) {
+        self.groups[group].may_claim = may_claim;
+        if self.groups[group].address.as_deref() == Some(address) {
+            return;
+        }
+        let is_change = self.groups[group].address.is_some();
+        tracing::info!(group = self.groups[group].name, address, is_change, "following this server");
+        self.detach(group);
+        let this = &mut self.groups[group];
+        this.address = Some(address.to_owned());
+        let (command, lanes) = (this.command.take(), this.lanes.each_mut().map(|side| side.link.take()));
+        self.close(command);
+        lanes.into_iter().for_each(|link| self.close(link));
+        self.retire_listening(group);
+        let command = self.open(Place::Command(group), address);
+        let listen = self.open(Place::Listen(group), address);
+        let lanes: [LinkId; LANES] = std::array::from_fn(|lane| self.open(Place::Lane(group, lane), address));
+        let this = &mut self.groups[group];
+        this.command = Some(command);
+        this.listener.link = Some(listen);
+        for (side, link) in this.lanes.iter_mut().zip(lanes) {
+            side.link = Some(link);
+        }
+    }
+
+    /// The followed server can no longer be used, or not yet again.
+    pub(super) fn detach(&mut self, group: usize) {
+        let now = self.now();
+        let this = &mut self.groups[group];
+        this.is_attaching = false;
+        this.asked_store.clear();
+        let was_attached = this.attached.take().is_some();
+        let mut told = Vec::new();
+        if was_attached {
+            this.store.lost(Instant::now(), &mut told);
+        }
+        for side in &mut this.lanes {
+            side.lane.settle();
+        }
+        self.stored(group, told);
+        self.open_circuit(now, group);
+        if was_attached {
+            tracing::warn!(group = self.groups[group].name, "the group is away");
+            self.set_away(group, true);
+        }
+    }
+
+    fn set_away(&mut self, group: usize, is_away: bool) {
+        let moment = self.moment();
+        let mut outs = std::mem::take(&mut self.outs);
+        self.hub.group_is_away(moment, group, is_away, &mut outs);
+        self.outs = outs;
+        self.show_primaries();
+    }
+
+    pub(super) fn command_up(&mut self, group: usize, server: Option<Server>) {
+        let now = self.now();
+        let Some(server) = server else { return };
+        self.load_scripts(self.groups[group].command);
+        let this = &mut self.groups[group];
+        this.command_run = Some(server.run);
+        if server.is_primary {
+            this.attach_at = Some(now);
+        } else {
+            this.complain(now, "this server is a replica; waiting for one that is a primary");
+            this.attach_at = Some(now + ATTACH_AGAIN);
+            self.reset(self.groups[group].command);
+        }
+    }
+
+    pub(super) fn command_down(&mut self, group: usize, why: &str) {
+        let now = self.now();
+        self.groups[group].complain(now, &format!("no connection to the server: {why}"));
+        self.groups[group].command_run = None;
+        self.detach(group);
+    }
+
+    /// Asks to be attached when it is time.
+    pub(super) fn time_attaching(&mut self, now: Duration, group: usize) {
+        let this = &self.groups[group];
+        let is_due = this.attach_at.is_some_and(|at| now >= at);
+        if !is_due || this.is_attaching || this.attached.is_some() {
+            return self.time_records(now, group);
+        }
+        let Some(run) = this.command_run.clone() else { return };
+        let mut names: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
+        names.sort_unstable();
+        let mut command = redis::cmd("EVAL");
+        command.arg(scripts::ATTACH.text()).arg(1).arg(self.keys.identity());
+        command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names.join(","));
+        for side in &this.lanes {
+            command.arg(&side.name);
+        }
+        let command_link = this.command;
+        let is_asked = self.ask(command_link, Purpose::Attach(group), Ask::Command(command));
+        self.groups[group].is_attaching = is_asked;
+    }
+
+    pub(super) fn attach_answered(&mut self, group: usize, outcome: Result<Value, Lost>) {
+        let now = self.now();
+        self.groups[group].is_attaching = false;
+        let Ok(value) = outcome else { return };
+        let this = &mut self.groups[group];
+        let Some(run) = this.command_run.clone() else { return };
+        let answer: Vec<Value> = match value {
+            Value::Array(answer) if answer.len() == 3 + LANES => answer,
+            Value::ServerError(error) => {
+                this.complain(
+                    now,
+                    &format!("the server cannot be used: {} {}", error.code(), error.details().unwrap_or("")),
+                );
+                this.attach_at = Some(now + ATTACH_AGAIN);
+                return;
+            }
+            other => {
+                this.complain(now, &format!("the server answers what no version of ours would: {other:?}"));
+                this.attach_at = Some(now + ATTACH_AGAIN);
+                return;
+            }
+        };
+        let number = |at: usize| match &answer[at] {
+            Value::Int(number) => u64::try_from(*number).unwrap_or(0),
+            _ => 0,
+        };
+        this.epoch = this.epoch.max(number(0));
+        this.attach_at = None;
+        this.attached = Some(Attached { run });
+        let mut again = 0;
+        for (at, side) in this.lanes.iter_mut().enumerate() {
+            again += side.lane.attached(number(3 + at));
+            side.held_until = None;
+        }
+        tracing::info!(
+            group = this.name,
+            address = this.address.as_deref(),
+            epoch = this.epoch,
+            again,
+            "the group is here"
+        );
+        let mut told = Vec::new();
+        this.store.attached(Instant::now(), this.epoch, &mut told);
+        self.stored(group, told);
+        self.set_away(group, false);
+        self.start_listening(group);
+    }
+
+    /// A higher epoch than was known: the group has changed hands.
+    pub(super) fn learn_epoch(&mut self, group: usize, epoch: u64) {
+        let this = &mut self.groups[group];
+        this.epoch = this.epoch.max(epoch);
+    }
+
+    pub(super) fn records_refused(&mut self, group: usize, refusal: &Refusal) {
+        let now = self.now();
+        match refusal {
+            // The server is right, only unwritable: it is tried again.
+            Refusal::NoReplicas | Refusal::Full | Refusal::Other(_) => {
+                self.groups[group].complain(now, &format!("the server does not take changes: {refusal:?}"));
+                self.open_circuit(now, group);
+            }
+            _ => self.distrust(group, &format!("{refusal:?}")),
+        }
+    }
+
+    /// The server is not what it was taken for: everything about it is asked anew.
+    pub(super) fn distrust(&mut self, group: usize, why: &str) {
+        let now = self.now();
+        self.groups[group].complain(now, &format!("the server refuses: {why}"));
+        self.detach(group);
+        let this = &mut self.groups[group];
+        this.attach_at = Some(now + ATTACH_AGAIN);
+        self.reset(self.groups[group].command);
+    }
+
+    /// Makes the server know every script.
+    pub(super) fn load_scripts(&mut self, link: Option<LinkId>) {
+        for script in scripts::ALL {
+            // Without a connection there is nothing to load them over.
+            let _: bool = self.ask(link, Purpose::Load, Ask::Command(script.load()));
+        }
+    }
+
+    /// Sends what the store has to say, and gives a connection up that does not answer.
+    fn time_records(&mut self, now: Duration, group: usize) {
+        let this = &self.groups[group];
+        let oldest = this.asked_store.iter().map(|asked| asked.sent_at).min();
+        if oldest.is_some_and(|at| now >= at + self.settings.limits.command_timeout) {
+            self.groups[group].complain(now, "the server does not answer in time");
+            let command = self.groups[group].command;
+            self.detach(group);
+            self.reset(command);
+            return;
+        }
+        if oldest.is_some_and(|at| now >= at + self.settings.limits.breaker) {
+            self.open_circuit(now, group);
+        }
+    }
+
+    /// Sends what the store has to say.
+    pub(super) fn pump_records(&mut self, now: Duration, group: usize) {
+        loop {
+            let Some(facts) = self.groups[group].facts() else { return };
+            let Some(outgoing) = self.groups[group].store.next(Instant::now(), &facts) else { return };
+            let replies = outgoing.cmds.iter().map(|_| None).collect();
+            self.groups[group].asked_store.push(StoreAsked { ticket: outgoing.ticket, replies, sent_at: now });
+            let command = self.groups[group].command;
+            for (at, cmd) in outgoing.cmds.into_iter().enumerate() {
+                let purpose = Purpose::Store { group, ticket: outgoing.ticket, at };
+                if !self.ask(command, purpose, Ask::Command(cmd)) {
+                    return self.detach(group);
+                }
+            }
+        }
+    }
+
+    pub(super) fn store_answered(&mut self, group: usize, ticket: u64, at: usize, outcome: Result<Value, Lost>) {
+        let this = &mut self.groups[group];
+        let Some(asked) = this.asked_store.iter().position(|asked| asked.ticket == ticket) else { return };
+        let Ok(value) = outcome else { return };
+        if matches!(&value, Value::ServerError(error) if error.code() == "NOSCRIPT") {
+            self.load_scripts(self.groups[group].command);
+        }
+        let this = &mut self.groups[group];
+        this.asked_store[asked].replies[at] = Some(value);
+        if this.asked_store[asked].replies.iter().any(Option::is_none) {
+            return;
+        }
+        let asked = this.asked_store.swap_remove(asked);
+        let mut told = Vec::new();
+        this.store.replied(Instant::now(), ticket, asked.replies.into_iter().flatten().collect(), &mut told);
+        self.stored(group, told);
+    }
+
+    /// Shows other threads who is followed.
+    pub(super) fn show_primaries(&self) {
+        let primaries = self.groups.iter().map(|group| {
+            let run = group.attached.as_ref()?.run.clone();
+            let address = group.address.clone()?;
+            Some(Primary { address, identity: group.identity.clone(), run, epoch: group.epoch })
+        });
+        let primaries = primaries.collect();
+        *self.shared.primaries.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = primaries;
+    }
+
+    pub(super) fn has_stopped(&mut self) -> bool {
+        let now = self.now();
+        let has_left = self.groups.iter().all(|group| group.has_left || group.attached.is_none());
+        match &self.stopping {
+            Some((_, until)) => {
+                let is_over = has_left || now >= *until;
+                if is_over && let Some((done, _)) = self.stopping.take() {
+                    // Whoever waited may have given up.
+                    let _: Result<(), ()> = done.send(());
+                }
+                is_over
+            }
+            None => false,
+        }
+    }
+}

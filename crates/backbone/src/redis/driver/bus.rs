@@ -1,0 +1,275 @@
+//! The second path: one connection to every server, on which this node listens to that server's bus, sends over it, and asks
+//! the server who it is.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::attach::LANES;
+use super::publish::aged;
+use super::{Driver, Place, Purpose};
+use crate::redis::belief::ServerView;
+use crate::redis::bus::{self, Batch, Bus};
+use crate::redis::lane::BatchMax;
+use crate::redis::link::{Ask, LinkId, Lost, Server as Answered, is_primary};
+use crate::redis::round::{ANSWER_MAX, Outcome};
+
+/// What one bus message carries at most, per lane.
+const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
+/// How often a server is asked who it is.
+const VIEW_EVERY: Duration = Duration::from_millis(250);
+/// Pause after a batch that no path took.
+const AGAIN: Duration = Duration::from_millis(20);
+/// A server that nobody has named for this long is left.
+const UNNAMED: Duration = Duration::from_secs(60);
+
+/// A server of any group.
+pub(super) struct Server {
+    pub(super) address: String,
+    /// The group it was last named for.
+    pub(super) group: usize,
+    pub(super) link: Option<LinkId>,
+    /// The subscription to its bus is confirmed.
+    pub(super) is_listening: bool,
+    pub(super) view: Option<ServerView>,
+    is_primary: bool,
+    view_asked_at: Option<Duration>,
+    named_at: Duration,
+}
+
+/// A batch on the bus whose count has not come.
+pub(super) struct Flight {
+    path: usize,
+    ranges: [Option<RangeInclusive<u64>>; LANES],
+    sent_at: Duration,
+}
+
+impl Driver {
+    /// A server was named for a group: it is connected from now on.
+    pub(super) fn serve(&mut self, group: usize, address: &str) {
+        let now = self.now();
+        if let Some(server) = self.servers.iter_mut().find(|server| server.address == address) {
+            server.named_at = now;
+            return;
+        }
+        let at = self.servers.len();
+        let link = self.open(Place::Bus(at), address);
+        self.servers.push(Server {
+            address: address.to_owned(),
+            group,
+            link: Some(link),
+            is_listening: false,
+            view: None,
+            is_primary: false,
+            view_asked_at: None,
+            named_at: now,
+        });
+    }
+
+    pub(super) fn bus_up(&mut self, at: usize, server: Option<Answered>) {
+        let Some(answered) = server else { return };
+        let this = &mut self.servers[at];
+        (this.is_primary, this.is_listening, this.view_asked_at) = (answered.is_primary, false, None);
+        let (channel, link) = (self.keys.bus(&this.address), this.link);
+        let _: bool = self.ask(link, Purpose::BusListening(at), Ask::Subscribe(vec![channel]));
+    }
+
+    pub(super) fn bus_down(&mut self, at: usize, why: &str) {
+        let this = &mut self.servers[at];
+        (this.is_listening, this.view) = (false, None);
+        tracing::debug!(address = this.address, why, "no connection to this server's bus");
+        for group in 0..self.groups.len() {
+            if self.groups[group].flight.as_ref().is_some_and(|flight| flight.path == at) {
+                self.bus_failed(group);
+            }
+        }
+    }
+
+    pub(super) fn bus_listening(&mut self, at: usize, outcome: Result<Value, Lost>) {
+        self.servers[at].is_listening = outcome.is_ok();
+    }
+
+    /// Servers whose bus can carry a group's publications, best first: replicas of the group, of others, primaries of others,
+    /// its own primary.
+    fn paths(&self, group: usize) -> Vec<usize> {
+        let own = self.groups[group].address.as_deref();
+        let mut paths: Vec<usize> = (0..self.servers.len())
+            .filter(|at| self.servers[*at].is_listening && self.is_up(self.servers[*at].link))
+            .collect();
+        paths.sort_by_key(|at| {
+            let server = &self.servers[*at];
+            (Some(server.address.as_str()) == own, server.is_primary, server.group != group, *at)
+        });
+        paths
+    }
+
+    /// Whether the group has a replica that is connected.
+    pub(super) fn has_replicas(&self, group: usize) -> bool {
+        let own = self.groups[group].address.as_deref();
+        self.servers.iter().any(|server| {
+            server.group == group
+                && Some(server.address.as_str()) != own
+                && server.view.as_ref().is_some_and(|view| !view.is_primary)
+        })
+    }
+
+    /// Sends what waits for the bus, one batch at a time.
+    pub(super) fn pump_bus(&mut self, now: Duration, group: usize) {
+        let this = &self.groups[group];
+        let may = this.circuit.is_open() && this.flight.is_none() && this.bus_again_at.is_none_or(|at| now >= at);
+        if !may {
+            return;
+        }
+        let ranges: [Option<RangeInclusive<u64>>; LANES] =
+            std::array::from_fn(|lane| this.lanes[lane].lane.bus_batch(BATCH_MAX));
+        if ranges.iter().all(Option::is_none) {
+            return;
+        }
+        let paths = self.paths(group);
+        let Some(path) = self.groups[group].round.path(&paths) else {
+            self.groups[group].bus_again_at = Some(now + AGAIN);
+            return;
+        };
+        let mut batch = Batch::new(group);
+        for (lane, range) in ranges.iter().enumerate() {
+            let lane = &self.groups[group].lanes[lane].lane;
+            for item in range.iter().flat_map(|range| range.clone()).filter_map(|number| lane.item(number)) {
+                if !item.message.is_empty() {
+                    batch.add(&item.topic, &aged(&item.message, now.saturating_sub(item.accepted_at)));
+                }
+            }
+        }
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.bus(&self.servers[path].address)).arg(batch.finish().as_ref());
+        let link = self.servers[path].link;
+        if self.ask(link, Purpose::BusCount { group }, Ask::Command(command)) {
+            self.groups[group].flight = Some(Flight { path, ranges, sent_at: now });
+        } else {
+            self.groups[group].round.failed(path, &paths);
+            self.groups[group].bus_again_at = Some(now + AGAIN);
+        }
+    }
+
+    pub(super) fn bus_counted(&mut self, group: usize, outcome: Result<Value, Lost>) {
+        let now = self.now();
+        let Some(flight) = self.groups[group].flight.take() else { return };
+        let Ok(Value::Int(count)) = outcome else {
+            self.groups[group].flight = Some(flight);
+            return self.bus_failed(group);
+        };
+        let (count, live) = (u64::try_from(count).unwrap_or(0), self.nodes.live());
+        let paths = self.paths(group);
+        match self.groups[group].round.counted(now, flight.path, count, live, &paths) {
+            Outcome::Heard => {
+                self.groups[group].bus_again_at = None;
+                for (lane, range) in flight.ranges.into_iter().enumerate() {
+                    let Some(range) = range else { continue };
+                    self.groups[group].lanes[lane].lane.set_bus_next(range.end() + 1);
+                    self.accepted(group, lane, range);
+                }
+            }
+            Outcome::Again if paths.len() < 2 => self.groups[group].bus_again_at = Some(now + AGAIN),
+            Outcome::Again => {}
+        }
+    }
+
+    /// The path of the batch that is on its way has failed: it goes again over another.
+    fn bus_failed(&mut self, group: usize) {
+        let Some(flight) = self.groups[group].flight.take() else { return };
+        let paths = self.paths(group);
+        self.groups[group].round.failed(flight.path, &paths);
+    }
+
+    /// A message on some server's bus.
+    pub(super) fn bus_heard(&mut self, message: &[u8]) {
+        let now = self.now();
+        match Bus::decode(message) {
+            Some(Bus::Publications { items, .. }) => items.for_each(|(topic, message)| self.hear(topic, None, message)),
+            Some(Bus::Deaf { group }) if group < self.groups.len() => self.somebody_is_deaf(now, group),
+            Some(Bus::Alive { origin }) => self.nodes.alive(now, origin),
+            Some(Bus::Deaf { .. }) | None => tracing::debug!("a bus message that no version of ours sends"),
+        }
+    }
+
+    pub(super) fn somebody_is_deaf(&mut self, now: Duration, group: usize) {
+        if self.groups[group].circuit.deaf(now) {
+            self.wind_back(now, group);
+        }
+    }
+
+    /// Says something to every node, over every server's bus.
+    pub(super) fn say_on_bus(&mut self, message: &[u8]) {
+        for at in 0..self.servers.len() {
+            if !self.servers[at].is_listening {
+                continue;
+            }
+            let mut command = redis::cmd("PUBLISH");
+            command.arg(self.keys.bus(&self.servers[at].address)).arg(message);
+            let link = self.servers[at].link;
+            // A server that is gone is not the only one.
+            let _: bool = self.ask(link, Purpose::Ignored, Ask::Command(command));
+        }
+    }
+
+    pub(super) fn say_deaf(&mut self, group: usize) {
+        self.say_on_bus(&bus::deaf(group));
+    }
+
+    pub(super) fn say_alive(&mut self) {
+        self.say_on_bus(&bus::alive(self.origin));
+    }
+
+    /// Asks every server who it is, and gives batches up that nobody counts.
+    pub(super) fn look_around(&mut self, now: Duration) {
+        for group in 0..self.groups.len() {
+            if self.groups[group].flight.as_ref().is_some_and(|flight| now >= flight.sent_at + ANSWER_MAX) {
+                self.bus_failed(group);
+            }
+        }
+        for at in 0..self.servers.len() {
+            let server = &self.servers[at];
+            let is_unnamed = now >= server.named_at + UNNAMED
+                && self.groups.iter().all(|group| group.address.as_deref() != Some(server.address.as_str()));
+            if is_unnamed && server.link.is_some() && !self.sentinels.is_empty() {
+                let link = self.servers[at].link.take();
+                self.close(link);
+                self.servers[at].is_listening = false;
+                self.servers[at].address.clear();
+                continue;
+            }
+            let link = server.link;
+            if server.view_asked_at.is_some_and(|asked| now < asked + VIEW_EVERY) || !self.is_up(link) {
+                continue;
+            }
+            self.servers[at].view_asked_at = Some(now);
+            let mut identity = redis::cmd("HMGET");
+            identity.arg(self.keys.identity()).arg("id").arg("epoch");
+            let _: bool = self.ask(link, Purpose::Role(at), Ask::Command(redis::cmd("ROLE")))
+                && self.ask(link, Purpose::Identity(at), Ask::Command(identity));
+        }
+        self.judge_sentinels(now);
+    }
+
+    pub(super) fn saw_role(&mut self, at: usize, outcome: Result<Value, Lost>) {
+        if let Some(is_primary) = outcome.ok().as_ref().and_then(is_primary) {
+            self.servers[at].is_primary = is_primary;
+        }
+    }
+
+    pub(super) fn saw_identity(&mut self, at: usize, outcome: Result<Value, Lost>) {
+        let now = self.now();
+        let Ok(Value::Array(parts)) = outcome else {
+            self.servers[at].view = None;
+            return;
+        };
+        let text = |at: usize| match parts.get(at) {
+            Some(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
+            _ => None,
+        };
+        let epoch = text(1).and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+        let identity = text(0).map(|id| (id.to_owned(), epoch));
+        let is_primary = self.servers[at].is_primary;
+        self.servers[at].view = Some(ServerView { is_primary, identity, seen_at: now });
+    }
+}

@@ -1,0 +1,424 @@
+//! Subscriptions on the believed primary: made in chunks, confirmed, filled from the log, watched by heartbeats.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+use redis::Value;
+
+use super::{Driver, Place, Purpose};
+use crate::redis::envelope::{LogId, Message};
+use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::scripts;
+use crate::redis::topic::Topic;
+
+/// Names in one SUBSCRIBE.
+const CHUNK: usize = 256;
+/// Pause between two chunks: with what a chunk costs the server, about a fifth of its time.
+const CHUNK_PAUSE: Duration = Duration::from_millis(2);
+/// A heartbeat is sent when none was heard for this long.
+const PULSE_EVERY: Duration = Duration::from_millis(100);
+/// Silence of a connection on which a heartbeat is due every [`PULSE_EVERY`] after which it is deaf, whatever TCP says.
+const SILENCE_MAX: Duration = Duration::from_millis(350);
+/// How often a deaf node says so.
+const SAY_DEAF_EVERY: Duration = Duration::from_millis(150);
+/// How long the subscriptions on the primary before stay open.
+const OLD_FOR: Duration = Duration::from_secs(3);
+/// How far before the last position a log is read whose server is another: its clock may be behind.
+const OTHER_SERVER_MS: u64 = 3_000;
+/// Entries of the log looked at in one call.
+const FILL_ENTRIES: usize = 256;
+/// Topics up to which a fill names what it wants; beyond it everything is read.
+const FILL_TOPICS_MAX: usize = 2_000;
+/// Messages held while the log is read; beyond it they are delivered, and the fill's come late.
+const HELD_MAX: usize = 65_536;
+
+/// What this node hears from a group's primary.
+#[derive(Default)]
+pub(super) struct Listener {
+    pub(super) link: Option<LinkId>,
+    /// Run id of the server that the link leads to.
+    run: Option<String>,
+    /// Names that are to be subscribed to.
+    queue: VecDeque<Topic>,
+    /// The same, to be left.
+    leaving: Vec<Topic>,
+    /// Confirmed on the present connection.
+    confirmed: HashSet<Topic>,
+    is_asking: bool,
+    asked_at: Duration,
+    stage: Stage,
+    /// The last entry heard on a believed connection, and its server.
+    position: Option<(String, LogId)>,
+    fill_from: String,
+    held: VecDeque<(Topic, LogId, Bytes)>,
+    heard_at: Duration,
+    pulsed_at: Duration,
+    is_pulsing: bool,
+    deaf_since: Option<Duration>,
+    said_deaf_at: Option<Duration>,
+    old: Option<(LinkId, Duration)>,
+    pub(super) filled: u64,
+    pub(super) gaps: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The connection, or its server, is not the believed primary's.
+    #[default]
+    Away,
+    /// Names are being subscribed to that were followed before.
+    Subscribing,
+    /// The log is being read.
+    Filling,
+    /// Everything is heard.
+    Ready,
+}
+
+impl Driver {
+    pub(super) fn follow_topic(&mut self, topic: Topic) {
+        let group = self.group_of(topic.slot());
+        let listener = &mut self.groups[group].listener;
+        listener.leaving.retain(|leaving| *leaving != topic);
+        listener.queue.push_back(topic);
+    }
+
+    pub(super) fn unfollow_topic(&mut self, topic: &Topic) {
+        let group = self.group_of(topic.slot());
+        let listener = &mut self.groups[group].listener;
+        listener.queue.retain(|queued| queued != topic);
+        if listener.confirmed.remove(topic) {
+            listener.leaving.push(topic.clone());
+        }
+    }
+
+    /// The connection to the primary before stays open beside the new one.
+    pub(super) fn retire_listening(&mut self, group: usize) {
+        let until = self.now() + OLD_FOR;
+        let listener = &mut self.groups[group].listener;
+        listener.stage = Stage::Away;
+        listener.run = None;
+        let retired = listener.link.take();
+        let before = listener.old.take().map(|(link, _)| link);
+        self.close(before);
+        if let Some(link) = retired {
+            if let Some((_, place)) = self.links.get_mut(&link) {
+                *place = Place::Old(group);
+            }
+            self.groups[group].listener.old = Some((link, until));
+        }
+    }
+
+    pub(super) fn close_old(&mut self, group: usize) {
+        let old = self.groups[group].listener.old.take().map(|(link, _)| link);
+        self.close(old);
+    }
+
+    pub(super) fn listen_up(&mut self, group: usize, server: Option<Server>) {
+        let listener = &mut self.groups[group].listener;
+        listener.run = server.map(|server| server.run);
+        listener.stage = Stage::Away;
+        (listener.is_asking, listener.asked_at) = (false, Duration::ZERO);
+        self.start_listening(group);
+    }
+
+    pub(super) fn listen_down(&mut self, group: usize, why: &str) {
+        let listener = &mut self.groups[group].listener;
+        tracing::debug!(group, why, "no subscriptions on the primary");
+        listener.run = None;
+        listener.stage = Stage::Away;
+        listener.is_asking = false;
+    }
+
+    /// Subscribes to everything that is followed, once the connection leads to the attached server.
+    pub(super) fn start_listening(&mut self, group: usize) {
+        let now = self.now();
+        let this = &mut self.groups[group];
+        let is_believed = this.attached.as_ref().is_some_and(|at| Some(&at.run) == this.listener.run.as_ref());
+        if !is_believed {
+            return;
+        }
+        let listener = &mut this.listener;
+        listener.stage = Stage::Subscribing;
+        (listener.is_asking, listener.heard_at) = (false, now);
+        listener.confirmed.clear();
+        listener.leaving.clear();
+        let mut topics: Vec<Topic> =
+            self.hub.interest().filter(|t| self.group_of(t.slot()) == group).cloned().collect();
+        topics.sort_by_cached_key(|topic| std::cmp::Reverse(self.hub.subscriptions(topic.as_str())));
+        let listener = &mut self.groups[group].listener;
+        listener.queue = topics.into();
+        let link = listener.link;
+        let pulse = self.keys.pulse();
+        let purpose = Purpose::Followed { group, topics: Vec::new(), is_pulse: true };
+        self.groups[group].listener.is_asking = self.ask(link, purpose, Ask::Subscribe(vec![pulse]));
+    }
+
+    /// Subscribes to and leaves what waits for it.
+    pub(super) fn pump_listening(&mut self, now: Duration, group: usize) {
+        let listener = &mut self.groups[group].listener;
+        if listener.stage == Stage::Away || listener.is_asking {
+            return;
+        }
+        if listener.queue.is_empty() {
+            if listener.stage == Stage::Subscribing {
+                self.start_filling(group);
+            }
+        } else if listener.stage == Stage::Ready || now >= listener.asked_at + CHUNK_PAUSE {
+            let count = listener.queue.len().min(CHUNK);
+            let topics: Vec<Topic> = listener.queue.drain(..count).collect();
+            let channels = topics.iter().map(|topic| self.keys.channel(topic)).collect();
+            listener.asked_at = now;
+            let link = listener.link;
+            let purpose = Purpose::Followed { group, topics, is_pulse: false };
+            self.groups[group].listener.is_asking = self.ask(link, purpose, Ask::Subscribe(channels));
+        }
+        let listener = &mut self.groups[group].listener;
+        if !listener.leaving.is_empty() {
+            let channels = listener.leaving.drain(..).map(|topic| self.keys.channel(&topic)).collect();
+            let link = listener.link;
+            let _: bool = self.ask(link, Purpose::Ignored, Ask::Unsubscribe(channels));
+        }
+    }
+
+    pub(super) fn followed(&mut self, group: usize, topics: Vec<Topic>, is_pulse: bool, outcome: Result<Value, Lost>) {
+        let listener = &mut self.groups[group].listener;
+        if outcome.is_err() || listener.stage == Stage::Away {
+            // The connection is gone, and with it all subscriptions: everything is subscribed to on the next one.
+            return;
+        }
+        listener.is_asking = false;
+        if is_pulse {
+            return;
+        }
+        let moment = self.moment();
+        let mut outs = std::mem::take(&mut self.outs);
+        for topic in topics {
+            if self.hub.follows(topic.as_str()) {
+                self.hub.followed(moment, topic.as_str(), &mut outs);
+                self.groups[group].listener.confirmed.insert(topic);
+            } else {
+                self.groups[group].listener.leaving.push(topic);
+            }
+        }
+        self.outs = outs;
+    }
+
+    fn start_filling(&mut self, group: usize) {
+        let this = &mut self.groups[group];
+        let listener = &mut this.listener;
+        let from = match (&listener.position, &listener.run) {
+            (None, _) | (_, None) => None,
+            (Some((of, at)), Some(run)) if of == run => Some(at.to_string()),
+            (Some((_, at)), Some(_)) => Some(format!("{}-0", at.ms().saturating_sub(OTHER_SERVER_MS))),
+        };
+        match from {
+            // Nothing was heard here before, so nothing can have been missed.
+            None => self.heard_everything(group),
+            Some(from) => {
+                listener.stage = Stage::Filling;
+                listener.fill_from = from;
+                self.ask_to_fill(group);
+            }
+        }
+    }
+
+    fn ask_to_fill(&mut self, group: usize) {
+        let Some(facts) = self.groups[group].facts() else { return };
+        let listener = &self.groups[group].listener;
+        let mut command = scripts::FILL.call(&self.keys, &facts);
+        command.arg(&listener.fill_from).arg(FILL_ENTRIES);
+        if listener.confirmed.len() <= FILL_TOPICS_MAX {
+            for topic in &listener.confirmed {
+                command.arg(topic.as_str());
+            }
+            if listener.confirmed.is_empty() {
+                // No topics would mean all of them.
+                command.arg("");
+            }
+        }
+        let link = self.groups[group].command;
+        if !self.ask(link, Purpose::Fill(group), Ask::Command(command)) {
+            self.detach(group);
+        }
+    }
+
+    pub(super) fn filled(&mut self, group: usize, outcome: Result<Value, Lost>) {
+        if self.groups[group].listener.stage != Stage::Filling {
+            return;
+        }
+        let parts = match outcome {
+            Ok(Value::Array(parts)) if parts.len() >= 2 => parts,
+            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
+                self.load_scripts(self.groups[group].command);
+                return self.ask_to_fill(group);
+            }
+            Ok(_) => return self.heard_everything(group),
+            // The next connection begins anew.
+            Err(Lost) => return,
+        };
+        let text = |value: &Value| match value {
+            Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
+            _ => None,
+        };
+        for entry in parts[2..].chunks_exact(3) {
+            let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
+            else {
+                continue;
+            };
+            self.groups[group].listener.filled += 1;
+            self.hear(&topic, LogId::parse(&id), message);
+        }
+        match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].listener.fill_from) {
+            Some(last) => {
+                self.groups[group].listener.fill_from = last;
+                self.ask_to_fill(group);
+            }
+            None => self.heard_everything(group),
+        }
+    }
+
+    /// The log is read: what came meanwhile is delivered behind it.
+    fn heard_everything(&mut self, group: usize) {
+        let now = self.now();
+        let this = &mut self.groups[group];
+        this.listener.stage = Stage::Ready;
+        this.listener.deaf_since = None;
+        this.listener.heard_at = now;
+        self.deliver_held(group);
+    }
+
+    /// Whether everything that is followed is heard from the attached server.
+    pub(super) fn hears(&self, group: usize) -> bool {
+        let this = &self.groups[group];
+        this.listener.stage == Stage::Ready
+            && this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == this.listener.run.as_ref())
+    }
+
+    fn deliver_held(&mut self, group: usize) {
+        for (topic, id, message) in std::mem::take(&mut self.groups[group].listener.held) {
+            self.hear(topic.as_str(), Some(id), &message);
+        }
+    }
+
+    /// A message on a subscription. Only the connection that is believed moves the position.
+    pub(super) fn pushed(&mut self, group: usize, is_believed: bool, channel: &[u8], message: Vec<u8>) {
+        let now = self.now();
+        if is_believed {
+            self.groups[group].listener.heard_at = now;
+        }
+        let Ok(channel) = std::str::from_utf8(channel) else { return };
+        let Some(topic) = self.keys.topic_of(channel) else {
+            return self.pulsed(group, is_believed, &message);
+        };
+        let Some((id, rest)) = Message::with_id(&message) else { return };
+        if !is_believed || self.groups[group].listener.stage != Stage::Filling {
+            if is_believed {
+                self.stands_at(group, id);
+            }
+            return self.hear(topic, Some(id), rest);
+        }
+        let Some(topic) = Topic::parse(topic) else { return };
+        let at = message.len() - rest.len();
+        let message = Bytes::from(message);
+        self.groups[group].listener.held.push_back((topic, id, message.slice(at..)));
+        self.stands_at(group, id);
+        if self.groups[group].listener.held.len() >= HELD_MAX {
+            self.groups[group].listener.gaps += 1;
+            self.deliver_held(group);
+        }
+    }
+
+    fn pulsed(&mut self, group: usize, is_believed: bool, message: &[u8]) {
+        let Ok(text) = std::str::from_utf8(message) else { return };
+        if let Some(id) = text.strip_prefix('P') {
+            if let Some(id) = LogId::parse(id).filter(|_| is_believed) {
+                self.stands_at(group, id);
+            }
+        } else if text.starts_with('D') {
+            let mut told = Vec::new();
+            self.groups[group].store.doubt(std::time::Instant::now(), text, &mut told);
+            self.stored(group, told);
+        }
+    }
+
+    /// Everything up to this entry was heard, or is held. While names are still being subscribed to it was not.
+    fn stands_at(&mut self, group: usize, id: LogId) {
+        let listener = &mut self.groups[group].listener;
+        if listener.stage != Stage::Ready && listener.stage != Stage::Filling {
+            return;
+        }
+        let Some(run) = &listener.run else { return };
+        match &mut listener.position {
+            Some((of, at)) if of == run => *at = (*at).max(id),
+            position => *position = Some((run.clone(), id)),
+        }
+    }
+
+    pub(super) fn pulse_answered(&mut self, group: usize, outcome: Result<Value, Lost>) {
+        self.groups[group].listener.is_pulsing = false;
+        match outcome {
+            Ok(Value::Array(parts)) => {
+                if let Some(Value::Int(epoch)) = parts.first() {
+                    self.learn_epoch(group, u64::try_from(*epoch).unwrap_or(0));
+                }
+            }
+            Ok(Value::ServerError(error)) => match error.code() {
+                "NOSCRIPT" => self.load_scripts(self.groups[group].command),
+                "WRONGGROUP" | "STALEEPOCH" | "NOIDENTITY" | "READONLY" | "MASTERDOWN" | "LOADING" => {
+                    let why = format!("{} {}", error.code(), error.details().unwrap_or(""));
+                    self.distrust(group, &why);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Sends a heartbeat when none was heard, and says so when nothing is heard at all.
+    pub(super) fn time_listening(&mut self, now: Duration, group: usize) {
+        if self.groups[group].listener.old.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.close_old(group);
+        }
+        self.time_pulse(now, group);
+        let is_ready = {
+            let listener = &self.groups[group].listener;
+            listener.stage == Stage::Ready && now < listener.heard_at + SILENCE_MAX
+        };
+        let listener = &mut self.groups[group].listener;
+        if is_ready {
+            listener.deaf_since = None;
+            return;
+        }
+        let is_silent = listener.stage == Stage::Ready;
+        let since = *listener.deaf_since.get_or_insert(now);
+        if now < since + Duration::from_millis(50) || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
+        {
+            return;
+        }
+        listener.said_deaf_at = Some(now);
+        let link = listener.link;
+        if is_silent {
+            // The connection is of no use: on the next one everything is subscribed to and filled.
+            listener.stage = Stage::Away;
+            self.reset(link);
+        }
+        self.somebody_is_deaf(now, group);
+        self.say_deaf(group);
+    }
+
+    fn time_pulse(&mut self, now: Duration, group: usize) {
+        let Some(facts) = self.groups[group].facts() else { return };
+        let jitter = PULSE_EVERY / 8 * u32::try_from(self.origin % 4).expect("below four");
+        let listener = &mut self.groups[group].listener;
+        let due = listener.heard_at.max(listener.pulsed_at) + PULSE_EVERY + jitter;
+        if now < due || listener.is_pulsing {
+            return;
+        }
+        listener.pulsed_at = now;
+        let command = scripts::PULSE.call(&self.keys, &facts);
+        let link = self.groups[group].command;
+        self.groups[group].listener.is_pulsing = self.ask(link, Purpose::Pulse(group), Ask::Command(command));
+    }
+}

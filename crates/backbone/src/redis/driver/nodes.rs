@@ -1,0 +1,190 @@
+//! The nodes of the deployment as this one sees them: by their leases in every group, and by signs of life on the bus.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use super::Driver;
+use crate::redis::lease::Lease;
+use crate::redis::store::NodesSeen;
+
+/// How often a lease is renewed; the store beats once a second by itself.
+const LEASE_EVERY: Duration = Duration::from_millis(500);
+/// How often a sign of life is given on the bus.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// Longest an orderly end waits for the records to be taken away.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// Who is there.
+pub(super) struct Nodes {
+    /// By group: leases that were seen to change within the lease's time.
+    leases: Vec<Vec<(Lease, Duration)>>,
+    alive: HashMap<u64, Duration>,
+    live: u64,
+    counter: u64,
+    renewed_at: Option<Duration>,
+    said_alive_at: Option<Duration>,
+    reaping: HashMap<String, Duration>,
+}
+
+impl Nodes {
+    pub(super) fn new(groups: usize) -> Self {
+        Self {
+            leases: vec![Vec::new(); groups],
+            alive: HashMap::new(),
+            live: 1,
+            counter: 0,
+            renewed_at: None,
+            said_alive_at: None,
+            reaping: HashMap::new(),
+        }
+    }
+
+    /// Nodes that may hear the bus; at least this one.
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
+    pub(super) fn alive(&mut self, now: Duration, origin: u64) {
+        self.alive.insert(origin, now);
+    }
+}
+
+impl Driver {
+    pub(super) fn saw_nodes(&mut self, group: usize, seen: NodesSeen) {
+        let now = self.now();
+        let lease = self.settings.limits.lease;
+        let live = seen.nodes.iter().filter(|node| node.unchanged_for < lease);
+        let leases = live.filter_map(|node| Some((Lease::parse(&node.name, &node.lease)?, now)));
+        self.nodes.leases[group] = leases.collect();
+        let mut names: Vec<&str> = self.nodes.leases.iter().flatten().map(|(lease, _)| lease.node.as_str()).collect();
+        names.push(&self.node);
+        names.sort_unstable();
+        names.dedup();
+        self.nodes.live = names.len() as u64;
+        self.shared.live_nodes.store(self.nodes.live, Ordering::Relaxed);
+        self.show_leases();
+    }
+
+    /// Whether every live node hears the group's primary in this epoch.
+    pub(super) fn all_are_attached(&self, group: usize) -> bool {
+        let this = &self.groups[group];
+        let others = self.nodes.leases[group].iter().filter(|(lease, _)| lease.node != self.node);
+        self.hears(group) && others.map(|(lease, _)| lease.attached(&this.name)).all(|epoch| epoch >= this.epoch)
+    }
+
+    pub(super) fn time_nodes(&mut self, now: Duration) {
+        if self.nodes.renewed_at.is_none_or(|at| now >= at + LEASE_EVERY) {
+            self.nodes.renewed_at = Some(now);
+            self.renew();
+        }
+        if self.nodes.said_alive_at.is_none_or(|at| now >= at + ALIVE_EVERY) {
+            self.nodes.said_alive_at = Some(now);
+            self.say_alive();
+            self.look_for_dead(now);
+        }
+    }
+
+    fn renew(&mut self) {
+        self.nodes.counter += 1;
+        let attached = (0..self.groups.len())
+            .filter(|group| self.hears(*group))
+            .map(|group| (self.groups[group].name.clone(), self.groups[group].epoch))
+            .collect();
+        let connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lease = Lease {
+            node: self.node.clone(),
+            counter: self.nodes.counter,
+            advertise: self.settings.advertise.clone(),
+            roles: self.settings.roles,
+            attached,
+            connections: connections.into_iter().collect(),
+        };
+        let text = lease.text();
+        for group in &mut self.groups {
+            group.store.set_lease(text.clone());
+        }
+    }
+
+    /// A node is dead when its lease has lapsed in every group that answers, and nothing was heard of it on the bus.
+    fn look_for_dead(&mut self, now: Duration) {
+        let lease = self.settings.limits.lease;
+        self.nodes.alive.retain(|_, at| now < *at + lease);
+        self.nodes.reaping.retain(|_, at| now < *at + lease);
+        let answering: Vec<usize> =
+            (0..self.groups.len()).filter(|group| self.groups[*group].attached.is_some()).collect();
+        let mut lapsed: Vec<(String, usize)> = Vec::new();
+        for group in &answering {
+            for node in self.groups[*group].store.lapsed(Instant::now()) {
+                match lapsed.iter_mut().find(|(name, _)| *name == node) {
+                    Some((_, count)) => *count += 1,
+                    None => lapsed.push((node, 1)),
+                }
+            }
+        }
+        for (node, _) in lapsed {
+            let origin = u64::from_str_radix(&node, 16).unwrap_or(0);
+            let lives_elsewhere = self.nodes.leases.iter().flatten().any(|(lease, _)| lease.node == node);
+            if lives_elsewhere || self.nodes.alive.contains_key(&origin) || self.nodes.reaping.contains_key(&node) {
+                continue;
+            }
+            tracing::warn!(
+                node,
+                "this node is dead: its lease lapsed and nothing is heard of it; its presence is taken away"
+            );
+            self.nodes.reaping.insert(node.clone(), now);
+            for group in &answering {
+                self.groups[*group].store.reap(Instant::now(), &node);
+            }
+        }
+    }
+
+    /// Takes this node's records away, and ends.
+    pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
+        for group in &mut self.groups {
+            group.is_leaving = true;
+            group.store.leave(Instant::now());
+        }
+        self.stopping = Some((done, self.now() + LEAVE_MAX));
+    }
+
+    fn show_leases(&self) {
+        let mut leases: Vec<Lease> = Vec::new();
+        for (lease, _) in self.nodes.leases.iter().flatten() {
+            match leases.iter_mut().find(|known| known.node == lease.node) {
+                Some(known) if known.counter >= lease.counter => {}
+                Some(known) => *known = lease.clone(),
+                None => leases.push(lease.clone()),
+            }
+        }
+        *self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner) = leases;
+    }
+
+    pub(super) fn show_figures(&self) {
+        let groups = self.groups.iter().enumerate().map(|(at, group)| crate::redis::GroupFigures {
+            name: group.name.clone(),
+            address: group.address.clone(),
+            is_here: group.attached.is_some(),
+            hears: self.hears(at),
+            epoch: group.epoch,
+            over_the_bus: group.circuit.is_open(),
+            circuit_openings: group.circuit.openings(),
+            unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
+            filled: group.listener.filled,
+        });
+        let figures = crate::redis::Figures {
+            live_nodes: self.nodes.live(),
+            accepted: self.calls.accepted,
+            refused: self.calls.refused,
+            timed_out: self.calls.timed_out,
+            without_replica: self.calls.unwaited,
+            repeats: self.seen.repeats(),
+            hub: self.hub.figures(),
+            groups: groups.collect(),
+        };
+        *self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+}

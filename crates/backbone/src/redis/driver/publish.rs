@@ -1,0 +1,434 @@
+//! Publications: accepted here, appended to logs, answered when they count as accepted.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fulmar_protocol::exchange::{Identity, Publication};
+use fulmar_protocol::webhook::EventKind;
+use hashbrown::HashMap;
+use redis::Value;
+use tokio::sync::oneshot;
+
+use super::attach::LANES;
+use super::{Driver, Purpose};
+use crate::PublishError;
+use crate::redis::envelope::Event;
+use crate::redis::lane::{BatchMax, Item, Lane, Spec};
+use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::scripts;
+use crate::redis::settings::Durability;
+use crate::redis::topic::Topic;
+
+/// What one script call carries at most.
+const BATCH_MAX: BatchMax = BatchMax { items: 128, bytes: 512 << 10 };
+/// Pause before a server that is right but takes no writes is tried again.
+const HELD: Duration = Duration::from_millis(100);
+/// How long a publication's key is remembered: as long as the script does.
+const ONCE: Duration = Duration::from_secs(120);
+/// How far back the bus is wound when the circuit opens.
+pub(super) const REWIND: Duration = Duration::from_secs(1);
+/// How long this node remembers which publication of a topic was its last.
+const PREVIOUS: Duration = Duration::from_secs(90);
+
+/// One lane of this node to a group, and its connection.
+pub(super) struct LaneSide {
+    /// Its name in the group.
+    pub(super) name: String,
+    pub(super) lane: Lane,
+    pub(super) link: Option<LinkId>,
+    /// Run id of the server that the link leads to.
+    run: Option<String>,
+    sent_at: Option<Duration>,
+    /// The script has answered and `WAIT` has not.
+    waits: bool,
+    pub(super) held_until: Option<Duration>,
+}
+
+impl LaneSide {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, lane: Lane::new(), link: None, run: None, sent_at: None, waits: false, held_until: None }
+    }
+}
+
+/// Calls that wait, and what is remembered so that nothing is published twice.
+#[derive(Default)]
+pub(super) struct Calls {
+    waiting: HashMap<u64, Call>,
+    deadlines: VecDeque<(Duration, u64)>,
+    made: u64,
+    /// Counter of the next identity.
+    counter: u64,
+    /// Counter of the last publication by topic, and when it was.
+    previous: HashMap<Topic, (u64, Duration)>,
+    /// Keys of publications that were heard here.
+    heard_once: HashMap<u64, Duration>,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) timed_out: u64,
+    pub(super) unwaited: u64,
+    pub(super) again: u64,
+}
+
+struct Call {
+    left: usize,
+    reply: Option<oneshot::Sender<Result<(), PublishError>>>,
+}
+
+impl Calls {
+    /// Whether a publication with the same key was heard here before. Its own copies were dropped by identity already.
+    pub(super) fn is_repeat(&mut self, now: Duration, event: &Event) -> bool {
+        event.repeat_of != 0 && self.heard_once.insert(event.repeat_of, now).is_some_and(|at| now < at + ONCE)
+    }
+
+    pub(super) fn sweep(&mut self, now: Duration) {
+        self.previous.retain(|_, (_, at)| now < *at + PREVIOUS);
+        self.heard_once.retain(|_, at| now < *at + ONCE);
+    }
+}
+
+impl Driver {
+    /// Takes all publications of a call or none.
+    pub(super) fn accept(
+        &mut self,
+        publications: Vec<Publication>,
+        once: Option<u64>,
+        reply: Option<oneshot::Sender<Result<(), PublishError>>>,
+    ) {
+        let answer = |reply: Option<oneshot::Sender<_>>, result| {
+            if let Some(reply) = reply {
+                // Whoever asked may have gone.
+                let _: Result<(), Result<(), PublishError>> = reply.send(result);
+            }
+        };
+        let topics: Vec<Topic> = publications.iter().map(|p| Topic::channel(&p.app, &p.channel)).collect();
+        let bytes: u64 = publications.iter().map(|p| p.frame.len() as u64).sum();
+        let unlogged: u64 =
+            self.groups.iter().flat_map(|group| &group.lanes).map(|side| side.lane.unlogged_bytes()).sum();
+        let has_room = unlogged + bytes <= self.settings.limits.buffer_bytes_max
+            && topics.iter().all(|topic| self.hub.has_room(topic.as_str()));
+        if !has_room {
+            self.calls.refused += 1;
+            return answer(reply, Err(PublishError::NotAccepted));
+        }
+        if publications.is_empty() {
+            return answer(reply, Ok(()));
+        }
+        let now = self.now();
+        self.calls.made += 1;
+        self.calls.accepted += publications.len() as u64;
+        let call = self.calls.made;
+        let waits = self.settings.durability != Durability::Memory && reply.is_some();
+        let call_of_item = waits.then_some(call);
+        let count = publications.len();
+        for (at, (publication, topic)) in publications.into_iter().zip(topics).enumerate() {
+            let once = once.map(|key| key.wrapping_add(at as u64).max(1));
+            self.put(now, publication, topic, once, None, call_of_item);
+        }
+        if waits {
+            self.calls.waiting.insert(call, Call { left: count, reply });
+            self.calls.deadlines.push_back((now + self.settings.limits.publish_timeout, call));
+        } else {
+            answer(reply, Ok(()));
+        }
+    }
+
+    /// An event from a client: nobody waits for it.
+    pub(super) fn accept_client_event(&mut self, publication: Publication) {
+        let topic = Topic::channel(&publication.app, &publication.channel);
+        if !self.hub.has_room(topic.as_str()) {
+            self.calls.refused += 1;
+            return;
+        }
+        let wants = self
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| outbox.wanted(&publication.app, &publication.channel).has(EventKind::ClientEvent));
+        let hook =
+            publication.except.filter(|_| wants).map(|socket| format!("o={};s={socket};", topic.slot().outbox_part()));
+        let now = self.now();
+        self.calls.accepted += 1;
+        self.put(now, publication, topic, None, hook, None);
+    }
+
+    fn put(
+        &mut self,
+        now: Duration,
+        publication: Publication,
+        topic: Topic,
+        once: Option<u64>,
+        hook: Option<String>,
+        call: Option<u64>,
+    ) {
+        self.calls.counter += 1;
+        let counter = self.calls.counter;
+        let previous = self.calls.previous.insert(topic.clone(), (counter, now)).map_or(0, |(counter, _)| counter);
+        let event = Event {
+            identity: Identity { origin: self.origin, counter },
+            previous,
+            accepted_ms: 0,
+            repeat_of: once.unwrap_or(0),
+            except: publication.except,
+            cache_for: publication.cache_for,
+            frame: publication.frame,
+        };
+        let spec = Spec { cache_for: publication.cache_for, once, hook };
+        let slot = topic.slot();
+        let group = self.group_of(slot);
+        let lane = lane_of(slot.0, self.groups.len());
+        self.groups[group].lanes[lane].lane.push(Item::new(now, topic, event.encode(), spec, call));
+    }
+
+    /// Everything that can leave for this group leaves.
+    pub(super) fn pump(&mut self, now: Duration, group: usize) {
+        for lane in 0..LANES {
+            self.pump_lane(now, group, lane);
+        }
+        self.pump_bus(now, group);
+        self.pump_records(now, group);
+        self.pump_listening(now, group);
+    }
+
+    fn is_usable(&self, group: usize, lane: usize) -> bool {
+        let this = &self.groups[group];
+        let side = &this.lanes[lane];
+        this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == side.run.as_ref()) && self.is_up(side.link)
+    }
+
+    fn pump_lane(&mut self, now: Duration, group: usize, lane: usize) {
+        if !self.is_usable(group, lane) || self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let waits = self.waits_for_replica(group);
+        let Some(facts) = self.groups[group].facts() else { return };
+        let side = &mut self.groups[group].lanes[lane];
+        let Some(batch) = side.lane.take_batch(BATCH_MAX) else { return };
+        let limits = &self.settings.limits;
+        let mut command = scripts::PUBLISH.call(&self.keys, &facts);
+        command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
+        command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
+        for number in batch {
+            let item = side.lane.item(number).expect("a batch is made of items that are kept");
+            let age = now.saturating_sub(item.accepted_at);
+            command.arg(item.topic.as_str()).arg(aged(&item.message, age).as_ref()).arg(spec(&item.spec, age));
+        }
+        side.sent_at = Some(now);
+        side.waits = waits;
+        let link = side.link;
+        if !self.ask(link, Purpose::Script { group, lane }, Ask::Command(command)) {
+            self.groups[group].lanes[lane].lane.settle();
+            return;
+        }
+        if waits {
+            let mut wait = redis::cmd("WAIT");
+            wait.arg(1).arg(limits_ms(self.settings.limits.wait));
+            let _: bool = self.ask(link, Purpose::Wait { group, lane }, Ask::Command(wait));
+        }
+    }
+
+    fn waits_for_replica(&self, group: usize) -> bool {
+        self.settings.durability == Durability::Replicated && self.has_replicas(group)
+    }
+
+    pub(super) fn script_answered(&mut self, group: usize, lane: usize, outcome: Result<Value, Lost>) {
+        let now = self.now();
+        let Some(batch) = self.groups[group].lanes[lane].lane.in_flight() else { return };
+        let Ok(value) = outcome else {
+            self.groups[group].lanes[lane].lane.settle();
+            return self.open_circuit(now, group);
+        };
+        let side = &mut self.groups[group].lanes[lane];
+        side.sent_at = None;
+        match &value {
+            Value::Array(answer) => {
+                let number = |at: usize| match answer.get(at) {
+                    Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
+                    _ => 0,
+                };
+                let (epoch, last) = (number(0), number(1));
+                side.lane.logged(now, last);
+                if !side.waits {
+                    side.lane.settle();
+                    self.accepted(group, lane, batch);
+                }
+                self.learn_epoch(group, epoch);
+            }
+            Value::ServerError(error) => {
+                side.lane.settle();
+                side.waits = false;
+                let code = error.code().to_owned();
+                let details = error.details().unwrap_or("").to_owned();
+                self.publish_refused(now, group, lane, &code, &details);
+            }
+            _ => side.lane.settle(),
+        }
+    }
+
+    fn publish_refused(&mut self, now: Duration, group: usize, lane: usize, code: &str, details: &str) {
+        match code {
+            "NOSCRIPT" => {
+                let link = self.groups[group].lanes[lane].link;
+                self.load_scripts(link);
+            }
+            "SEQGAP" => {
+                let last = details.parse().unwrap_or(0);
+                let again = self.groups[group].lanes[lane].lane.attached(last);
+                self.calls.again += again;
+            }
+            "READONLY" | "LOADING" | "MASTERDOWN" | "WRONGGROUP" | "STALEEPOCH" | "NOIDENTITY" => {
+                self.distrust(group, &format!("{code} {details}"));
+            }
+            // NOREPLICAS, OOM, MISCONF, NOPERM and whatever else: the server is right, only unwritable.
+            _ => {
+                let this = &mut self.groups[group];
+                this.complain(now, &format!("the server does not take publications: {code} {details}"));
+                this.lanes[lane].held_until = Some(now + HELD);
+                self.open_circuit(now, group);
+            }
+        }
+    }
+
+    pub(super) fn wait_answered(&mut self, group: usize, lane: usize, outcome: Result<Value, Lost>) {
+        let side = &mut self.groups[group].lanes[lane];
+        if !side.waits {
+            return;
+        }
+        side.waits = false;
+        let Some(batch) = side.lane.in_flight() else { return };
+        side.lane.settle();
+        match outcome {
+            Ok(Value::Int(replicas)) => {
+                // Too few in time: it is answered all the same, since this node keeps it; and it is counted.
+                self.calls.unwaited += u64::from(replicas < 1);
+                self.accepted(group, lane, batch);
+            }
+            _ => self.open_circuit(self.now(), group),
+        }
+    }
+
+    /// These count as accepted: whoever waits for them is told.
+    pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>) {
+        let mut calls = Vec::new();
+        self.groups[group].lanes[lane].lane.accept(range, &mut calls);
+        for call in calls {
+            let Some(waiting) = self.calls.waiting.get_mut(&call) else { continue };
+            waiting.left -= 1;
+            if waiting.left == 0
+                && let Some(reply) = self.calls.waiting.remove(&call).and_then(|call| call.reply)
+            {
+                let _: Result<(), Result<(), PublishError>> = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// Calls whose time is over are answered: it may have happened.
+    pub(super) fn time_calls(&mut self, now: Duration) {
+        while let Some(&(_, call)) = self.calls.deadlines.front().filter(|(at, _)| now >= *at) {
+            self.calls.deadlines.pop_front();
+            let Some(expired) = self.calls.waiting.remove(&call) else { continue };
+            self.calls.timed_out += 1;
+            for group in &mut self.groups {
+                for side in &mut group.lanes {
+                    side.lane.withdraw(call);
+                }
+            }
+            if let Some(reply) = expired.reply {
+                let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
+            }
+        }
+    }
+
+    /// Silence has consequences: first both ways are used, then the connection is given up.
+    pub(super) fn time_lanes(&mut self, now: Duration, group: usize) {
+        for lane in 0..LANES {
+            let reappend_age = self.settings.limits.reappend_age;
+            self.groups[group].lanes[lane].lane.trim(now, reappend_age);
+            let Some(silent) = self.groups[group].lanes[lane].sent_at.map(|at| now.saturating_sub(at)) else {
+                continue;
+            };
+            if silent >= self.settings.limits.breaker {
+                self.open_circuit(now, group);
+            }
+            if silent >= self.settings.limits.command_timeout {
+                let side = &mut self.groups[group].lanes[lane];
+                side.sent_at = None;
+                side.lane.settle();
+                let link = side.link;
+                self.reset(link);
+            }
+        }
+        let all_attached = self.all_are_attached(group);
+        if self.groups[group].attached.is_some() && self.groups[group].circuit.close_if_well(now, all_attached) {
+            tracing::info!(group = self.groups[group].name, "publications go over the primary alone again");
+            for side in &mut self.groups[group].lanes {
+                side.lane.leave_bus();
+            }
+        }
+    }
+
+    /// Something is wrong with the primary: publications take the bus as well, beginning with those of a moment ago.
+    pub(super) fn open_circuit(&mut self, now: Duration, group: usize) {
+        if self.groups[group].circuit.trouble(now) {
+            self.wind_back(now, group);
+        }
+    }
+
+    pub(super) fn wind_back(&mut self, now: Duration, group: usize) {
+        for side in &mut self.groups[group].lanes {
+            side.lane.wind_back(now.saturating_sub(REWIND));
+        }
+    }
+
+    pub(super) fn lane_up(&mut self, group: usize, lane: usize, server: Option<Server>) {
+        let side = &mut self.groups[group].lanes[lane];
+        side.lane.settle();
+        (side.sent_at, side.waits) = (None, false);
+        side.run = server.map(|server| server.run);
+    }
+
+    pub(super) fn lane_down(&mut self, group: usize, lane: usize) {
+        let side = &mut self.groups[group].lanes[lane];
+        side.lane.settle();
+        (side.sent_at, side.waits, side.run) = (None, false, None);
+        self.open_circuit(self.now(), group);
+    }
+}
+
+/// One slot always goes over the same lane. Slots go round the groups first.
+fn lane_of(slot: u16, groups: usize) -> usize {
+    usize::from(slot) / groups.max(1) % LANES
+}
+
+fn limits_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The message with its age in it: how long ago this node accepted it, so that no two clocks need to agree.
+pub(super) fn aged(message: &Bytes, age: Duration) -> Bytes {
+    let age = limits_ms(age);
+    if age < FRESH_MS || message.is_empty() {
+        return message.clone();
+    }
+    Event::with_age(message, age)
+}
+
+/// Younger than this goes as it is.
+const FRESH_MS: u64 = 50;
+
+fn spec(spec: &Spec, age: Duration) -> String {
+    let mut text = String::new();
+    if let Some(kept) = spec.cache_for {
+        text.push_str(&format!("c={};", limits_ms(kept)));
+        if limits_ms(age) >= FRESH_MS {
+            text.push_str(&format!("a={};", limits_ms(age)));
+        }
+    }
+    if let Some(once) = spec.once {
+        text.push_str(&format!("k={once:x};"));
+    }
+    if let Some(hook) = &spec.hook {
+        text.push_str(hook);
+    }
+    text
+}
