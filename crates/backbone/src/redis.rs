@@ -3,5 +3,7 @@
 pub mod envelope;
 pub mod keys;
 pub mod records;
+pub mod scripts;
 pub mod settings;
+pub mod store;
 pub mod topic;

@@ -81,9 +81,10 @@ impl Topic {
     /// Its share: the low ten bits of the FNV-1a hash (64 bit) of its text.
     #[must_use]
     pub fn slot(&self) -> Slot {
-        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         // The low bits of this hash mix poorly for short texts: fold the upper half in.
         Slot(u16::try_from((hash ^ (hash >> 32)) % u64::from(SLOTS)).expect("less than SLOTS"))
     }
