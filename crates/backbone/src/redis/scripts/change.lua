@@ -1,0 +1,116 @@
+-- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; then for each
+-- change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
+-- (0: any number), what is asked for (1 the roster, 2 the cached event), bits.
+-- Answers the epoch, the log's head, and for each change: what it did (1 occupied, 2 vacated, 4 added, 8 removed, 16 refused),
+-- the total, and the roster and the cached event where asked for. All states are those after the last change, since all
+-- edges have one place in the log.
+local others = {}
+for _, name in ipairs(live) do
+  if name ~= node then others[#others + 1] = name end
+end
+-- Whoever changes something counts itself, even where damage took its name away.
+others[#others + 1] = node
+live = others
+local totals, order = {}, {}
+
+-- Whether another live node has the user.
+local function is_elsewhere(slot, topic, user, elsewhere)
+  for _, name in ipairs(elsewhere) do
+    if call('HEXISTS', members_key(slot, name, topic), user) == 1 then return true end
+  end
+  return false
+end
+
+local function change(topic, slot, count, user, presence, users_max, bits)
+  local key = P .. 'rec:' .. slot .. ':' .. node
+  local mine = record(slot, node, topic)
+  local total, elsewhere = 0, {}
+  for _, name in ipairs(others) do
+    if name ~= node then
+      local theirs = record(slot, name, topic)
+      if theirs > 0 then
+        total = total + theirs
+        elsewhere[#elsewhere + 1] = name
+      end
+    end
+  end
+  local before, did = total + mine, 0
+  total = total + count
+  local members = members_key(slot, node, topic)
+  local had, has = false, presence ~= '' and presence ~= '-'
+  local found = false
+  if presence ~= '' then
+    had = mine > 0 and call('HEXISTS', members, user) == 1
+    found = had ~= has and is_elsewhere(slot, topic, user, elsewhere)
+    if has and not had and not found and users_max > 0 and before >= users_max and users(slot, topic) >= users_max then
+      return 16, before
+    end
+  end
+  -- What lies there without a record is damage, or left over: it must not come to life with the record.
+  if has and mine == 0 then call('DEL', members) end
+  if count > 0 then put(key, topic, count .. ' ' .. bits) else call('HDEL', key, topic) end
+  if before == 0 and total > 0 then
+    did = did + 1
+    occupied(topic, slot, bits)
+  end
+  if has then
+    put(members, user, presence)
+    if not had and not found then
+      did = did + 4
+      added(topic, slot, bits, user, presence)
+    end
+  elseif presence == '-' then
+    call('HDEL', members, user)
+    if had and not found then
+      did = did + 8
+      removed(topic, slot, bits, user)
+    end
+  end
+  if count == 0 and mine > 0 then
+    -- Members that were not taken back one by one go with the record.
+    for _, left in ipairs(call('HKEYS', members) or {}) do
+      if not is_elsewhere(slot, topic, left, elsewhere) then removed(topic, slot, bits, left) end
+    end
+    call('UNLINK', members)
+  end
+  if before > 0 and total == 0 then
+    did = did + 2
+    vacated(topic, slot, bits)
+  end
+  if before ~= total then
+    if not totals[topic] then order[#order + 1] = { topic, slot, bits } end
+  end
+  totals[topic] = total
+  return did, total
+end
+
+local answers = {}
+for i = 8, #ARGV, 8 do
+  local topic, slot, bits = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 7])
+  local did, total = change(topic, slot, tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), bits)
+  answers[#answers + 1] = { did, total }
+end
+for _, change in ipairs(order) do
+  -- Nobody is left to be told of nothing.
+  if totals[change[1]] > 0 then counted(change[1], change[2], change[3], totals[change[1]]) end
+end
+for n, answer in ipairs(answers) do
+  local i = n * 8
+  local topic, slot, asked = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
+  if answer[1] ~= 16 then
+    answer[2] = totals[topic]
+    answer[3] = asked % 2 == 1 and roster(slot, topic) or false
+    if asked >= 2 then
+      local kept = call('GET', P .. 'cache:' .. topic)
+      if kept then
+        answer[4] = kept
+        answer[5] = call('PTTL', P .. 'cache:' .. topic)
+      else
+        answer[4] = false
+        hook(tonumber(ARGV[i + 7]), CM, slot, 'cm', topic)
+      end
+    end
+  end
+end
+tell(tonumber(ARGV[6]), ARGV[7])
+return { epoch, head_id(), answers }

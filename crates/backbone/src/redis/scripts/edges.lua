@@ -1,0 +1,64 @@
+-- Edges of this call: messages for subscribers, and entries of the outbox for those that an app's server wants to hear of.
+local said, hooked = {}, {}
+local function say(topic, message)
+  said[#said + 1] = topic
+  said[#said + 1] = message
+end
+local function wants(bits, kind) return math.floor(bits / 2 ^ kind) % 2 == 1 end
+-- Bits of the kinds, as `EventKind` numbers them, and of "subscribers are told the count".
+local CO, CV, MA, MR, CM, SC, UO, UF, COUNTED = 0, 1, 2, 3, 5, 6, 7, 8, 15
+local function hook(bits, kind, slot, what, topic, field, value)
+  if not wants(bits, kind) then return end
+  local entry = { P .. 'outbox:' .. (slot % 16), 'w', what, 't', topic }
+  if field then
+    entry[6] = field
+    entry[7] = value
+  end
+  hooked[#hooked + 1] = entry
+end
+local function is_user(topic) return string.find(topic, '::', 1, true) ~= nil end
+local function occupied(topic, slot, bits)
+  if is_user(topic) then
+    say(topic, 'O')
+    hook(bits, UO, slot, 'uo', topic)
+  else
+    hook(bits, CO, slot, 'co', topic)
+  end
+end
+local function vacated(topic, slot, bits)
+  if is_user(topic) then
+    say(topic, 'F')
+    hook(bits, UF, slot, 'uf', topic)
+  else
+    hook(bits, CV, slot, 'cv', topic)
+  end
+end
+local function added(topic, slot, bits, user, presence)
+  local since, info = string.match(presence, '^(%d+) (.*)$')
+  say(topic, 'A' .. (since or 0) .. ' ' .. #user .. ':' .. user .. ' ' .. (info or ''))
+  hook(bits, MA, slot, 'ma', topic, 'u', user)
+end
+local function removed(topic, slot, bits, user)
+  say(topic, 'R' .. #user .. ':' .. user)
+  hook(bits, MR, slot, 'mr', topic, 'u', user)
+end
+local function counted(topic, slot, bits, total)
+  if wants(bits, COUNTED) then
+    say(topic, 'C' .. total)
+    hook(bits, SC, slot, 'sc', topic, 'n', total)
+  end
+end
+-- Appends and publishes what was said, then leaves the outbox entries under the log id of their edges.
+local function tell(age_ms, entries_max)
+  append(said, age_ms, entries_max)
+  for _, entry in ipairs(hooked) do
+    local key = entry[1]
+    entry[#entry + 1] = 'g'
+    entry[#entry + 1] = head_id()
+    local id = call('XADD', key, '*', unpack(entry, 2))
+    if not id then
+      call('DEL', key)
+      redis.call('XADD', key, '*', unpack(entry, 2))
+    end
+  end
+end

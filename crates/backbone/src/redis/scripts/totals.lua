@@ -1,0 +1,10 @@
+-- How things stand on topics: ARGV[4..] topic, slot, topic, slot ... Answers the epoch, then subscriptions and users of each.
+local answer = { epoch }
+for i = 4, #ARGV, 2 do
+  local topic, slot = ARGV[i], ARGV[i + 1]
+  local total = 0
+  for _, node in ipairs(live) do total = total + record(slot, node, topic) end
+  answer[#answer + 1] = total
+  answer[#answer + 1] = string.find(topic, ':presence-', 1, true) and users(slot, topic) or 0
+end
+return answer
