@@ -17,7 +17,7 @@ struct Need {
     required: bool,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 10] = [
     Need {
         programs: &["cc", "gcc", "clang"],
         probe: &[],
@@ -71,7 +71,24 @@ const NEEDS: [Need; 8] = [
         purpose: "for `fulmar app import` from MariaDB",
         required: false,
     },
+    Need {
+        programs: &["redis-server"],
+        probe: &[],
+        package: "redis-server",
+        purpose: "for every test of several nodes",
+        required: false,
+    },
+    Need {
+        programs: &["redis-sentinel"],
+        probe: &[],
+        package: "redis-sentinel",
+        purpose: "for every test of several nodes",
+        required: false,
+    },
 ];
+
+/// Services that come with packages above. Tests start their own; where we installed one, it is not left running.
+const SERVICES: [&str; 2] = ["redis-server", "redis-sentinel"];
 
 /// Toolchains that are not installed for anybody: a suite without its own is skipped, loudly.
 const TOOLCHAINS: [(&str, &str); 4] = [
@@ -87,6 +104,9 @@ pub fn run() -> Outcome {
     let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_met()).collect();
     if !missing.is_empty() {
         install(&missing.iter().map(|need| need.package).collect::<Vec<_>>());
+    }
+    if !project::is_installed("valkey-server") {
+        println!("!! `valkey-server` is missing (Debian has Valkey 8 in its backports): tests run against Redis alone");
     }
     for (program, suites) in TOOLCHAINS.iter().filter(|(program, _)| !project::is_installed(program)) {
         println!("!! `{program}` is missing: the suites that need it will be skipped ({suites})");
@@ -127,7 +147,8 @@ fn install(packages: &[&str]) {
         return;
     };
     let apt = |verb: &[&str]| {
-        let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"];
+        // In runlevel 1 a package's script starts no service, where no systemd runs.
+        let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"];
         let words: Vec<_> = prefix.iter().chain(&quiet).chain(verb).copied().collect();
         project::announce(&format!("apt-get {}", verb.join(" ")));
         project::run(&mut project::command(words[0], &words[1..]))
@@ -136,6 +157,21 @@ fn install(packages: &[&str]) {
     let installed = apt(&["update"]).and_then(|()| apt(&[&options, packages].concat()));
     if let Err(failure) = installed {
         println!("!! {failure}");
+    }
+    for service in SERVICES.iter().filter(|service| packages.contains(service)) {
+        still(prefix, service);
+    }
+}
+
+/// Ends a service that the package has just started, and keeps it from starting with the machine: whoever ran this wanted tests.
+fn still(prefix: &[&str], service: &str) {
+    let systemctl = ["systemctl", "--quiet", "disable", "--now", service];
+    if project::is_installed("systemctl") && std::path::Path::new("/run/systemd/system").exists() {
+        let words: Vec<_> = prefix.iter().chain(&systemctl).copied().collect();
+        project::announce(&systemctl.join(" "));
+        if let Err(failure) = project::run(&mut project::command(words[0], &words[1..])) {
+            println!("!! {failure}");
+        }
     }
 }
 

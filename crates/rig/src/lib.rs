@@ -1,1 +1,36 @@
-//! Real Redis and Sentinel processes for tests: started on free ports of loopback, hurt on purpose, ended without a trace.
+//! Real processes for tests: Redis, Sentinels and nodes of ours, started on free ports of loopback, hurt on purpose, and ended
+//! without a trace; and the load and the ledger that show what the hurt did.
+//!
+//! It is built for tests alone and decides nothing about the product. What it starts ends with its guard, with a panic, and,
+//! by the kernel's hand, with the process that started it; a folder that a killed test left is removed by the next one.
+//!
+//! ```no_run
+//! use fulmar_rig::{Redis, RedisOptions, SentinelDeployment, SentinelOptions};
+//!
+//! let redis = Redis::start(&RedisOptions::default())?;
+//! redis.call(&["SET", "a", "1"])?;
+//!
+//! let deployment = SentinelDeployment::start(&[("g1", 2), ("g2", 2)], 3, &SentinelOptions::default())?;
+//! deployment.primary_of("g1")?.redis.kill();
+//! # Ok::<(), fulmar_rig::RigError>(())
+//! ```
+
+mod error;
+mod folder;
+mod link;
+mod ports;
+mod process;
+mod redis;
+mod resp;
+mod sentinel;
+mod wait;
+
+pub use error::RigError;
+pub use folder::Folder;
+pub use link::Link;
+pub use ports::free_port;
+pub use process::Process;
+pub use redis::{Redis, RedisOptions, Role, Tls, is_available, server_program};
+pub use resp::{Resp, Value};
+pub use sentinel::{Group, Sentinel, SentinelDeployment, SentinelOptions, Server};
+pub use wait::eventually;

@@ -6,7 +6,7 @@
 use super::Finding;
 
 /// Crate folder, and the folders it may use. What `sim` may use is not restricted: it is built for tests alone.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("protocol", &[]),
     ("engine", &["protocol"]),
     ("control", &[]),
@@ -15,10 +15,12 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("ops", &["protocol", "control", "backbone"]),
     // `protocol` for the words and signatures of `trigger`, `subscribe` and `channels`.
     ("cli", &["server", "ops", "protocol"]),
+    // Real processes and load for tests: signatures alone, so that a mistake of ours shows there. Nothing that is delivered uses it.
+    ("rig", &["protocol"]),
 ];
 
-/// Arrows for tests alone: the binary is held to the conversations that `sim` reads.
-const ARROWS_FOR_TESTS: [(&str, &str); 1] = [("cli", "sim")];
+/// Arrows for tests alone: the binary is held to the conversations that `sim` reads, and meets real Redis processes.
+const ARROWS_FOR_TESTS: [(&str, &str); 4] = [("cli", "sim"), ("backbone", "rig"), ("server", "rig"), ("cli", "rig")];
 
 /// Crates whose decisions are pure: no IO, no clock, no chance, nothing to await.
 const PURE: [&str; 3] = ["protocol", "engine", "control"];
@@ -136,6 +138,8 @@ mod tests {
             assert_eq!(check("engine", manifest).len(), 1, "{manifest}");
         }
         assert!(check("cli", for_tests).is_empty());
+        assert!(check("backbone", "[dev-dependencies]\nfulmar-rig.workspace = true\n").is_empty());
+        assert_eq!(check("backbone", "[dependencies]\nfulmar-rig.workspace = true\n").len(), 1);
         assert_eq!(check("cli", "[dependencies]\nfulmar-sim.workspace = true\n").len(), 1);
     }
 
