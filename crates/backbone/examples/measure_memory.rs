@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, Memory, SystemClock};
-use fulmar_backbone::{Backbone, Inbox, Query, WorkerId};
+use fulmar_backbone::{Backbone, Inbox, Query, Terms, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Delivery, Join, Leave, Member, Publication, Question, Ticket, UserNotice};
 use fulmar_protocol::frame::Frame;
@@ -56,7 +56,7 @@ fn leave(memory: &Memory, app: &AppId, worker: usize, channel: &ChannelName, use
 
 fn publish(memory: &Memory, app: &AppId, channel: &ChannelName, frame: &Frame, cache_for: Option<Duration>) {
     let (app, channel, frame) = (app.clone(), channel.clone(), frame.clone());
-    drop(memory.publish(vec![Publication { app, channel, frame, except: None, cache_for }]));
+    drop(memory.publish(vec![Publication { app, channel, frame, except: None, cache_for }], Terms::default()));
 }
 
 /// Nanoseconds per call, the best of five rounds.

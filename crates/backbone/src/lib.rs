@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use fulmar_protocol::app::AppId;
+use fulmar_protocol::app::{AppId, Durability};
 use fulmar_protocol::exchange::{Answer, Delivery, Member, Position, Publication, Question, UserNotice};
 use fulmar_protocol::name::{ChannelName, UserId};
 use fulmar_protocol::webhook::{Edge, Kinds};
@@ -84,7 +84,7 @@ pub trait Backbone: Send + Sync {
     ///
     /// # Errors
     /// See [`PublishError`]: `NotAccepted` may be tried again, `Unknown` may have happened.
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>>;
+    fn publish(&self, publications: Vec<Publication>, terms: Terms) -> Pending<'_, Result<(), PublishError>>;
 
     /// Ends all connections that are signed in as a user now: each worker that has some gets a
     /// [`Terminated`](fulmar_protocol::exchange::UserChange::Terminated) (DEL-19). A user whom nobody is signed in as is
@@ -99,6 +99,16 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// When part of the answer cannot be had; never a silent partial answer.
     fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>>;
+}
+
+/// On what terms a call is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// When it counts as accepted. A single node has nothing to choose.
+    pub durability: Durability,
+    /// Names the call: what was published under the same number before, through whatever node, is accepted and reaches nobody
+    /// again, for two minutes. A single node leaves that to whoever calls.
+    pub once: Option<u64>,
 }
 
 /// Why a publication was not, or may not have been, accepted.

@@ -37,7 +37,7 @@ use self::edges::Edges;
 use self::ledger::{Entry, Ledger, Struck, weight};
 use self::members::Departure;
 use self::users::Users;
-use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Unavailable, WORKERS_MAX, WorkerId};
+use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WORKERS_MAX, WorkerId};
 
 /// Locks the channels are spread over. Many times the cores of a large machine, so that two rarely want the same.
 pub const STRIPES: usize = 64;
@@ -458,7 +458,7 @@ impl Backbone for Memory {
         None
     }
 
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
+    fn publish(&self, publications: Vec<Publication>, _terms: Terms) -> Pending<'_, Result<(), PublishError>> {
         self.sweep();
         let outcome = if self.accept(publications) {
             Ok(())
@@ -565,7 +565,7 @@ mod tests {
 
         /// Publishes without ever looking at the future.
         fn publish(&self, name: &str, text: &str, cache_for: Option<Duration>) {
-            drop(self.memory.publish(vec![event(name, text, cache_for)]));
+            drop(self.memory.publish(vec![event(name, text, cache_for)], Terms::default()));
         }
 
         fn cached(&self, name: &str) -> Option<CachedEvent> {

@@ -39,7 +39,7 @@ use self::lease::Lease;
 use self::link::{Certificates, Greeting};
 use self::primaries::Primary;
 use self::settings::Settings;
-use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Unavailable, WorkerId};
+use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// What happened so far and how things stand, for metrics and for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,28 +161,6 @@ impl RedisBackbone {
             tracing::error!("the backbone's thread panicked");
         }
     }
-
-    /// Like [`Backbone::publish`], for a call that may be repeated with the same key: what was published under it before,
-    /// through whatever node, is accepted and reaches nobody again.
-    #[must_use]
-    pub fn publish_once(
-        &self,
-        publications: Vec<Publication>,
-        once: Option<u64>,
-    ) -> Pending<'_, Result<(), PublishError>> {
-        Box::pin(async move {
-            let count = publications.len();
-            if self.shared.queued.fetch_add(count, Ordering::Relaxed) + count > self.queue_max {
-                self.shared.queued.fetch_sub(count, Ordering::Relaxed);
-                return Err(PublishError::NotAccepted);
-            }
-            let (reply, answer) = oneshot::channel();
-            if self.works.send(Work::Publish { publications, once, reply }).is_err() {
-                return Err(PublishError::NotAccepted);
-            }
-            answer.await.unwrap_or(Err(PublishError::Unknown))
-        })
-    }
 }
 
 impl Backbone for RedisBackbone {
@@ -199,8 +177,19 @@ impl Backbone for RedisBackbone {
         None
     }
 
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
-        self.publish_once(publications, None)
+    fn publish(&self, publications: Vec<Publication>, terms: Terms) -> Pending<'_, Result<(), PublishError>> {
+        Box::pin(async move {
+            let count = publications.len();
+            if self.shared.queued.fetch_add(count, Ordering::Relaxed) + count > self.queue_max {
+                self.shared.queued.fetch_sub(count, Ordering::Relaxed);
+                return Err(PublishError::NotAccepted);
+            }
+            let (reply, answer) = oneshot::channel();
+            if self.works.send(Work::Publish { publications, terms, reply }).is_err() {
+                return Err(PublishError::NotAccepted);
+            }
+            answer.await.unwrap_or(Err(PublishError::Unknown))
+        })
     }
 
     fn terminate(&self, app: AppId, user: UserId) -> Pending<'_, Result<(), Unavailable>> {

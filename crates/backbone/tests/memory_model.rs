@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, Clock, ManualClock, Memory};
-use fulmar_backbone::{Backbone, CachedEvent, ChannelState, Inbox, Query, Reply, WorkerId};
+use fulmar_backbone::{Backbone, CachedEvent, ChannelState, Inbox, Query, Reply, Terms, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
     Answer, Delivery, Happening, Join, Leave, Member, Publication, Question, Ticket, UserNotice,
@@ -182,7 +182,7 @@ impl Pair {
                 let call: Vec<_> = events.iter().map(|(place, ttl)| (*place, ttl.map(seconds), self.text())).collect();
                 let accepted = self.model.publish(&call, self.clock.now());
                 let publications = call.iter().map(|(place, ttl, text)| publication(*place, *ttl, text)).collect();
-                assert_eq!(ready(self.memory.publish(publications)).is_ok(), accepted);
+                assert_eq!(ready(self.memory.publish(publications, Terms::default())).is_ok(), accepted);
             }
             Op::Say { worker, place } => {
                 let text = self.text();

@@ -95,10 +95,24 @@ pub struct App {
     pub tls_only: bool,
     /// Origins a browser may connect from; empty means any. Entries are `https://host[:port]`, `host`, or `*.host`.
     pub allowed_origins: Vec<String>,
+    /// When its publications count as accepted.
+    pub durability: Durability,
     /// Who is told what happens.
     pub webhooks: Webhooks,
     /// Sizes and rates.
     pub limits: AppLimits,
+}
+
+/// When a publication counts as accepted, and its call is answered. Means something to several nodes over Redis only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A replica has it too, or every live node has heard it and this one keeps it until the log has it.
+    #[default]
+    Replicated,
+    /// The primary's log has it.
+    Primary,
+    /// This node has it in its buffer.
+    Memory,
 }
 
 /// What one application may use. Every value has a default and can be set per app.
@@ -169,6 +183,7 @@ impl App {
             authorized_connections: false,
             tls_only: false,
             allowed_origins: Vec::new(),
+            durability: Durability::default(),
             webhooks: Webhooks::default(),
             limits: AppLimits::default(),
         }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fulmar_backbone::memory::Memory;
-use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply, Unavailable, WorkerId};
+use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Publication, Question};
 use fulmar_protocol::name::{ChannelName, UserId};
@@ -130,8 +130,8 @@ impl Backbone for SlowBackbone {
         Some(answer)
     }
 
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
-        self.memory.publish(publications)
+    fn publish(&self, publications: Vec<Publication>, terms: Terms) -> Pending<'_, Result<(), PublishError>> {
+        self.memory.publish(publications, terms)
     }
 
     fn terminate(&self, app: AppId, user_id: UserId) -> Pending<'_, Result<(), Unavailable>> {

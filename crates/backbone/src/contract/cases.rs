@@ -13,7 +13,7 @@ use super::world::{
     APP, Dice, Joined, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
 };
 use super::{Case, Fixture, users};
-use crate::PublishError;
+use crate::{PublishError, Terms};
 
 /// Every promise, in the order of its clause.
 pub const CASES: &[Case] = &[
@@ -190,7 +190,7 @@ fn keeps_one_order(fixture: &Fixture) {
                     // One channel, or all three at once.
                     let rooms = if n % 5 == 0 { &ROOMS[..] } else { &ROOMS[dice.roll(3)..][..1] };
                     let call = rooms.iter().map(|room| publication(room, &text)).collect();
-                    assert_eq!(wait_for(through.publish(call)), Ok(()));
+                    assert_eq!(wait_for(through.publish(call, Terms::default())), Ok(()));
                 }
             });
         }

@@ -19,7 +19,7 @@ use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{CHANNEL_NAME_CEILING, ChannelName, SocketId, UserId};
 
 use super::Fixture;
-use crate::{Backbone, CachedEvent, ChannelState, Inbox, PublishError, Query, Reply, WorkerId};
+use crate::{Backbone, CachedEvent, ChannelState, Inbox, PublishError, Query, Reply, Terms, WorkerId};
 
 /// How long anything may take before a case gives up. Never waited for when all is well.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,7 +116,7 @@ impl Fixture {
 
     /// Publishes through the first node.
     pub(super) fn publish(&self, publications: Vec<Publication>) -> Result<(), PublishError> {
-        wait_for(self.nodes[0].publish(publications))
+        wait_for(self.nodes[0].publish(publications, Terms::default()))
     }
 
     /// Publishes one event that must be accepted.

@@ -37,7 +37,7 @@ use super::seen::Seen;
 use super::settings::{Settings, Topology};
 use super::store;
 use super::topic::{Slot, Topic};
-use crate::{Inbox, Outbox, PublishError, Query, Reply, Unavailable, WorkerId};
+use crate::{Inbox, Outbox, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -50,7 +50,7 @@ const TURN_MAX: usize = 512;
 pub(super) enum Work {
     Attach(WorkerId, Arc<dyn Inbox>),
     Ask(WorkerId, Question),
-    Publish { publications: Vec<Publication>, once: Option<u64>, reply: oneshot::Sender<Result<(), PublishError>> },
+    Publish { publications: Vec<Publication>, terms: Terms, reply: oneshot::Sender<Result<(), PublishError>> },
     Terminate { app: AppId, user: UserId, reply: oneshot::Sender<()> },
     Query { query: Query, reply: oneshot::Sender<Result<Reply, Unavailable>> },
     Stop(oneshot::Sender<()>),
@@ -288,9 +288,9 @@ impl Driver {
         match work {
             Work::Attach(worker, inbox) => self.hub.attach(worker, inbox),
             Work::Ask(worker, question) => self.hub.ask(moment, worker, question, &mut outs),
-            Work::Publish { publications, once, reply } => {
+            Work::Publish { publications, terms, reply } => {
                 self.shared.queued.fetch_sub(publications.len(), Ordering::Relaxed);
-                self.accept(publications, once, Some(reply));
+                self.accept(publications, terms, Some(reply));
             }
             Work::Terminate { app, user, reply } => {
                 let token = self.hub.terminate(moment, &app, &user, &mut outs);

@@ -35,6 +35,8 @@ pub struct Item {
     pub accepted_at: Duration,
     /// Who waits for it, until it counts as accepted.
     pub call: Option<u64>,
+    /// Whether that takes a replica, and not only the log.
+    pub needs_replica: bool,
     /// When the believed primary's log was known to have it.
     logged_at: Option<Duration>,
 }
@@ -46,15 +48,15 @@ pub struct Spec {
     pub cache_for: Option<Duration>,
     /// Publish it only if nothing was published under this key before.
     pub once: Option<u64>,
-    /// Leave it in the outbox as a client's event from this socket.
+    /// Leave it in the outbox as a client's event: what the script needs for that.
     pub hook: Option<String>,
 }
 
 impl Item {
-    /// A publication that somebody waits for.
+    /// A publication that nobody waits for.
     #[must_use]
-    pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec, call: Option<u64>) -> Self {
-        Self { topic, message, spec, accepted_at: now, call, logged_at: None }
+    pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec) -> Self {
+        Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None }
     }
 }
 
@@ -91,11 +93,11 @@ impl Lane {
         self.unlogged_bytes
     }
 
-    /// Takes a publication and says its number.
-    pub fn push(&mut self, item: Item) -> u64 {
+    /// Takes a publication.
+    pub fn push(&mut self, item: Item) -> &mut Item {
         self.unlogged_bytes += item.message.len() as u64;
         self.items.push_back(item);
-        self.next() - 1
+        self.items.back_mut().expect("it was pushed just now")
     }
 
     /// The item with this number, if it is still here.
@@ -178,10 +180,18 @@ impl Lane {
         again
     }
 
-    /// Those who wait for items in this range; each is named once and waits no more.
-    pub fn accept(&mut self, range: RangeInclusive<u64>, accepted: &mut Vec<u64>) {
+    /// Whether somebody waits until a replica has an item in this range.
+    #[must_use]
+    pub fn needs_replica(&self, range: RangeInclusive<u64>) -> bool {
+        range.into_iter().filter_map(|number| self.item(number)).any(|item| item.needs_replica && item.call.is_some())
+    }
+
+    /// Those who wait for items in this range, which the log has, and a replica too if `has_replica`. Each is named once per
+    /// item and waits no more for it.
+    pub fn accept(&mut self, range: RangeInclusive<u64>, has_replica: bool, accepted: &mut Vec<u64>) {
         for number in range {
-            if let Some(call) = self.item_mut(number).and_then(|item| item.call.take()) {
+            let item = self.item_mut(number).filter(|item| has_replica || !item.needs_replica);
+            if let Some(call) = item.and_then(|item| item.call.take()) {
                 accepted.push(call);
             }
         }
@@ -245,7 +255,7 @@ mod tests {
 
     fn item(now: Duration, bytes: usize, call: Option<u64>) -> Item {
         let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse("room", 200).expect("a valid name"));
-        Item::new(now, topic, Bytes::from(vec![b'x'; bytes]), Spec::default(), call)
+        Item { call, ..Item::new(now, topic, Bytes::from(vec![b'x'; bytes]), Spec::default()) }
     }
 
     fn lane(items: u64) -> Lane {
@@ -336,9 +346,13 @@ mod tests {
     fn everybody_who_waits_is_named_once() {
         let mut lane = lane(3);
         let mut accepted = Vec::new();
-        lane.accept(1..=2, &mut accepted);
-        lane.accept(1..=3, &mut accepted);
-        assert_eq!(accepted, [1, 2, 3]);
+        lane.push(Item { needs_replica: true, ..item(S(4), 1, Some(4)) });
+        lane.accept(1..=2, false, &mut accepted);
+        lane.accept(1..=4, false, &mut accepted);
+        assert_eq!(accepted, [1, 2, 3], "the fourth waits for a replica");
+        assert!(lane.needs_replica(1..=4) && !lane.needs_replica(1..=3));
+        lane.accept(1..=4, true, &mut accepted);
+        assert_eq!(accepted, [1, 2, 3, 4]);
     }
 
     /// RED-4

@@ -19,18 +19,6 @@ pub enum Topology {
     },
 }
 
-/// When a publication counts as accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// A replica has it too, or every live node has heard it and this one keeps it until the log has it.
-    #[default]
-    Replicated,
-    /// The group's primary has it.
-    Primary,
-    /// This node has it in its buffer.
-    Memory,
-}
-
 /// User and password of a server.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
@@ -90,8 +78,6 @@ pub struct Settings {
     pub tls: Option<Encryption>,
     /// What this node does.
     pub roles: Roles,
-    /// When a publication counts as accepted.
-    pub durability: Durability,
     /// Where other nodes reach this one over HTTP (`host:port`), for sessions of fallback transports.
     pub advertise: Option<String>,
     /// Bounds and times.

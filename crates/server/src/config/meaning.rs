@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Secret};
+use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Durability, Secret};
 use fulmar_protocol::webhook::Webhooks;
 
 use super::finding::{Finding, Place, What};
@@ -238,6 +238,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
         authorized_connections,
         tls_only,
         allowed_origins,
+        durability: Durability::default(),
         webhooks,
         limits,
     })

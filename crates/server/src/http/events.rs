@@ -4,11 +4,10 @@
 //! asked for *before* that: were they asked for afterwards and not to be had, an accepted publish would be answered as
 //! a failure and come a second time.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fulmar_backbone::{Backbone, ChannelState, Query};
+use fulmar_backbone::{Backbone, ChannelState, Query, Terms};
 use fulmar_protocol::app::App;
 use fulmar_protocol::exchange::Publication;
 use fulmar_protocol::name::ChannelName;
@@ -17,6 +16,7 @@ use fulmar_protocol::signing::{Request, Signed};
 use hyper::StatusCode;
 use hyper::header::HeaderName;
 use hyper::http::request::Parts;
+use sha2::{Digest as _, Sha256};
 
 use super::channels::{path_text, states, write_counts, write_named};
 use super::idempotency::{Answered, Claim, KEY_BYTES_MAX, Known};
@@ -27,9 +27,6 @@ use super::{ANSWER_WITHIN, Api, within};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const NOTHING_TO_TELL: Bytes = Bytes::from_static(b"{}");
-
-/// Calls that share a key are compared by this hash; its seed is random so that nobody can make two calls meet.
-static FINGERPRINTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// A publish that passed every check.
 struct Checked {
@@ -105,7 +102,7 @@ impl Api {
                 }
                 Box::pin(self.accept_once(app, key, fingerprint(signed), checked)).await
             }
-            _ => checked.publish(&*self.backbone, app).await.map(Reply::answered),
+            _ => checked.publish(&*self.backbone, app, None).await.map(Reply::answered),
         }
     }
 
@@ -118,7 +115,10 @@ impl Api {
     ) -> Result<Reply, Refusal> {
         loop {
             match self.remembered.claim(&app.id, key, fingerprint, self.clock.elapsed_ms()) {
-                Known::New(claim) => return self.publish_claimed(app, checked, claim).await,
+                Known::New(claim) => {
+                    let once = call_number(app, key, fingerprint);
+                    return self.publish_claimed(app, checked, once, claim).await;
+                }
                 Known::Before(answered) => return Ok(Reply::replayed(answered)),
                 Known::Different => return Err(Refusal::IdempotencyMismatch),
                 Known::Full => return Err(Refusal::Unavailable),
@@ -130,16 +130,33 @@ impl Api {
 
     /// Runs to its end even when the caller hangs up meanwhile: otherwise the key would be free although the events may
     /// have been accepted, and the caller's next try would publish them again.
-    async fn publish_claimed(&self, app: &Arc<App>, checked: Checked, claim: Claim) -> Result<Reply, Refusal> {
+    async fn publish_claimed(
+        &self,
+        app: &Arc<App>,
+        checked: Checked,
+        once: u64,
+        claim: Claim,
+    ) -> Result<Reply, Refusal> {
         let (app, backbone, clock) = (Arc::clone(app), Arc::clone(&self.backbone), self.clock.clone());
         let publishing = tokio::spawn(async move {
-            let publishing = checked.publish(&*backbone, &app);
+            let publishing = checked.publish(&*backbone, &app, Some(once));
             let answered = within(ANSWER_WITHIN, publishing).await.unwrap_or(Err(Refusal::Unavailable))?;
             claim.finish(answered.clone(), clock.elapsed_ms());
             Ok(answered)
         });
         publishing.await.unwrap_or(Err(Refusal::Unavailable)).map(Reply::answered)
     }
+}
+
+/// What other nodes know a call with a key by: a repeat that reaches another node is accepted there and reaches nobody
+/// again.
+fn call_number(app: &App, key: &[u8], fingerprint: u64) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(app.id.as_str());
+    hash.update([0]);
+    hash.update(key);
+    hash.update(fingerprint.to_be_bytes());
+    first_number(&hash.finalize())
 }
 
 impl Checked {
@@ -152,14 +169,15 @@ impl Checked {
         Self { publications, tell, status }
     }
 
-    async fn publish(self, backbone: &dyn Backbone, app: &App) -> Result<Answered, Refusal> {
+    async fn publish(self, backbone: &dyn Backbone, app: &App, once: Option<u64>) -> Result<Answered, Refusal> {
         let Self { publications, tell, status } = self;
         let body = match tell {
             Some(tell) => Box::pin(tell.look(backbone, app)).await?,
             None => NOTHING_TO_TELL,
         };
         // Whether it was surely or only maybe not accepted, the caller can do nothing but try again.
-        backbone.publish(publications).await.map_err(|_| Refusal::Unavailable)?;
+        let terms = Terms { durability: app.durability, once };
+        backbone.publish(publications, terms).await.map_err(|_| Refusal::Unavailable)?;
         Ok(Answered { status, body })
     }
 }
@@ -195,12 +213,24 @@ fn write_in_order<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (&'a Chan
     out.extend_from_slice(b"]}");
 }
 
-/// What makes a call another call: everything but when and by which key it was signed.
+/// What makes a call another call: everything but when and by which key it was signed. The same number on every node, and
+/// nobody can make two calls meet.
 fn fingerprint(signed: &Signed<Request<'_>>) -> u64 {
-    let mut hasher = FINGERPRINTS.build_hasher();
-    (signed.method, signed.path, signed.body).hash(&mut hasher);
-    for parameter in signed.query.iter().filter(|(name, _)| !name.starts_with("auth_")) {
-        parameter.hash(&mut hasher);
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    };
+    add(signed.method.as_bytes());
+    add(signed.path.as_bytes());
+    add(signed.body);
+    for (name, value) in signed.query.iter().filter(|(name, _)| !name.starts_with("auth_")) {
+        add(name.as_bytes());
+        add(value.as_bytes());
     }
-    hasher.finish()
+    first_number(&hash.finalize())
+}
+
+fn first_number(digest: &[u8]) -> u64 {
+    digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }

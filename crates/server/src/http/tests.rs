@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fulmar_backbone::memory::{ManualClock, Memory};
-use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply as Told, Unavailable, WorkerId};
+use fulmar_backbone::{Backbone, Inbox, Pending, PublishError, Query, Reply as Told, Terms, Unavailable, WorkerId};
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::exchange::{
     Answer, Delivery, Happening, Join, Member, Publication, Question, SignIn, Ticket, UserNotice,
@@ -276,7 +276,7 @@ impl Backbone for Gated {
         self.memory.ask(from, question)
     }
 
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
+    fn publish(&self, publications: Vec<Publication>, terms: Terms) -> Pending<'_, Result<(), PublishError>> {
         self.publishes.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             match self.gate() {
@@ -287,7 +287,7 @@ impl Backbone for Gated {
                 }
                 Gate::Broken => return Err(PublishError::NotAccepted),
             }
-            self.memory.publish(publications).await
+            self.memory.publish(publications, terms).await
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fulmar_backbone::{Backbone, PublishError};
+use fulmar_backbone::{Backbone, PublishError, Terms};
 use fulmar_engine::{AppLookup, Input, Load, Opening, SessionKey};
 use fulmar_protocol::app::App;
 use fulmar_protocol::close::CloseCode;
@@ -260,7 +260,7 @@ impl World {
         let request = Request { app: &app, method: "POST", path: &path, query: &query, body: body.as_bytes() };
         let request = verify_request(request, NOW_UNIX_S).expect("we signed it");
         let publications = parse_events(&request).expect("a test publishes what may be published").publications;
-        let outcome = ready(self.backbone.publish(publications));
+        let outcome = ready(self.backbone.publish(publications, Terms::default()));
         self.settle();
         outcome
     }

@@ -166,7 +166,7 @@ impl Driver {
                 for (lane, range) in flight.ranges.into_iter().enumerate() {
                     let Some(range) = range else { continue };
                     self.groups[group].lanes[lane].lane.set_bus_next(range.end() + 1);
-                    self.accepted(group, lane, range);
+                    self.accepted(group, lane, range, true);
                 }
             }
             Outcome::Again if paths.len() < 2 => self.groups[group].bus_again_at = Some(now + AGAIN),

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fulmar_protocol::app::Durability;
 use fulmar_protocol::exchange::{Identity, Publication};
 use fulmar_protocol::webhook::EventKind;
 use hashbrown::HashMap;
@@ -13,13 +14,12 @@ use tokio::sync::oneshot;
 
 use super::attach::LANES;
 use super::{Driver, Purpose};
-use crate::PublishError;
 use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, Lane, Spec};
 use crate::redis::link::{Ask, LinkId, Lost, Server};
 use crate::redis::scripts;
-use crate::redis::settings::Durability;
 use crate::redis::topic::Topic;
+use crate::{PublishError, Terms};
 
 /// What one script call carries at most.
 const BATCH_MAX: BatchMax = BatchMax { items: 128, bytes: 512 << 10 };
@@ -93,7 +93,7 @@ impl Driver {
     pub(super) fn accept(
         &mut self,
         publications: Vec<Publication>,
-        once: Option<u64>,
+        terms: Terms,
         reply: Option<oneshot::Sender<Result<(), PublishError>>>,
     ) {
         let answer = |reply: Option<oneshot::Sender<_>>, result| {
@@ -119,12 +119,13 @@ impl Driver {
         self.calls.made += 1;
         self.calls.accepted += publications.len() as u64;
         let call = self.calls.made;
-        let waits = self.settings.durability != Durability::Memory && reply.is_some();
+        let waits = terms.durability != Durability::Memory && reply.is_some();
         let call_of_item = waits.then_some(call);
         let count = publications.len();
         for (at, (publication, topic)) in publications.into_iter().zip(topics).enumerate() {
-            let once = once.map(|key| key.wrapping_add(at as u64).max(1));
-            self.put(now, publication, topic, once, None, call_of_item);
+            let once = terms.once.map(|key| key.wrapping_add(at as u64).max(1));
+            let item = self.put(now, publication, topic, once, None);
+            (item.call, item.needs_replica) = (call_of_item, terms.durability == Durability::Replicated);
         }
         if waits {
             self.calls.waiting.insert(call, Call { left: count, reply });
@@ -149,7 +150,7 @@ impl Driver {
             publication.except.filter(|_| wants).map(|socket| format!("o={};s={socket};", topic.slot().outbox_part()));
         let now = self.now();
         self.calls.accepted += 1;
-        self.put(now, publication, topic, None, hook, None);
+        self.put(now, publication, topic, None, hook);
     }
 
     fn put(
@@ -159,8 +160,7 @@ impl Driver {
         topic: Topic,
         once: Option<u64>,
         hook: Option<String>,
-        call: Option<u64>,
-    ) {
+    ) -> &mut Item {
         self.calls.counter += 1;
         let counter = self.calls.counter;
         let previous = self.calls.previous.insert(topic.clone(), (counter, now)).map_or(0, |(counter, _)| counter);
@@ -177,7 +177,7 @@ impl Driver {
         let slot = topic.slot();
         let group = self.group_of(slot);
         let lane = lane_of(slot.0, self.groups.len());
-        self.groups[group].lanes[lane].lane.push(Item::new(now, topic, event.encode(), spec, call));
+        self.groups[group].lanes[lane].lane.push(Item::new(now, topic, event.encode(), spec))
     }
 
     /// Everything that can leave for this group leaves.
@@ -200,7 +200,7 @@ impl Driver {
         if !self.is_usable(group, lane) || self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
             return;
         }
-        let waits = self.waits_for_replica(group);
+        let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let side = &mut self.groups[group].lanes[lane];
         let Some(batch) = side.lane.take_batch(BATCH_MAX) else { return };
@@ -208,6 +208,7 @@ impl Driver {
         let mut command = scripts::PUBLISH.call(&self.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
+        let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
             let age = now.saturating_sub(item.accepted_at);
@@ -227,10 +228,6 @@ impl Driver {
         }
     }
 
-    fn waits_for_replica(&self, group: usize) -> bool {
-        self.settings.durability == Durability::Replicated && self.has_replicas(group)
-    }
-
     pub(super) fn script_answered(&mut self, group: usize, lane: usize, outcome: Result<Value, Lost>) {
         let now = self.now();
         let Some(batch) = self.groups[group].lanes[lane].lane.in_flight() else { return };
@@ -248,10 +245,12 @@ impl Driver {
                 };
                 let (epoch, last) = (number(0), number(1));
                 side.lane.logged(now, last);
-                if !side.waits {
+                let waits = side.waits;
+                if !waits {
                     side.lane.settle();
-                    self.accepted(group, lane, batch);
                 }
+                // Without a wait under way there is no replica to wait for, or nobody who needs one.
+                self.accepted(group, lane, batch, !waits);
                 self.learn_epoch(group, epoch);
             }
             Value::ServerError(error) => {
@@ -301,16 +300,16 @@ impl Driver {
             Ok(Value::Int(replicas)) => {
                 // Too few in time: it is answered all the same, since this node keeps it; and it is counted.
                 self.calls.unwaited += u64::from(replicas < 1);
-                self.accepted(group, lane, batch);
+                self.accepted(group, lane, batch, true);
             }
             _ => self.open_circuit(self.now(), group),
         }
     }
 
     /// These count as accepted: whoever waits for them is told.
-    pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>) {
+    pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>, has_replica: bool) {
         let mut calls = Vec::new();
-        self.groups[group].lanes[lane].lane.accept(range, &mut calls);
+        self.groups[group].lanes[lane].lane.accept(range, has_replica, &mut calls);
         for call in calls {
             let Some(waiting) = self.calls.waiting.get_mut(&call) else { continue };
             waiting.left -= 1;
