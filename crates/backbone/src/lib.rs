@@ -5,6 +5,7 @@
 //! this crate knows sockets, sessions or HTTP.
 
 pub mod contract;
+mod followers;
 pub mod memory;
 pub mod redis;
 

@@ -17,10 +17,10 @@ use fulmar_protocol::name::UserId;
 use fulmar_protocol::webhook::Subject;
 use hashbrown::HashTable;
 
-use super::channel::Followers;
 use super::edges::Edges;
 use super::{Memory, locked};
 use crate::WorkerId;
+use crate::followers::Followers;
 
 /// All users of a node.
 #[derive(Default)]
@@ -113,8 +113,7 @@ impl Users {
     /// Takes a sign-in back.
     fn sign_out(&mut self, from: WorkerId, sign_out: &SignOut, now: Duration) -> Parting {
         let SignOut { app, user_id, watchlist } = sign_out;
-        let Some(user) = self.find(app, user_id).filter(|u| u.connections.all().iter().any(|f| f.worker == from))
-        else {
+        let Some(user) = self.find(app, user_id).filter(|u| u.connections.has(from)) else {
             return Parting::Stranger;
         };
         user.connections.remove(from);

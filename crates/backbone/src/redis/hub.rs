@@ -7,6 +7,18 @@
 //! Invariant: positions are this hub's own, one counter for everything. What a worker was answered is what it was told up
 //! to that position, so a join is exact whatever comes out of order from the store: nothing is ever compared across nodes.
 
+mod desk;
+mod heard;
+mod joins;
+mod members;
+mod post;
+mod queries;
+mod roster;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod users;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +26,8 @@ use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Publication, Question};
 use fulmar_protocol::name::UserId;
 
+use self::desk::{Desk, Turn};
+use self::topics::{Subject, Topics};
 use super::envelope::{LogId, Message};
 use super::records::{Call, Token, Told};
 use super::topic::{Slot, Topic};
@@ -95,107 +109,167 @@ pub struct HubFigures {
 
 /// The tables of one node.
 pub struct Hub {
-    settings: HubSettings,
-    tokens: u64,
+    topics: Topics,
+    desk: Desk,
 }
 
 impl Hub {
     /// An empty hub.
     #[must_use]
     pub fn new(settings: HubSettings) -> Self {
-        Self { settings, tokens: 0 }
+        Self { topics: Topics::default(), desk: Desk::new(settings) }
     }
 
     /// Makes a worker known, before it asks anything.
     pub fn attach(&mut self, worker: WorkerId, inbox: Arc<dyn Inbox>) {
-        let _ = (worker, inbox);
+        self.desk.post.attach(worker, inbox);
     }
 
     /// A worker asks. Answered through its inbox.
     pub fn ask(&mut self, now: Moment, from: WorkerId, question: Question, outs: &mut Vec<Out>) {
-        let _ = (now, from, question, outs);
+        let turn = &mut Turn { now, outs };
+        match question {
+            Question::Join(join) => self.join(turn, from, join),
+            Question::Leave(leave) => self.leave(turn, from, &leave),
+            Question::Publish(publication) => turn.outs.push(Out::Publish(publication)),
+            Question::SignIn(sign_in) => self.sign_in(turn, from, sign_in),
+            Question::SignOut(sign_out) => self.sign_out(turn, from, &sign_out),
+            // This backbone keeps the time of absences itself, so nobody was ever told to ask.
+            Question::SettleAbsence(_) => {}
+        }
+        self.answer_ready();
     }
 
     /// A message about a topic came: in the topic's order, events never twice. `at` is its place in the log, `None` over
     /// the bus. What nobody here follows is ignored.
     pub fn heard(&mut self, now: Moment, topic: &str, at: Option<LogId>, message: Message, outs: &mut Vec<Out>) {
-        let _ = (now, topic, at, message, outs);
+        let Some(entry) = self.topics.find_mut(topic) else { return };
+        let turn = &mut Turn { now, outs };
+        if !entry.is_open {
+            self.desk.hold(turn, entry, at, message);
+        } else if let Message::Event(_) = message {
+            self.desk.apply(turn, entry, at, message);
+            return;
+        } else {
+            self.desk.apply(turn, entry, at, message);
+            self.desk.settle(turn, entry);
+        }
+        self.answer_ready();
     }
 
     /// The believed primary confirmed the interest: from now on everything about the topic is heard.
     pub fn followed(&mut self, now: Moment, topic: &str, outs: &mut Vec<Out>) {
-        let _ = (now, topic, outs);
+        let Some(entry) = self.topics.find_mut(topic) else { return };
+        entry.is_followed = true;
+        self.desk.settle(&mut Turn { now, outs }, entry);
+        self.answer_ready();
     }
 
     /// The records answered, or spoke up.
     pub fn told(&mut self, now: Moment, group: usize, told: Told, outs: &mut Vec<Out>) {
-        let _ = (now, group, told, outs);
+        let turn = &mut Turn { now, outs };
+        match told {
+            Told::Changed { token, outcome } => self.changed(turn, token, outcome),
+            Told::Roster { topic, at, members, is_settled } => self.roster(turn, &topic, (at, is_settled), &members),
+            Told::Sent { token } => self.terminated(turn, token),
+            Told::Found { token, found } => {
+                if !self.found(turn, token, found.as_ref()) {
+                    self.query_found(turn, token, found);
+                }
+            }
+            Told::Doubtful(topic) => self.doubt(turn, group, topic.as_ref()),
+        }
+        self.answer_ready();
     }
 
-    /// The group's primary does not answer, or does again.
+    /// The group's primary does not answer, or does again. Whoever has waited too long meanwhile is answered with the next
+    /// ticks.
     pub fn group_is_away(&mut self, now: Moment, group: usize, is_away: bool, outs: &mut Vec<Out>) {
-        let _ = (now, group, is_away, outs);
+        if let Some(known) = self.desk.is_away.get_mut(group) {
+            *known = is_away;
+        }
+        self.tick(now, outs);
     }
 
     /// Ends all connections of a user. [`Out::Terminated`] says when that is certain.
     pub fn terminate(&mut self, now: Moment, app: &AppId, user: &UserId, outs: &mut Vec<Out>) -> Token {
-        let _ = (now, app, user, outs);
-        self.token()
+        self.begin_termination(&mut Turn { now, outs }, Topic::user(app, user))
     }
 
     /// Asks about the whole deployment. [`Out::Reply`] is the answer; it may be among `outs` at once.
     pub fn query(&mut self, now: Moment, query: Query, outs: &mut Vec<Out>) -> Token {
-        let _ = (now, query, outs);
-        self.token()
+        self.begin_query(&mut Turn { now, outs }, query)
     }
 
     /// Time passed.
     pub fn tick(&mut self, now: Moment, outs: &mut Vec<Out>) {
-        let _ = (now, outs);
+        let turn = &mut Turn { now, outs };
+        while let Some((due, topic)) = self.desk.next_alarm(now.ms) {
+            self.ring(turn, due, &topic);
+        }
+        self.answer_ready();
+        self.ask_rosters(turn);
+        self.find_gathered(turn);
+    }
+
+    /// The alarm of a topic rang, unless a nearer one was set since.
+    fn ring(&mut self, turn: &mut Turn<'_>, due: u64, topic: &Topic) {
+        let Self { topics, desk } = self;
+        let Some(entry) = topics.find_mut(topic.as_str()).filter(|entry| entry.alarm == Some(due)) else { return };
+        entry.alarm = None;
+        match entry.subject {
+            Subject::User(..) => desk.user_due(turn, entry),
+            Subject::Channel(_) | Subject::Presence(..) => {
+                desk.patience_due(turn, entry);
+                desk.members_due(turn, entry);
+            }
+        }
+        desk.settle(turn, entry);
+        if entry.is_idle() && entry.idle_since.saturating_add(desk.linger_ms()) <= turn.now.ms {
+            if entry.is_over() {
+                topics.remove(topic.as_str());
+                turn.outs.push(Out::Unfollow(topic.clone()));
+                return;
+            }
+            // Something is still under way: the records have not confirmed that nobody is left.
+            entry.idle_since = turn.now.ms;
+            desk.set_alarm(turn, entry);
+        }
     }
 
     /// When [`Hub::tick`] is wanted at the latest, by [`Moment::ms`]. In the past when something was gathered: tick after
     /// all that is there to be heard has been heard.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        self.desk.next_deadline()
     }
 
     /// Whether all workers here that follow the topic have room for one more delivery.
     #[must_use]
     pub fn has_room(&self, topic: &str) -> bool {
-        let _ = topic;
-        true
+        self.topics.find(topic).is_none_or(|entry| self.desk.post.has_room(&entry.followers))
     }
 
     /// Whether there is interest in the topic: what else comes over the bus is not worth reading.
     #[must_use]
     pub fn follows(&self, topic: &str) -> bool {
-        let _ = topic;
-        false
+        self.topics.find(topic).is_some()
     }
 
     /// Every topic with interest; for following them again elsewhere.
     pub fn interest(&self) -> impl Iterator<Item = &Topic> {
-        std::iter::empty()
+        self.topics.iter().map(|entry| &entry.topic)
     }
 
     /// Subscriptions and sign-ins on the topic here: busiest topics are followed again first.
     #[must_use]
     pub fn subscriptions(&self, topic: &str) -> u64 {
-        let _ = topic;
-        0
+        self.topics.find(topic).map_or(0, |entry| entry.followers.total())
     }
 
     /// How full it is and what happened so far.
     #[must_use]
     pub fn figures(&self) -> HubFigures {
-        let _ = &self.settings;
-        HubFigures::default()
-    }
-
-    fn token(&mut self) -> Token {
-        self.tokens += 1;
-        Token(self.tokens)
+        HubFigures { topics: self.topics.len() as u64, ..self.desk.figures }
     }
 }

@@ -99,4 +99,29 @@ impl Keys {
     pub fn bus(&self, address: &str) -> String {
         format!("{}:bus:{address}", self.deployment)
     }
+
+    /// Hash: node -> number of its connection, or `reaped` and when. Scripts that change a node's records look here first.
+    #[must_use]
+    pub fn fence(&self) -> String {
+        self.named("fence")
+    }
+
+    /// Hash: node -> epoch and number of damages after which it has compared all its records with its truth.
+    #[must_use]
+    pub fn settled(&self) -> String {
+        self.named("settled")
+    }
+
+    /// Pattern that all records and members match, for `SCAN`.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::new();
+        for letter in self.deployment.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern + ":[rm]e[cm]:*"
+    }
 }

@@ -6,13 +6,42 @@
 //! truth, which is what the scripts have acknowledged of this node's records, and holds the group to it: whatever else is
 //! found there is damage, and mended without an edge.
 
+mod asks;
+mod audit;
+mod flight;
+mod queue;
+mod reap;
+mod replies;
+mod sweep;
+mod truth;
+mod values;
+
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
+use self::asks::Ask;
+use self::audit::Audit;
+use self::flight::{Flight, Lane};
+use self::queue::{Message, Queue, Queued};
+use self::reap::Leases;
+use self::sweep::Sweep;
+use self::truth::Truth;
 use super::keys::Keys;
-use super::records::{Call, Told};
+use super::records::{Call, Changed, Find, Found, Told};
 pub use super::scripts::Facts;
+use super::scripts::Script;
+use super::topic::Topic;
+
+/// A lease is renewed so often.
+const BEAT: Duration = Duration::from_secs(1);
+/// The same while nodes are looking after their records, so that everybody soon knows when they are done.
+const BEAT_UNSETTLED: Duration = Duration::from_millis(300);
+/// After a refusal, nothing is sent for so long.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+/// Questions that wait for their turn; beyond it they are answered that the group cannot be asked now.
+const ASKS_MAX: usize = 4_096;
 
 /// Bounds and times of a store.
 #[derive(Debug, Clone)]
@@ -96,79 +125,259 @@ pub struct NodeSeen {
     pub unchanged_for: Duration,
 }
 
+/// How much a store has, and has done: for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreState {
+    /// Changes and messages that wait.
+    pub queued: usize,
+    /// Topics that the audit has found wrong, and mended.
+    pub mended: u64,
+    /// Times that the audit has compared everything.
+    pub passes: u64,
+    /// Keys that were nobody's, and removed.
+    pub swept: u64,
+}
+
+/// How far an orderly end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// What waits is still done.
+    Wanted,
+    /// The records of slots below this have been taken away; -1 before the first.
+    At(i64),
+    Done,
+}
+
+/// A dead node whose records are being taken away.
+#[derive(Debug)]
+struct Reaping {
+    node: String,
+    /// The lease that was judged.
+    lease: String,
+    /// As in [`Leaving::At`].
+    slot: i64,
+}
+
+/// What is sent and not answered.
+#[derive(Debug)]
+struct Sent {
+    ticket: u64,
+    at: Instant,
+    flight: Flight,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Store {
     keys: Keys,
     node: String,
     limits: StoreLimits,
+    lease: String,
+    is_attached: bool,
+    /// Raised with each connection, see `scripts/own.lua`.
+    connection: u64,
+    epoch: u64,
+    /// Whether the group has our lease: what we say of ourselves counts only then.
+    has_lease: bool,
+    /// Whether anything has been heard since the group was attached: being without a lease is then nothing special.
+    is_new: bool,
+    is_settled: bool,
+    beat_at: Option<Instant>,
+    paused_until: Option<Instant>,
+    next_ticket: u64,
+    sent: Vec<Sent>,
+    /// Scripts that the server does not know.
+    unloaded: Vec<&'static Script>,
+    queue: Queue,
+    truth: Truth,
+    asks: VecDeque<Ask>,
+    audit: Audit,
+    sweep: Sweep,
+    leases: Leases,
+    reapings: VecDeque<Reaping>,
+    leaving: Leaving,
+    /// What was sent last on a lane was upkeep: others first now.
+    was_upkeep: [bool; 2],
 }
 
 impl Store {
     /// A store of a node, by its name in keys, that is not attached to any server yet.
     #[must_use]
-    pub fn new(keys: Keys, node: String, limits: StoreLimits) -> Self {
-        Self { keys, node, limits }
+    pub fn new(now: Instant, keys: Keys, node: String, limits: StoreLimits) -> Self {
+        Self {
+            keys,
+            node,
+            limits,
+            lease: String::new(),
+            is_attached: false,
+            connection: 0,
+            epoch: 0,
+            has_lease: false,
+            is_new: true,
+            is_settled: false,
+            beat_at: None,
+            paused_until: None,
+            next_ticket: 0,
+            sent: Vec::new(),
+            unloaded: Vec::new(),
+            queue: Queue::new(),
+            truth: Truth::new(),
+            asks: VecDeque::new(),
+            audit: Audit::new(now),
+            sweep: Sweep::new(),
+            leases: Leases::default(),
+            reapings: VecDeque::new(),
+            leaving: Leaving::No,
+            was_upkeep: [false; 2],
+        }
     }
 
     /// Takes what the hub asks. A [`Call::Find`] is answered at once while there is no server.
-    pub fn call(&mut self, now: Instant, call: Call, outs: &mut Vec<Out>) {
-        let _ = (now, call, outs);
+    pub fn call(&mut self, call: Call, outs: &mut Vec<Out>) {
+        match call {
+            Call::Change(change) if matches!(self.leaving, Leaving::At(_) | Leaving::Done) => {
+                let outcome = Ok(Changed::default());
+                outs.push(Out::Told(Told::Changed { token: change.token, outcome }));
+            }
+            Call::Change(change) => {
+                self.audit.touch(&change.topic);
+                self.queue.change(Queued::asked(change));
+            }
+            Call::Send { token, topic, message } => self.queue.send(Message { token, topic, message }),
+            Call::Roster(topic) => {
+                let is_known = self.asks.iter().any(|ask| matches!(ask, Ask::Roster(known) if *known == topic));
+                if !is_known {
+                    self.asks.push_back(Ask::Roster(topic));
+                }
+            }
+            Call::Find { token, what } => {
+                let is_nothing = matches!(&what, Find::Topics(topics) if topics.is_empty());
+                if is_nothing {
+                    let found = Some(Found::Totals(Vec::new()));
+                    outs.push(Out::Told(Told::Found { token, found }));
+                } else if !self.is_attached || self.asks.len() >= ASKS_MAX {
+                    outs.push(Out::Told(Told::Found { token, found: None }));
+                } else {
+                    self.asks.push_back(Ask::find(token, what));
+                }
+            }
+        }
     }
 
     /// What this node's lease says from now on. Must differ each time: a lease that does not change is one that lapses.
     pub fn set_lease(&mut self, lease: String) {
-        let _ = lease;
-    }
-
-    /// What to send now; to be called until it answers `None`, after every other call.
-    pub fn next(&mut self, now: Instant, facts: &Facts) -> Option<Outgoing> {
-        let _ = (now, facts, &self.keys, &self.node, &self.limits);
-        None
-    }
-
-    /// Takes the answers to commands, one for each, errors as [`Value::ServerError`].
-    pub fn replied(&mut self, now: Instant, ticket: u64, replies: Vec<Value>, outs: &mut Vec<Out>) {
-        let _ = (now, ticket, replies, outs);
+        self.lease = lease;
     }
 
     /// The connection or the primary is gone. What was not answered is asked again after [`Store::attached`].
-    pub fn lost(&mut self, now: Instant, outs: &mut Vec<Out>) {
-        let _ = (now, outs);
+    pub fn lost(&mut self, outs: &mut Vec<Out>) {
+        self.is_attached = false;
+        let mut sent = std::mem::take(&mut self.sent);
+        // Last sent, first put back: the order in the queue stays.
+        while let Some(Sent { flight, .. }) = sent.pop() {
+            self.put_back(flight);
+        }
+        let (rosters, finds) = std::mem::take(&mut self.asks).into_iter().partition(|ask| ask.token().is_none());
+        self.asks = rosters;
+        let unanswered = |ask: &Ask| ask.token().map(|token| Out::Told(Told::Found { token, found: None }));
+        let finds: VecDeque<Ask> = finds;
+        outs.extend(finds.iter().filter_map(unanswered));
+        self.leases.start_over();
+        self.reapings.clear();
+        if let Leaving::At(_) = self.leaving {
+            self.leaving = Leaving::At(-1);
+        }
     }
 
-    /// A primary is believed from now on, over a new connection, at this epoch.
-    pub fn attached(&mut self, now: Instant, epoch: u64, outs: &mut Vec<Out>) {
-        let _ = (now, epoch, outs);
+    /// A primary is believed from now on at this epoch; over a new connection, unless [`Store::lost`] was not called before.
+    pub fn attached(&mut self, now: Instant, epoch: u64) {
+        if !self.is_attached {
+            self.is_attached = true;
+            self.connection += 1;
+            self.has_lease = false;
+        }
+        self.epoch = self.epoch.max(epoch);
+        self.is_new = true;
+        self.is_settled = false;
+        self.beat_at = None;
+        self.paused_until = None;
+        self.leases.start_over();
+        self.reapings.clear();
+        self.sweep.start_over();
+        self.audit.start_over(now);
     }
 
     /// A notice of damage that another node published on [`Keys::pulse`]: the whole text, which begins with `D`.
     pub fn doubt(&mut self, now: Instant, text: &str, outs: &mut Vec<Out>) {
-        let _ = (now, text, outs);
+        let Some((node, about)) = text.strip_prefix('D').and_then(|text| text.split_once(' ')) else { return };
+        if node != self.node {
+            self.audit.want(now);
+            let topic = (about != "*").then(|| Topic::parse(about));
+            match topic {
+                Some(Some(topic)) => outs.push(Out::Told(Told::Doubtful(Some(topic)))),
+                // A text that is no topic was nobody's.
+                Some(None) => {}
+                None => outs.push(Out::Told(Told::Doubtful(None))),
+            }
+        }
     }
 
     /// Nodes that are dead as far as this group can tell: their leases have lapsed while it was answering, and it has been for
     /// long enough. Whether they are alive elsewhere is for the caller to judge.
     #[must_use]
     pub fn lapsed(&self, now: Instant) -> Vec<String> {
-        let _ = now;
-        Vec::new()
+        if !self.is_attached {
+            return Vec::new();
+        }
+        self.leases.lapsed(now, &self.node, self.limits.lease)
     }
 
     /// Takes the records of a dead node away, in paced steps and with edges. Comes to nothing where it has renewed its lease.
-    pub fn reap(&mut self, now: Instant, node: &str) {
-        let _ = (now, node);
+    pub fn reap(&mut self, node: &str) {
+        let is_known = self.reapings.iter().any(|reaping| reaping.node == node);
+        if let Some(lease) = self.leases.text(node).filter(|_| !is_known && node != self.node) {
+            self.reapings.push_back(Reaping { node: node.to_owned(), lease: lease.to_owned(), slot: -1 });
+        }
     }
 
-    /// Takes this node's own records away, in paced steps and with edges, and then its lease: an orderly end. Nothing but
-    /// sends is done afterwards. Ends with [`Out::Left`].
-    pub fn leave(&mut self, now: Instant) {
-        let _ = now;
+    /// An orderly end: does what waits, then takes this node's own records away, in steps and with edges, and then its lease.
+    /// Changes that are asked later are answered and not made. Ends with [`Out::Left`].
+    pub fn leave(&mut self) {
+        if self.leaving == Leaving::No {
+            self.leaving = Leaving::Wanted;
+        }
+    }
+
+    /// How things are.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        let (mended, passes) = (self.audit.mended, self.audit.passes);
+        StoreState { queued: self.queue.len(), mended, passes, swept: self.sweep.swept }
     }
 
     /// When [`Store::next`] may have something that it has not now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        if !self.is_attached {
+            return None;
+        }
+        if let Some(until) = self.paused_until {
+            return Some(until);
+        }
+        let beat = self.beat_at.filter(|_| self.is_free(Lane::Beat) && self.is_beating());
+        let audit = self.audit.deadline().filter(|_| self.is_free(Lane::Read) && self.has_lease);
+        let sweep = self.sweep.due.filter(|_| self.is_free(Lane::Read) && self.sweep.has_more());
+        [beat, audit, sweep].into_iter().flatten().min()
+    }
+
+    /// Whether a lane has nothing on its way.
+    fn is_free(&self, lane: Lane) -> bool {
+        !self.sent.iter().any(|sent| sent.flight.lane() == lane)
+    }
+
+    /// Whether the lease is to be renewed.
+    fn is_beating(&self) -> bool {
+        matches!(self.leaving, Leaving::No | Leaving::Wanted)
     }
 }
