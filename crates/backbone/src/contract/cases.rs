@@ -273,17 +273,32 @@ fn race_joins_with_publishes(fixture: &Fixture, room: &str, cache_for: Option<Du
     });
     fixture.fence(room, &[&witness]);
     let all = events(witness.heard_on(room, opening.position));
+    let is_one_node = fixture.nodes.len() == 1;
     for (joined, heard) in rounds.into_iter().flatten() {
         let before = all.partition_point(|(position, _)| *position <= joined.position);
-        assert_eq!(all[before..][..heard.len()], heard, "all that is later, from {:?} on", joined.position);
+        let before = if is_one_node { before } else { place_of(&all, &joined, &heard) };
+        let texts = |events: &[(Position, String)]| events.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>();
+        let expected = &all[before..][..heard.len()];
+        assert_eq!(texts(expected), texts(&heard), "all that is later, from {:?} on", joined.position);
+        assert!(!is_one_node || expected == heard, "at the same positions");
         let last = all[..before].last().map(|(_, text)| text.clone());
         assert_eq!(joined.cached, last.filter(|_| cache_for.is_some()), "the cached event at {:?}", joined.position);
     }
     let late = first.join(to(room));
-    assert!(all.last().is_some_and(|(position, _)| *position <= late.position));
     fixture.event(room, "after");
     fixture.fence(room, &[&first]);
     assert_eq!(first.texts(room, late.position), ["after"], "one more join hears the rest and nothing else");
+}
+
+/// Where in `all` a subscription on another node began: before the first that it heard, else behind what it was given. Positions
+/// of different nodes are not comparable.
+fn place_of(all: &[(Position, String)], joined: &Joined, heard: &[(Position, String)]) -> usize {
+    let place = |text: &str| all.iter().position(|(_, known)| known == text);
+    match (heard.first(), &joined.cached) {
+        (Some((_, first)), _) => place(first).expect("the witness heard it too"),
+        (None, Some(cached)) => place(cached).expect("the witness heard it too") + 1,
+        (None, None) => 0,
+    }
 }
 
 fn join_until(is_over: &AtomicBool, worker: &Worker, room: &str) -> Vec<Round> {
@@ -362,10 +377,13 @@ fn churn(fixture: &Fixture, witness: &Worker) -> Churned {
         let churning = threads.each_ref().map(|(seed, worker)| scope.spawn(|| churn_one(*seed, worker)));
         churning.map(|thread| thread.join().expect("churning does not panic"))
     });
+    // Positions are a node's own: what another node's joins saw cannot be held against what the witness heard.
+    let is_near = |(seed, _): &(&(u64, Worker), _)| seed.0 % fixture.nodes.len() as u64 == 0;
+    let rosters = threads.iter().zip(rosters).filter(is_near).map(|(_, rosters)| rosters);
     fixture.eventually("all have left", || fixture.named(&[CHURNED]) == [(1, 1)]);
     fixture.fence(CHURNED, &[witness]);
     let edges = edges(witness, CHURNED, start.position);
-    Churned { start, rosters: rosters.into_iter().flatten().collect(), edges }
+    Churned { start, rosters: rosters.flatten().collect(), edges }
 }
 
 fn churn_one(seed: u64, worker: &Worker) -> Vec<(Position, Vec<String>)> {
@@ -435,6 +453,11 @@ fn counts_every_change(fixture: &Fixture) {
     let a = first.join(counted("room"));
     let b = second.join(counted("room"));
     second.join(counted("room"));
+    let is_one_node = fixture.nodes.len() == 1;
+    if !is_one_node {
+        // Of changes that are made at once only the outcome is told: they are made one by one.
+        fixture.eventually("the third is told", || counts(&first, "room", a.position).len() == 3);
+    }
     second.leave(&counted("room"));
     fixture.eventually("all changes are told", || counts(&first, "room", a.position).len() == 4);
     second.leave(&counted("room"));
@@ -452,7 +475,8 @@ fn counts_the_truth(fixture: &Fixture) {
     let churned = churn(fixture, &witness);
     let told = counts(&witness, CHURNED, churned.start.position);
     assert_eq!(told.last(), Some(&1), "only the witness is left");
-    assert!(told.windows(2).all(|pair| pair[0].abs_diff(pair[1]) == 1), "one connection at a time");
+    let is_one_node = fixture.nodes.len() == 1;
+    assert!(told.windows(2).all(|pair| pair[0].abs_diff(pair[1]) == 1) || !is_one_node, "one connection at a time");
 }
 
 fn limits_members(fixture: &Fixture) {
@@ -596,7 +620,7 @@ fn keeps_what_is_to_be_kept(fixture: &Fixture) {
     assert_eq!(joined.cached.as_deref(), Some("two"));
     let cached = fixture.cached(ROOM).expect("it is kept");
     assert_eq!((cached.frame.text(), cached.ttl_s), ("two", 3600));
-    assert!(cached.position <= joined.position);
+    assert!(cached.position <= joined.position || fixture.nodes.len() > 1, "positions are a node's own");
     let heard = first.heard_on(ROOM, START);
     let live = heard.iter().find(|d| event_text(d) == Some("two")).expect("it was heard live");
     assert_eq!(cached.position, live.position, "kept with its place");

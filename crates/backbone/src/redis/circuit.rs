@@ -51,6 +51,11 @@ impl Circuit {
         closes
     }
 
+    /// The primary is here for the first time and nothing was published before: nothing can be missing anywhere.
+    pub fn begin(&mut self) {
+        *self = Self { openings: self.openings, ..Self::default() };
+    }
+
     /// Whether the bus is in use.
     #[must_use]
     pub fn is_open(&self) -> bool {

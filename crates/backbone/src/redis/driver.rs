@@ -318,7 +318,7 @@ impl Driver {
                             hub::To::Group(group) => group,
                         };
                         let mut told = Vec::new();
-                        self.groups[group].store.call(Instant::now(), call, &mut told);
+                        self.groups[group].store.call(call, &mut told);
                         self.stored(group, told);
                     }
                     hub::Out::Publish(publication) => self.accept_client_event(publication),

@@ -19,37 +19,54 @@ use fulmar_protocol::exchange::{Identity, Member};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{SocketId, UserId};
 
-/// Place of an entry in its group's log: milliseconds and a counter, packed so that it rises as the log does.
+/// Place of a message in its group's log: the entry's milliseconds and counter, and the message's place within it, packed so
+/// that it rises as the log does. Written `MS-COUNTER.PLACE`; without a place, the end of the entry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct LogId(u64);
 
-/// Bits of a [`LogId`] that hold the counter within a millisecond.
-const COUNTER_BITS: u32 = 20;
+/// Bits that hold the counter within a millisecond. Larger ones count as the largest: such ids tie.
+const COUNTER_BITS: u32 = 12;
+/// Bits that hold the place within an entry.
+const PLACE_BITS: u32 = 10;
+/// Milliseconds up to the year 2109.
+const MS_MAX: u64 = (1 << (64 - COUNTER_BITS - PLACE_BITS)) - 1;
+/// The end of an entry.
+const PLACE_END: u64 = (1 << PLACE_BITS) - 1;
 
 impl LogId {
-    /// From its parts. A counter too large for its bits counts as the largest: ids then tie, which orders them as they came.
+    /// The end of the entry with these numbers.
     #[must_use]
     pub fn new(ms: u64, counter: u64) -> Self {
-        Self((ms << COUNTER_BITS) | counter.min((1 << COUNTER_BITS) - 1))
+        let counter = counter.min((1 << COUNTER_BITS) - 1);
+        Self((ms.min(MS_MAX) << (COUNTER_BITS + PLACE_BITS)) | (counter << PLACE_BITS) | PLACE_END)
     }
 
-    /// Reads Redis's own text, `MS-COUNTER`.
+    /// This place within the same entry, from 0.
+    #[must_use]
+    pub fn place(self, place: u64) -> Self {
+        Self((self.0 & !PLACE_END) | place.min(PLACE_END))
+    }
+
+    /// Reads `MS-COUNTER` or `MS-COUNTER.PLACE`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (ms, counter) = text.split_once('-')?;
-        Some(Self::new(ms.parse().ok().filter(|ms| *ms < 1 << (64 - COUNTER_BITS))?, counter.parse().ok()?))
+        let (ms, rest) = text.split_once('-')?;
+        let (counter, place) = rest.split_once('.').map_or((rest, None), |(counter, place)| (counter, Some(place)));
+        let entry = Self::new(ms.parse().ok().filter(|ms| *ms <= MS_MAX)?, counter.parse().ok()?);
+        place.map_or(Some(entry), |place| place.parse().ok().map(|place| entry.place(place)))
     }
 
     /// Milliseconds since 1970 by the clock of the server that appended it.
     #[must_use]
     pub fn ms(self) -> u64 {
-        self.0 >> COUNTER_BITS
+        self.0 >> (COUNTER_BITS + PLACE_BITS)
     }
 }
 
+/// The entry alone, as Redis writes it.
 impl std::fmt::Display for LogId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.ms(), self.0 & ((1 << COUNTER_BITS) - 1))
+        write!(f, "{}-{}", self.ms(), (self.0 >> PLACE_BITS) & ((1 << COUNTER_BITS) - 1))
     }
 }
 
@@ -177,7 +194,7 @@ impl Message {
         }
     }
 
-    /// Splits `ID|MESSAGE`, as scripts publish and keep messages, into both.
+    /// Splits `MS-COUNTER.PLACE|MESSAGE`, as scripts publish and keep messages, into both.
     #[must_use]
     pub fn with_id(bytes: &[u8]) -> Option<(LogId, &[u8])> {
         let at = bytes.iter().take(48).position(|byte| *byte == b'|')?;
@@ -242,9 +259,12 @@ mod tests {
         let id = |text| LogId::parse(text).expect("a log id");
         assert!(id("1700000000000-9") < id("1700000000000-10"));
         assert!(id("1700000000000-10") < id("1700000000001-0"));
-        assert_eq!(id("1700000000000-10").to_string(), "1700000000000-10");
+        assert!(id("1700000000000-9") < id("1700000000000-10.0"));
+        assert!(id("1700000000000-10.0") < id("1700000000000-10.1"));
+        assert!(id("1700000000000-10.1") < id("1700000000000-10"), "the end of the entry");
+        assert_eq!(id("1700000000000-10.3").to_string(), "1700000000000-10");
         assert_eq!(Message::with_id(b"5-1|C3"), Some((id("5-1"), b"C3".as_slice())));
-        for broken in ["", "5", "5-", "-1", "x-1", "99999999999999999-1"] {
+        for broken in ["", "5", "5-", "-1", "x-1", "99999999999999999-1", "1-1.x"] {
             assert_eq!(LogId::parse(broken), None, "{broken:?}");
         }
     }

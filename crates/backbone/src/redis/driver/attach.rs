@@ -90,7 +90,7 @@ impl Group {
             is_attaching: false,
             lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
             listener: Listener::default(),
-            store: Store::new(keys.clone(), node.to_owned(), limits),
+            store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             circuit: Circuit::default(),
             round: Round::default(),
             flight: None,
@@ -160,7 +160,7 @@ impl Driver {
         let was_attached = this.attached.take().is_some();
         let mut told = Vec::new();
         if was_attached {
-            this.store.lost(Instant::now(), &mut told);
+            this.store.lost(&mut told);
         }
         for side in &mut this.lanes {
             side.lane.settle();
@@ -253,6 +253,9 @@ impl Driver {
         this.epoch = this.epoch.max(number(0));
         this.attach_at = None;
         this.attached = Some(Attached { run });
+        if this.lanes.iter().all(|side| side.lane.next() == 1) {
+            this.circuit.begin();
+        }
         let mut again = 0;
         for (at, side) in this.lanes.iter_mut().enumerate() {
             again += side.lane.attached(number(3 + at));
@@ -265,9 +268,7 @@ impl Driver {
             again,
             "the group is here"
         );
-        let mut told = Vec::new();
-        this.store.attached(Instant::now(), this.epoch, &mut told);
-        self.stored(group, told);
+        this.store.attached(Instant::now(), this.epoch);
         self.set_away(group, false);
         self.start_listening(group);
     }

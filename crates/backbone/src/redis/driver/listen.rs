@@ -21,6 +21,8 @@ const CHUNK_PAUSE: Duration = Duration::from_millis(2);
 const PULSE_EVERY: Duration = Duration::from_millis(100);
 /// Silence of a connection on which a heartbeat is due every [`PULSE_EVERY`] after which it is deaf, whatever TCP says.
 const SILENCE_MAX: Duration = Duration::from_millis(350);
+/// How long a subscription may be missing before the node says that it is deaf.
+const DEAF_AFTER: Duration = Duration::from_millis(50);
 /// How often a deaf node says so.
 const SAY_DEAF_EVERY: Duration = Duration::from_millis(150);
 /// How long the subscriptions on the primary before stay open.
@@ -57,6 +59,8 @@ pub(super) struct Listener {
     pulsed_at: Duration,
     is_pulsing: bool,
     deaf_since: Option<Duration>,
+    /// It has heard everything once: before that nobody here could miss anything.
+    was_ready: bool,
     said_deaf_at: Option<Duration>,
     old: Option<(LinkId, Duration)>,
     pub(super) filled: u64,
@@ -284,6 +288,7 @@ impl Driver {
         let now = self.now();
         let this = &mut self.groups[group];
         this.listener.stage = Stage::Ready;
+        this.listener.was_ready = true;
         this.listener.deaf_since = None;
         this.listener.heard_at = now;
         self.deliver_held(group);
@@ -393,7 +398,7 @@ impl Driver {
         }
         let is_silent = listener.stage == Stage::Ready;
         let since = *listener.deaf_since.get_or_insert(now);
-        if now < since + Duration::from_millis(50) || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
+        if !listener.was_ready || now < since + DEAF_AFTER || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
         {
             return;
         }

@@ -137,7 +137,7 @@ impl Driver {
             );
             self.nodes.reaping.insert(node.clone(), now);
             for group in &answering {
-                self.groups[*group].store.reap(Instant::now(), &node);
+                self.groups[*group].store.reap(&node);
             }
         }
     }
@@ -146,7 +146,7 @@ impl Driver {
     pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
         for group in &mut self.groups {
             group.is_leaving = true;
-            group.store.leave(Instant::now());
+            group.store.leave();
         }
         self.stopping = Some((done, self.now() + LEAVE_MAX));
     }

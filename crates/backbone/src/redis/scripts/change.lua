@@ -1,9 +1,9 @@
 -- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; then for each
 -- change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
--- (0: any number), what is asked for (1 the roster, 2 the cached event), bits.
+-- ("-": any number), what is asked for (1 the roster, 2 the cached event), bits.
 -- Answers the epoch, the log's head, and for each change: what it did (1 occupied, 2 vacated, 4 added, 8 removed, 16 refused),
--- the total, and the roster and the cached event where asked for. All states are those after the last change, since all
--- edges have one place in the log.
+-- the total, the roster and the cached event where asked for, and how many messages had been said after it. All states are
+-- those after the last change.
 local others = {}
 for _, name in ipairs(live) do
   if name ~= node then others[#others + 1] = name end
@@ -42,7 +42,7 @@ local function change(topic, slot, count, user, presence, users_max, bits)
   if presence ~= '' then
     had = mine > 0 and call('HEXISTS', members, user) == 1
     found = had ~= has and is_elsewhere(slot, topic, user, elsewhere)
-    if has and not had and not found and users_max > 0 and before >= users_max and users(slot, topic) >= users_max then
+    if has and not had and not found and users_max and before >= users_max and users(slot, topic) >= users_max then
       return 16, before
     end
   end
@@ -88,7 +88,8 @@ local answers = {}
 for i = 8, #ARGV, 8 do
   local topic, slot, bits = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 7])
   local did, total = change(topic, slot, tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), bits)
-  answers[#answers + 1] = { did, total }
+  -- Its edges are the last that were said until now.
+  answers[#answers + 1] = { did, total, false, false, false, #said / 2 }
 end
 for _, change in ipairs(order) do
   -- Nobody is left to be told of nothing.

@@ -15,7 +15,7 @@ for i = 1, #entries do
   local id, fields = entries[i][1], entries[i][2]
   for at = 1, #fields, 2 do
     if not wanted or wanted[fields[at]] then
-      answer[#answer + 1] = id
+      answer[#answer + 1] = id .. '.' .. (at - 1) / 2
       answer[#answer + 1] = fields[at]
       answer[#answer + 1] = fields[at + 1]
     end

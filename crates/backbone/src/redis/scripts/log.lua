@@ -18,6 +18,6 @@ local function append(said, age_ms, entries_max)
   head = id
   call('HSET', KEYS[1], 'head', id)
   for i = 1, #said, 2 do
-    redis.call('PUBLISH', P .. 't:' .. said[i], id .. '|' .. said[i + 1])
+    redis.call('PUBLISH', P .. 't:' .. said[i], id .. '.' .. (i - 1) / 2 .. '|' .. said[i + 1])
   end
 end

@@ -56,7 +56,7 @@ for i = 1, #out do
         is_newer = not there or tonumber(string.match(there, '^%d+') or '0') < accepted
       end
       if is_newer and ttl > age then
-        redis.call('SET', key, id .. '|' .. message, 'PX', ttl - age)
+        redis.call('SET', key, id .. '.' .. i - 1 .. '|' .. message, 'PX', ttl - age)
       end
     end
     local part = string.match(spec, 'o=(%d+);')
@@ -65,6 +65,6 @@ for i = 1, #out do
         's', string.match(spec, 's=([%d%.]+);') or '', 'g', id)
     end
   end
-  redis.call('PUBLISH', P .. 't:' .. topic, id .. '|' .. message)
+  redis.call('PUBLISH', P .. 't:' .. topic, id .. '.' .. i - 1 .. '|' .. message)
 end
 return {epoch, first + items - 1, id}

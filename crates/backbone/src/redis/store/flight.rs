@@ -152,7 +152,7 @@ impl Store {
                 Some((user, Some(presence))) => (user.as_str(), presence_text(presence)),
             };
             cmd.arg(change.topic.as_str()).arg(change.topic.slot().0).arg(change.subscriptions);
-            cmd.arg(user).arg(presence).arg(change.members_max.unwrap_or(0));
+            cmd.arg(user).arg(presence).arg(change.members_max.map_or("-".to_owned(), |max| max.to_string()));
             cmd.arg(u8::from(change.wants_roster) + 2 * u8::from(change.wants_cached));
             cmd.arg(bits(change.hooks, change.is_counted));
         }

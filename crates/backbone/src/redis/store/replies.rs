@@ -275,6 +275,9 @@ fn outcome(
     if did & REFUSED != 0 {
         return Err(MembersFull);
     }
+    // Behind what was said until then; where nothing was, behind all that was there before.
+    let said = values::count(answer.get(5));
+    let at = if said > 0 { at.place(said - 1) } else { at };
     let roster = answer.get(2).map(values::roster).unwrap_or_default();
     Ok(Changed {
         at,

@@ -1,0 +1,130 @@
+//! The Redis backbone keeps every promise of the suite: three nodes over one server.
+//!
+//! Every case gets a deployment of its own on the same server. What needs time to pass waits for it: a server's clock cannot
+//! be moved.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use fulmar_backbone::Backbone;
+use fulmar_backbone::contract::{CASES, Fixture, run_clause};
+use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_rig::{Redis, RedisOptions};
+
+const NODES: u64 = 3;
+
+/// The server of this process; `None`, said loudly, where there is no program for one.
+fn server() -> Option<&'static Redis> {
+    static SERVER: OnceLock<Option<Redis>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        if !fulmar_rig::is_available() {
+            eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+            return None;
+        }
+        Some(Redis::start(&RedisOptions::default()).expect("a server starts"))
+    });
+    server.as_ref()
+}
+
+fn settings(address: String) -> Settings {
+    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
+    Settings {
+        deployment: format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed)),
+        topology: Topology::Single(address),
+        database: 0,
+        credentials: Credentials::default(),
+        sentinel_credentials: Credentials::default(),
+        tls: None,
+        roles: Roles::default(),
+        advertise: None,
+        limits: Limits::default(),
+    }
+}
+
+fn fixture() -> Fixture {
+    let server = server().expect("whoever asks has looked whether there is one");
+    let settings = settings(server.addr().to_string());
+    let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
+        .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while nodes.iter().any(|node| node.leases().len() < nodes.len()) {
+        assert!(Instant::now() < deadline, "the nodes do not find each other");
+        std::thread::yield_now();
+    }
+    let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
+    Fixture { nodes, pass: Box::new(std::thread::sleep) }
+}
+
+/// Checks these clauses, if there is a server.
+fn check(clauses: &[&str]) {
+    if server().is_some() {
+        clauses.iter().for_each(|clause| run_clause(clause, fixture));
+    }
+}
+
+/// DEL-1
+#[test]
+fn what_is_accepted_reaches_every_subscription_once() {
+    check(&["DEL-1"]);
+}
+
+/// DEL-2, DEL-10
+#[test]
+fn there_is_one_order_for_all() {
+    check(&["DEL-2", "DEL-10"]);
+}
+
+/// DEL-3, DEL-5
+#[test]
+fn a_join_is_exact_while_others_publish_and_come_and_go() {
+    check(&["DEL-3", "DEL-5"]);
+}
+
+/// DEL-4, WS-81, WS-86
+#[test]
+fn members_are_users_and_their_edges_alternate() {
+    check(&["DEL-4", "WS-81", "WS-86"]);
+}
+
+/// DEL-6, DEL-9
+#[test]
+fn a_call_is_accepted_as_a_whole_or_not_at_all() {
+    check(&["DEL-6", "DEL-9"]);
+}
+
+/// DEL-13, DEL-14, DEL-15
+#[test]
+fn state_is_true_separate_and_gone_when_nobody_needs_it() {
+    check(&["DEL-13", "DEL-14", "DEL-15"]);
+}
+
+/// DEL-17, DEL-18, DEL-19
+#[test]
+fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
+    check(&["DEL-17", "DEL-18", "DEL-19"]);
+}
+
+/// WS-93, WS-94
+#[test]
+fn cached_events_are_kept_for_their_time() {
+    check(&["WS-93", "WS-94"]);
+}
+
+/// HTTP-36, HTTP-44
+#[test]
+fn queries_see_what_is_occupied() {
+    check(&["HTTP-36", "HTTP-44"]);
+}
+
+/// DEL-2
+#[test]
+fn no_case_of_the_suite_is_left_out() {
+    let checked = [
+        "DEL-1", "DEL-2", "DEL-3", "DEL-4", "DEL-5", "DEL-6", "DEL-9", "DEL-10", "DEL-13", "DEL-14", "DEL-15", "DEL-17",
+        "DEL-18", "DEL-19", "WS-81", "WS-86", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
+    ];
+    assert!(CASES.iter().all(|case| checked.contains(&case.clause)));
+}
