@@ -1,1 +1,8 @@
-//! Tests.
+//! Hubs held to what workers are promised, over a pretend store. See [`world`].
+
+mod alone;
+mod joins;
+mod members;
+mod users;
+mod walk;
+mod world;
