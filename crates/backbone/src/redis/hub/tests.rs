@@ -5,4 +5,5 @@ mod joins;
 mod members;
 mod users;
 mod walk;
+mod words;
 mod world;

@@ -3,7 +3,8 @@
 use fulmar_protocol::exchange::{Answer, Happening, Join, Ticket};
 
 use super::walk::text;
-use super::world::{Heard, World, as_user, bus_event, to, topic, user_topic};
+use super::words::{as_user, bus_event, to, topic, user_topic};
+use super::world::{Heard, World};
 use crate::redis::records::{Call, Told};
 use crate::{Query, Unavailable};
 

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Happening, Join, JoinRefusal, Position, Question, Ticket};
+use fulmar_protocol::name::ChannelName;
+use fulmar_protocol::webhook::{Edge, EventKind, Kinds};
 
 use super::walk::text;
-use super::world::{Heard, World, as_user, bus_event, channel, publication, to, topic, user};
+use super::words::{as_user, bus_event, channel, publication, to, topic, user};
+use super::world::{Heard, World};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::hub::heard::HELD_MAX;
 use crate::redis::hub::topics::Entry;
 use crate::redis::hub::{Hub, Out};
 use crate::redis::records::{Call, Change};
-use crate::{Query, Reply};
+use crate::{Inbox, Outbox, Query, Reply};
 
 fn joined(world: &World, node: usize, ticket: Ticket) -> (Position, Vec<String>, Option<String>) {
     let Some(Answer::Joined { position, roster, cached, .. }) = world.answer_to(node, ticket) else {
@@ -158,7 +162,7 @@ fn a_kept_event_is_forgotten_after_its_time_and_shown_with_its_place() {
     let ticket = world.join(0, 0, to("cache-room"));
     world.drain();
     assert_eq!(joined(&world, 0, ticket).2.as_deref(), Some("event 1"));
-    let asked = Query::Cached { app: fulmar_protocol::app::AppId::new("app"), channel: channel("cache-room") };
+    let asked = Query::Cached { app: AppId::new("app"), channel: channel("cache-room") };
     let token = world.on(0, |hub, now, outs| hub.query(now, asked, outs));
     world.drain();
     let Some(Out::Reply(of, Ok(Reply::Cached(Some(cached))))) = world.nodes[0].done.pop() else { panic!("it is kept") };
@@ -285,4 +289,49 @@ fn edges_without_a_place_and_messages_nobody_follows_are_ignored() {
 #[test]
 fn the_record_of_a_topic_is_small() {
     assert!(size_of::<Entry>() <= 192, "{}", size_of::<Entry>());
+}
+
+/// An app whose own server wants to hear of cached events that were missed, and of who comes and goes.
+struct Wants;
+
+impl Outbox for Wants {
+    fn wanted(&self, _: &AppId, _: &ChannelName) -> Kinds {
+        [EventKind::CacheMiss, EventKind::ChannelOccupied].into_iter().collect()
+    }
+    fn wanted_of_users(&self, _: &AppId) -> Kinds {
+        [EventKind::UserOnline].into_iter().collect()
+    }
+    fn has_room(&self) -> bool {
+        true
+    }
+    fn take(&self, _: Vec<Edge>) {
+        unreachable!("the scripts leave edges");
+    }
+    fn take_before(&self, _: Vec<Edge>, _: &Arc<dyn Inbox>, _: Answer) -> Option<Answer> {
+        unreachable!("the scripts leave edges");
+    }
+}
+
+/// RED-32
+#[test]
+fn changes_say_which_edges_an_apps_own_server_wants_and_only_who_comes_can_miss_an_event() {
+    let mut world = World::with_outbox(1, 1, 1, Some(Arc::new(Wants)));
+    world.join(0, 0, to("cache-room"));
+    world.join(0, 0, to("cache-room"));
+    world.sign_in(0, 0, "ana", &[]);
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        follow(&mut world, 0);
+        asked.extend(changes(&world, 0));
+        while world.step(0, 1) {}
+        while world.step(0, 3) {}
+    }
+    world.leave(0, 0, &to("cache-room"));
+    asked.extend(changes(&world, 0));
+    let hooks = |asked: &Change| (asked.subscriptions, asked.hooks.iter().collect::<Vec<_>>());
+    let of = |text: &str| asked.iter().filter(|change| change.topic.as_str() == text).map(hooks).collect::<Vec<_>>();
+    let (occupied, missed) = (EventKind::ChannelOccupied, EventKind::CacheMiss);
+    let left = (1, vec![occupied]);
+    assert_eq!(of("app:cache-room"), [(1, vec![occupied, missed]), (2, vec![occupied, missed]), left]);
+    assert_eq!(of("app::ana"), [(1, vec![EventKind::UserOnline])]);
 }

@@ -2,7 +2,8 @@
 
 use fulmar_protocol::exchange::{Answer, Happening, Member, Ticket};
 
-use super::world::{Heard, World, as_user, topic, user};
+use super::words::{as_user, topic, user};
+use super::world::{Heard, World};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::records::{Call, Presence, Told};
 

@@ -3,7 +3,8 @@
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, OFFLINE_AFTER, Position, Ticket, UserChange};
 
-use super::world::{Heard, World, as_user, channel, to, topic, user, user_topic};
+use super::words::{as_user, channel, to, topic, user, user_topic};
+use super::world::{Heard, World};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::hub::Out;
 use crate::redis::records::{Call, Find, Told};

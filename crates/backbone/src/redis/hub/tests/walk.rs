@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Position, Ticket, UserChange};
 
-use super::world::{Heard, World, as_user, ticket_of, to, topic, user_topic};
+use super::words::{as_user, ticket_of, to, topic, user_topic};
+use super::world::{Heard, World};
 use crate::redis::records::Told;
 
 /// A subscription, from its question to its end.

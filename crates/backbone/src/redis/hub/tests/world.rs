@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
-    Answer, Delivery, Identity, Join, Leave, Member, Publication, Question, SignIn, SignOut, Ticket, UserNotice,
+    Answer, Delivery, Identity, Join, Leave, Member, Question, SignIn, SignOut, Ticket, UserNotice,
 };
 use fulmar_protocol::frame::Frame;
-use fulmar_protocol::name::{ChannelName, UserId};
+use fulmar_protocol::name::UserId;
 
+use super::words::{APP, Dice, ticket_of, user};
 use crate::redis::envelope::{Event, LogId, Message};
 use crate::redis::hub::{Hub, HubFigures, HubSettings, Moment, Out};
 use crate::redis::records::{Call, Change, Changed, Find, Found, Kept, MembersFull, Presence, Told, Total};
 use crate::redis::topic::Topic;
-use crate::{Inbox, WorkerId};
+use crate::{Inbox, Outbox, WorkerId};
 
-pub const APP: &str = "app";
 const WALL_MS: u64 = 1_700_000_000_000;
 
 /// What one worker was told, in order.
@@ -40,6 +40,14 @@ pub struct Recorder {
 impl Recorder {
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answer_to(&self, ticket: Ticket) -> Option<Answer> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().find_map(|heard| match heard {
+            Heard::Answer(answer) if ticket_of(answer) == Some(ticket) => Some(answer.clone()),
+            _ => None,
+        })
     }
 
     fn push(&self, heard: Heard) {
@@ -103,7 +111,11 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, nodes: usize, workers: usize) -> Self {
-        let nodes = (0..nodes).map(|n| Node::new(n as u64 + 1, workers)).collect();
+        Self::with_outbox(seed, nodes, workers, None)
+    }
+
+    pub fn with_outbox(seed: u64, nodes: usize, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
+        let nodes = (0..nodes).map(|n| Node::new(n as u64 + 1, workers, outbox.clone())).collect();
         Self {
             now: Moment { ms: 1_000, wall_ms: WALL_MS },
             dice: Dice(seed),
@@ -403,10 +415,7 @@ impl World {
     /// The answer to a question.
     pub fn answer_to(&self, node: usize, ticket: Ticket) -> Option<Answer> {
         let worker = u8::try_from(ticket.session).expect("sessions are workers here");
-        self.heard(node, worker).into_iter().find_map(|heard| match heard {
-            Heard::Answer(answer) if ticket_of(&answer) == Some(ticket) => Some(answer),
-            _ => None,
-        })
+        self.nodes[node].inboxes[usize::from(worker)].answer_to(ticket)
     }
 
     pub fn figures(&self, node: usize) -> HubFigures {
@@ -415,9 +424,9 @@ impl World {
 }
 
 impl Node {
-    fn new(origin: u64, workers: usize) -> Self {
+    fn new(origin: u64, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
         let settings =
-            HubSettings { origin, groups: 1, group_of: Box::new(|_| 0), linger: Duration::from_secs(10), outbox: None };
+            HubSettings { origin, groups: 1, group_of: Box::new(|_| 0), linger: Duration::from_secs(10), outbox };
         let mut hub = Hub::new(settings);
         let inboxes: Vec<Arc<Recorder>> = (0..workers).map(|_| Arc::default()).collect();
         for (worker, inbox) in inboxes.iter().enumerate() {
@@ -433,70 +442,5 @@ impl Node {
             subscribed: BTreeSet::new(),
             done: Vec::new(),
         }
-    }
-}
-
-pub fn ticket_of(answer: &Answer) -> Option<Ticket> {
-    match answer {
-        Answer::Joined { ticket, .. }
-        | Answer::JoinRefused { ticket, .. }
-        | Answer::SignedIn { ticket, .. }
-        | Answer::SignInRefused { ticket } => Some(*ticket),
-        Answer::Absent { .. } => None,
-    }
-}
-
-pub fn channel(name: &str) -> ChannelName {
-    ChannelName::parse(name, 200).expect("a valid name")
-}
-
-pub fn topic(name: &str) -> Topic {
-    Topic::channel(&AppId::new(APP), &channel(name))
-}
-
-pub fn user_topic(id: &str) -> Topic {
-    Topic::user(&AppId::new(APP), &user(id))
-}
-
-pub fn user(id: &str) -> UserId {
-    UserId::parse(id, 100).expect("a valid id")
-}
-
-pub fn to(name: &str) -> Join {
-    Join {
-        ticket: Ticket { session: 0, number: 0 },
-        app: AppId::new(APP),
-        channel: channel(name),
-        member: None,
-        members_max: 100,
-        counted: false,
-    }
-}
-
-pub fn as_user(name: &str, id: &str, info: &str) -> Join {
-    Join { member: Some(Member { user_id: user(id), user_info: Some(info.into()) }), ..to(name) }
-}
-
-pub fn bus_event(text: &str, accepted_ms: u64) -> Message {
-    let identity = Identity { origin: 77, counter: accepted_ms };
-    let frame = Frame::new(text);
-    Message::Event(Event { identity, previous: 0, accepted_ms, repeat_of: 0, except: None, cache_for: None, frame })
-}
-
-pub fn publication(name: &str) -> Publication {
-    let (app, frame) = (AppId::new(APP), Frame::new("said"));
-    Publication { app, channel: channel(name), frame, except: None, cache_for: None }
-}
-
-/// Numbers that look random and are the same in every run (splitmix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).expect("below the bound")
     }
 }
