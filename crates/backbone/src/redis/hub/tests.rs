@@ -3,6 +3,7 @@
 mod alone;
 mod joins;
 mod members;
+mod promises;
 mod users;
 mod walk;
 mod words;

@@ -12,7 +12,7 @@ use fulmar_protocol::exchange::{
     Answer, Delivery, Identity, Join, Leave, Member, Question, SignIn, SignOut, Ticket, UserNotice,
 };
 use fulmar_protocol::frame::Frame;
-use fulmar_protocol::name::UserId;
+use fulmar_protocol::name::{SocketId, UserId};
 
 use super::words::{APP, Dice, ticket_of, user};
 use crate::redis::envelope::{Event, LogId, Message};
@@ -101,7 +101,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub records: BTreeMap<Topic, Vec<Record>>,
     pub log: BTreeMap<Topic, Vec<String>>,
-    cached: BTreeMap<Topic, Kept>,
+    /// Each with when it lapses.
+    cached: BTreeMap<Topic, (Kept, u64)>,
     head: u64,
     events: u64,
     tickets: u64,
@@ -187,25 +188,28 @@ impl World {
 
     /// Publishes an event through the log. Answers its text.
     pub fn event(&mut self, topic: &Topic, cache_for: Option<Duration>) -> String {
+        let text = format!("event {}", self.events + 1);
+        self.log.entry(topic.clone()).or_default().push(text.clone());
+        self.publish(topic, Frame::new(&text), None, cache_for);
+        text
+    }
+
+    pub fn publish(&mut self, topic: &Topic, frame: Frame, except: Option<SocketId>, cache_for: Option<Duration>) {
         self.events += 1;
-        let text = format!("event {}", self.events);
-        let event = Event {
-            identity: Identity { origin: 99, counter: self.events },
-            previous: 0,
-            accepted_ms: self.now.wall_ms,
-            repeat_of: 0,
-            except: None,
-            cache_for,
-            frame: Frame::new(&text),
-        };
+        let identity = Identity { origin: 99, counter: self.events };
+        let accepted_ms = self.now.wall_ms;
+        let event = Event { identity, previous: 0, accepted_ms, repeat_of: 0, except, cache_for, frame };
         let at = self.next_id();
         if let Some(kept) = cache_for {
-            let ttl_ms = u64::try_from(kept.as_millis()).expect("a short time");
-            self.cached.insert(topic.clone(), Kept { at, message: event.encode(), ttl_ms });
+            let lapses = self.now.ms + u64::try_from(kept.as_millis()).expect("a short time");
+            self.cached.insert(topic.clone(), (Kept { at, message: event.encode(), ttl_ms: 0 }, lapses));
         }
-        self.log.entry(topic.clone()).or_default().push(text.clone());
         self.push(topic, at, &Message::Event(event));
-        text
+    }
+
+    fn kept(&self, topic: &Topic) -> Option<Kept> {
+        let (kept, lapses) = self.cached.get(topic).filter(|(_, lapses)| *lapses > self.now.ms)?;
+        Some(Kept { ttl_ms: lapses - self.now.ms, ..kept.clone() })
     }
 
     pub fn push(&mut self, topic: &Topic, at: LogId, message: &Message) {
@@ -286,7 +290,7 @@ impl World {
         changed.at = LogId::new(self.head, 0);
         messages.iter().for_each(|message| self.push(&topic, changed.at, message));
         changed.roster = change.wants_roster.then(|| self.roster(&topic));
-        changed.cached = self.cached.get(&topic).filter(|_| change.wants_cached).cloned();
+        changed.cached = self.kept(&topic).filter(|_| change.wants_cached);
         Ok(changed)
     }
 
@@ -321,7 +325,7 @@ impl World {
             }
             Find::Topics(topics) => Found::Totals(topics.into_iter().map(total).collect()),
             Find::Members(topic) => Found::Roster(self.roster(&topic).into_iter().map(|(member, _)| member).collect()),
-            Find::Cached(topic) => Found::Cached(self.cached.get(&topic).cloned()),
+            Find::Cached(topic) => Found::Cached(self.kept(&topic)),
         }
     }
 
