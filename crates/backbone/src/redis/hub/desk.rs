@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use foldhash::quality::RandomState;
 use fulmar_protocol::name::UserId;
-use fulmar_protocol::webhook::Kinds;
+use fulmar_protocol::webhook::{EventKind, Kinds};
 use hashbrown::{HashMap, HashSet};
 
 use super::post::Post;
@@ -133,7 +133,7 @@ impl Desk {
                 NextAsk::Owed => self.ask_owed(turn, entry),
                 NextAsk::Count => {
                     let count = entry.wanted(0);
-                    self.ask(turn, entry, None, None, count);
+                    self.ask(turn, entry, (None, None), (count, false));
                     entry.user_mut().into_iter().for_each(User::ask_for_all);
                 }
             }
@@ -148,7 +148,7 @@ impl Desk {
             self.answer_unasked(turn, entry);
             return;
         }
-        let token = self.ask(turn, entry, None, None, count);
+        let token = self.ask(turn, entry, (None, None), (count, true));
         if let Some(waiting) = &mut entry.waiting {
             let first = waiting.joins.len() - waiting.unasked;
             waiting.joins.range_mut(first..).for_each(|wait| wait.token = Some(token));
@@ -164,7 +164,7 @@ impl Desk {
         let count = entry.wanted(later);
         let member = user.filter(|user| entry.is_unrecorded(user));
         let members_max = member.is_some().then_some(members_max);
-        let token = self.ask(turn, entry, member, members_max, count);
+        let token = self.ask(turn, entry, (member, members_max), (count, true));
         if let Some(waiting) = &mut entry.waiting {
             if let Some(wait) = waiting.first_unasked() {
                 wait.token = Some(token);
@@ -180,18 +180,17 @@ impl Desk {
         let Some(user) = members.owed.pop_first() else { return };
         let is_said = members.here.get(&user).is_some_and(|here| here.asked.is_some());
         if !is_said {
-            self.ask(turn, entry, Some(user), None, count);
+            self.ask(turn, entry, (Some(user), None), (count, false));
         }
     }
 
-    /// One change. `user` is said to be here or gone, as the entry has it.
+    /// One change. `user` is said to be here or gone, as the entry has it; a join has a limit, or has no need of one.
     fn ask(
         &mut self,
         turn: &mut Turn<'_>,
         entry: &mut Entry,
-        user: Option<UserId>,
-        members_max: Option<u64>,
-        subscriptions: u32,
+        (user, members_max): (Option<UserId>, Option<u64>),
+        (subscriptions, is_join): (u32, bool),
     ) -> Token {
         let token = self.token();
         entry.asked = subscriptions;
@@ -211,13 +210,13 @@ impl Desk {
             is_counted: entry.is_counted,
             wants_roster: !entry.is_read && entry.members().is_some(),
             wants_cached: !entry.is_read && entry.is_cache(),
-            hooks: self.hooks(entry),
+            hooks: if is_join { self.hooks(entry) } else { without_misses(self.hooks(entry)) },
         };
         turn.outs.push(Out::Call { to: To::Slot(entry.topic.slot()), call: Call::Change(change) });
         token
     }
 
-    fn hooks(&self, entry: &Entry) -> Kinds {
+    pub(super) fn hooks(&self, entry: &Entry) -> Kinds {
         let Some(outbox) = &self.settings.outbox else { return Kinds::NONE };
         match &entry.subject {
             Subject::Channel(name) | Subject::Presence(name, _) => outbox.wanted(&entry.app, name),
@@ -269,6 +268,11 @@ impl Desk {
             waiting.patience_ends = oldest.map_or(u64::MAX, |ends| ends.max(now_ms + PATIENCE_AGAIN_MS));
         }
     }
+}
+
+/// Only who comes can miss a cached event.
+fn without_misses(kinds: Kinds) -> Kinds {
+    kinds.iter().filter(|kind| *kind != EventKind::CacheMiss).collect()
 }
 
 /// What the records are told of a user, and that it was asked.

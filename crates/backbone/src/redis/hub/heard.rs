@@ -65,12 +65,17 @@ impl Desk {
     }
 
     fn event(&mut self, turn: &Turn<'_>, entry: &mut Entry, at: Option<LogId>, event: Event) {
-        let Some(name) = entry.channel() else { return };
+        let Some(name) = entry.channel().filter(|_| at.is_none_or(|at| at > entry.opened_at)) else { return };
+        // Once something later was heard, everything up to there was.
+        let is_past = at.is_some() && entry.opened_at != LogId::default();
         let kept_for = event.cache_for.filter(|_| name.kind().is_cache());
         let happening = Happening::Event { frame: event.frame.clone(), except: event.except };
         let position = self.post.deliver(&entry.followers, (&entry.app, name), event.identity, happening);
         if let Some(kept_for) = kept_for {
             entry.keep(&event, at, position, kept_for, turn.now.ms);
+        }
+        if is_past {
+            entry.opened_at = LogId::default();
         }
     }
 

@@ -5,6 +5,7 @@
 
 use fulmar_protocol::exchange::{Answer, Join, JoinRefusal, Leave, Member};
 use fulmar_protocol::name::UserId;
+use fulmar_protocol::webhook::EventKind;
 
 use super::desk::{Asked, Desk, PATIENCE_MS, Turn, WAITING_MAX};
 use super::members::EDGE_WAIT_MS;
@@ -70,6 +71,7 @@ impl Desk {
         let now = turn.now;
         entry.followers.add(from);
         entry.is_counted = join.counted;
+        entry.is_miss_told = entry.is_cache() && self.hooks(entry).has(EventKind::CacheMiss);
         let since = self.since(now);
         let user = join.member.and_then(|member| {
             let members = entry.members_mut()?;
@@ -144,7 +146,7 @@ impl Desk {
         }
         self.answer_changed(turn, entry, token, changed.at, is_reading);
         if is_reading && !entry.is_open {
-            entry.is_open = true;
+            (entry.is_open, entry.opened_at) = (true, changed.at);
             self.replay(turn, entry, changed.at);
             self.check_if_doubtful(turn, entry);
         }

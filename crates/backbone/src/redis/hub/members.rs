@@ -33,9 +33,13 @@ impl Hub {
     pub(super) fn doubt(&mut self, turn: &mut Turn<'_>, group: usize, topic: Option<&Topic>) {
         let Self { topics, desk } = self;
         let Some(topic) = topic else {
-            let is_concerned =
-                |e: &&Entry| !matches!(e.subject, Subject::Channel(_)) && desk.group_of(&e.topic) == group;
-            let concerned: Vec<Topic> = topics.iter().filter(is_concerned).map(|entry| entry.topic.clone()).collect();
+            let mut concerned = Vec::new();
+            for entry in topics.iter_mut().filter(|entry| desk.group_of(&entry.topic) == group) {
+                entry.forget_places();
+                if !matches!(entry.subject, Subject::Channel(_)) {
+                    concerned.push(entry.topic.clone());
+                }
+            }
             return concerned.iter().for_each(|topic| self.doubt(turn, group, Some(topic)));
         };
         let Some(entry) = topics.find_mut(topic.as_str()) else { return };
@@ -163,6 +167,8 @@ impl Desk {
         self.figures.edges_mended += self.add_all(entry, roster, at);
         self.conclude_known(turn, entry);
         let Some(members) = entry.members_mut().filter(|_| is_settled) else { return };
+        // Edges up to here are in it, coming and going alike: those still on their way are no news.
+        members.floor = members.floor.max(at);
         let mut gone = members.told.missing_from(roster, at);
         gone.retain(|user| !members.here.contains_key(user));
         for user in gone {

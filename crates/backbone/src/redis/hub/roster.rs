@@ -107,6 +107,14 @@ impl Present {
         self.give_up_seat(user)
     }
 
+    /// Forgets where in the log everybody was told of, but not that edges told of them.
+    pub(super) fn forget_places(&mut self) {
+        self.gone = None;
+        for seat in self.seats.iter_mut().flatten().filter(|seat| seat.edge != LogId::default()) {
+            seat.edge = LogId::new(0, 1);
+        }
+    }
+
     /// Those told to be here who are not among `others` and of whom nothing is known after `at`.
     pub(super) fn missing_from(&self, others: &[(Member, u64)], at: LogId) -> Vec<UserId> {
         let others: HashSet<&UserId, RandomState> = others.iter().map(|(member, _)| &member.user_id).collect();
@@ -175,4 +183,80 @@ pub(super) struct Here {
     pub(super) asked: Option<crate::redis::records::Token>,
     /// Whether the records say so.
     pub(super) is_recorded: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: &str) -> Member {
+        Member { user_id: UserId::parse(id, 100).expect("a valid id"), user_info: Some(format!("of {id}").into()) }
+    }
+
+    fn at(ms: u64) -> LogId {
+        LogId::new(ms, 0)
+    }
+
+    /// RED-27
+    #[test]
+    fn stale_and_repeated_edges_change_nothing() {
+        let mut told = Present::default();
+        let ana = member("ana");
+        assert!(told.add(&ana, at(5)));
+        assert!(!told.add(&ana, at(5)), "a repeat");
+        assert!(!told.remove(&ana.user_id, at(4), 0), "older than what is known");
+        assert!(told.remove(&ana.user_id, at(7), 0));
+        assert!(!told.add(&ana, at(6)), "an edge that was overtaken by the one after it");
+        assert!(!told.remove(&ana.user_id, at(8), 0), "gone already");
+        assert!(!told.add(&ana, at(8)));
+        assert!(told.add(&ana, at(9)));
+        assert_eq!(told.roster(), [ana]);
+    }
+
+    /// RED-27
+    #[test]
+    fn who_was_told_alone_is_so_until_an_edge_says_it() {
+        let mut told = Present::default();
+        let ana = member("ana");
+        assert!(told.add_alone(&ana));
+        assert!(!told.add_alone(&ana));
+        assert!(told.is_told_alone(&ana.user_id));
+        assert!(!told.add(&ana, at(3)));
+        assert!(!told.is_told_alone(&ana.user_id));
+        told.forget_places();
+        assert!(!told.is_told_alone(&ana.user_id), "that an edge told of it is not forgotten");
+        assert!(told.remove(&ana.user_id, at(2), 0), "the places of another primary may be lower");
+    }
+
+    /// RED-27
+    #[test]
+    fn the_order_of_coming_survives_any_number_of_departures() {
+        let mut told = Present::default();
+        let mut expected = Vec::new();
+        for n in 0..500_u64 {
+            let new = member(&format!("u{n}"));
+            assert!(told.add(&new, at(2 * n + 1)));
+            expected.push(new);
+            if let Some(gone) = n.checked_sub(2).filter(|gone| gone % 10 != 0) {
+                let gone = member(&format!("u{gone}"));
+                assert!(told.remove(&gone.user_id, at(2 * n + 2), n));
+                expected.retain(|member| *member != gone);
+            }
+            assert_eq!(told.roster(), expected);
+            assert!(told.seats.len() <= 2 * expected.len() + HOLES_FREE);
+        }
+    }
+
+    /// RED-27
+    #[test]
+    fn tombstones_are_few_and_do_not_last() {
+        let mut told = Present::default();
+        let count = |told: &Present| told.gone.as_ref().map_or(0, |gone| gone.edges.len());
+        for n in 1..=2 * TOMBSTONES_MAX as u64 {
+            told.remove(&member(&format!("u{n}")).user_id, at(n), 0);
+        }
+        assert_eq!(count(&told), TOMBSTONES_MAX);
+        told.remove(&member("last").user_id, at(9_999), TOMBSTONE_MS);
+        assert_eq!(count(&told), 1);
+    }
 }

@@ -1,1 +1,10 @@
-//! Tests.
+//! Hubs held to what workers are promised, over a pretend store. See [`world`].
+
+mod alone;
+mod joins;
+mod members;
+mod promises;
+mod users;
+mod walk;
+mod words;
+mod world;

@@ -47,6 +47,10 @@ pub(super) struct Entry {
     pub(super) is_open: bool,
     /// Subscribers are told how many they are.
     pub(super) is_counted: bool,
+    /// An app's own server is told of each subscriber whom no cached event awaits.
+    pub(super) is_miss_told: bool,
+    /// Where it was opened with what had been read: events up to there are older than everybody here, cached ones included.
+    pub(super) opened_at: LogId,
     /// Place of the last count told, or of the last edge of a user.
     pub(super) newest: LogId,
     /// Whether the count at exactly that place was told.
@@ -214,6 +218,8 @@ impl Entry {
             is_read: false,
             is_open: false,
             is_counted: false,
+            is_miss_told: false,
+            opened_at: LogId::default(),
             newest: LogId::default(),
             is_newest_told: false,
             alarm: None,
@@ -258,7 +264,7 @@ impl Entry {
 
     /// Whether each join and leave is an edge that somebody must hear.
     fn is_each_its_own(&self) -> bool {
-        self.is_counted || matches!(self.subject, Subject::Presence(..))
+        self.is_counted || self.is_miss_told || matches!(self.subject, Subject::Presence(..))
     }
 
     fn unasked(&self) -> usize {
@@ -318,6 +324,10 @@ impl Entry {
         kept_for: Duration,
         now_ms: u64,
     ) {
+        let is_newer = |known: &Cached| at.zip(known.at).is_none_or(|(at, known)| at > known);
+        if !self.cached.as_deref().is_none_or(is_newer) {
+            return;
+        }
         let kept_ms = u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX);
         self.cached = Some(Box::new(Cached {
             frame: event.frame.clone(),
@@ -339,6 +349,23 @@ impl Entry {
                 members.is_doubtful = false;
             }
             Subject::User(_, user) => user.is_online = false,
+        }
+    }
+
+    /// Forgets which places of the log were told of: those of another primary may be lower.
+    pub(super) fn forget_places(&mut self) {
+        self.opened_at = LogId::default();
+        self.newest = LogId::default();
+        match &mut self.subject {
+            Subject::Channel(_) => {}
+            Subject::Presence(_, members) => {
+                members.floor = LogId::default();
+                members.told.forget_places();
+            }
+            Subject::User(_, user) => user.terminated = LogId::default(),
+        }
+        if let Some(cached) = &mut self.cached {
+            cached.at = None;
         }
     }
 
@@ -424,5 +451,9 @@ impl Topics {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.table.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.table.iter_mut()
     }
 }

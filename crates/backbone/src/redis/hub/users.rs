@@ -176,14 +176,18 @@ impl Desk {
         entry.followers.add(from);
         let Some(user) = entry.user_mut() else { return };
         user.leaves_at = None;
-        let is_recorded = entry.is_open && entry.in_flight == 0 && entry.asked == entry.wanted(0);
-        let Some(user) = entry.user_mut() else { return };
-        if is_recorded {
+        user.unrecorded.push(id);
+        user.wait_from(turn.now.ms);
+    }
+
+    /// Lets sign-ins go on whose number the records hold already: somebody left and came back before it was told.
+    fn go_on_with_recorded(&mut self, entry: &mut Entry) {
+        let is_recorded = entry.is_read && entry.in_flight == 0 && entry.asked == entry.wanted(0);
+        let Some(user) = entry.user_mut().filter(|_| is_recorded) else { return };
+        for id in std::mem::take(&mut user.unrecorded) {
             self.need_less(id);
-        } else {
-            user.unrecorded.push(id);
-            user.wait_from(turn.now.ms);
         }
+        entry.user_mut().into_iter().for_each(User::wait_no_more);
     }
 
     /// One more connection watches the user.
@@ -323,6 +327,7 @@ impl Desk {
 
     /// Looks up the total of a user whom nobody here is signed in as; whoever is hears it with the change of the record.
     pub(super) fn seek(&mut self, turn: &Turn<'_>, entry: &mut Entry) {
+        self.go_on_with_recorded(entry);
         let is_unread = !entry.is_read && entry.in_flight == 0 && entry.wanted(0) == entry.asked;
         let (is_followed, is_idle) = (entry.is_followed, entry.is_idle());
         let topic = entry.topic.clone();
