@@ -59,7 +59,6 @@ impl Drop for Server {
 
 /// A node: a store and what it was told.
 pub struct Node {
-    pub name: String,
     pub store: Store,
     connection: Connection,
     pub facts: Facts,
@@ -111,7 +110,6 @@ impl World {
             StoreLimits { log_age: Duration::from_secs(60), log_entries_max: 10_000, lease: Duration::from_secs(7) };
         let run: String = info(&mut self.admin, "run_id");
         let mut node = Node {
-            name: name.to_owned(),
             store: Store::new(self.now, self.keys.clone(), name.to_owned(), limits),
             connection: self.server.connect(),
             facts: Facts { identity: IDENTITY.to_owned(), run, epoch: 1 },
@@ -190,9 +188,7 @@ impl World {
     pub fn find(&mut self, node: usize, what: Find) -> Found {
         let token = self.nodes[node].token();
         self.nodes[node].ask(Call::Find { token, what });
-        for _ in 0..100 {
-            self.settle();
-        }
+        self.settle();
         let found = self.nodes[node].told.iter().rev().find_map(|told| match told {
             Told::Found { token: of, found } if *of == token => Some(found.clone()),
             _ => None,
@@ -327,11 +323,6 @@ impl Node {
         let mut outs = Vec::new();
         self.store.lost(&mut outs);
         self.take(outs);
-    }
-
-    /// Whether it was told that a topic, or all of them, must be looked at again.
-    pub fn doubts(&self, topic: &Topic) -> bool {
-        self.told.iter().any(|told| matches!(told, Told::Doubtful(about) if about.as_ref().is_none_or(|t| t == topic)))
     }
 
     /// A change of this node with nothing special.
