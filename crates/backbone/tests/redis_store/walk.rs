@@ -158,7 +158,7 @@ fn check(world: &mut World, model: &Model, seed: u64) {
 #[test]
 fn whatever_happens_to_connections_the_records_say_what_the_nodes_said_and_the_edges_add_up() {
     let own = std::env::var("STORE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = own.map_or_else(|| vec![1, 2, 3, 4], |seed| vec![seed]);
+    let seeds = own.map_or_else(|| vec![1, 2], |seed| vec![seed]);
     for seed in seeds {
         println!("seed {seed}");
         walk(seed * 0x9e37_79b9);

@@ -13,7 +13,10 @@ use fulmar_protocol::name::UserId;
 use fulmar_protocol::webhook::{EventKind, Kinds};
 use redis::{Connection, ConnectionLike as _, Value};
 
-pub const PROGRAM: &str = "redis-server";
+/// `REDIS_SERVER` names another program to be tested with.
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
 
 /// A server process, ended with the value.
 pub struct Server {
@@ -27,9 +30,9 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let number = port.to_string();
         let arguments = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", &number];
-        let process = Command::new(PROGRAM).args(arguments).stdout(Stdio::null()).spawn();
+        let process = Command::new(program()).args(arguments).stdout(Stdio::null()).spawn();
         let Ok(process) = process else {
-            eprintln!("SKIPPED: {PROGRAM} is not installed, nothing was tested");
+            eprintln!("SKIPPED: {} is not installed, nothing was tested", program());
             return None;
         };
         let server = Self { process, port };
@@ -135,6 +138,9 @@ impl World {
             if !is_busy {
                 break;
             }
+        }
+        for node in self.nodes.iter().filter(|node| !node.is_stopped) {
+            assert!(node.store.next_deadline().is_none_or(|at| at > self.now), "a driver would spin");
         }
         self.hear();
     }

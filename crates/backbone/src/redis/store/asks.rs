@@ -1,6 +1,9 @@
 //! Questions about all nodes' records: what is sent for each, and what its answers say.
 
+use std::collections::VecDeque;
+
 use fulmar_protocol::exchange::Member;
+use hashbrown::HashSet;
 use redis::{Cmd, Value};
 
 use super::super::keys::Keys;
@@ -24,6 +27,60 @@ pub enum Ask {
     Cached(Token, Topic),
     Totals { token: Token, topics: Vec<Topic> },
     List { token: Token, prefix: String, ranges: Vec<(u16, u16)>, totals: Vec<Total> },
+}
+
+/// Questions that wait for their turn.
+#[derive(Debug, Default)]
+pub struct Asks {
+    waiting: VecDeque<Ask>,
+    /// Rosters among them: each is read once, however often it is asked for.
+    rosters: HashSet<Topic>,
+}
+
+impl Asks {
+    pub fn push(&mut self, ask: Ask) {
+        if self.is_new(&ask) {
+            self.waiting.push_back(ask);
+        }
+    }
+
+    /// What was asked and not answered goes before everything else.
+    pub fn put_back(&mut self, ask: Ask) {
+        if self.is_new(&ask) {
+            self.waiting.push_front(ask);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Ask> {
+        let ask = self.waiting.pop_front()?;
+        if let Ask::Roster(topic) = &ask {
+            self.rosters.remove(topic);
+        }
+        Some(ask)
+    }
+
+    /// Takes out all questions that came from outside.
+    pub fn take_finds(&mut self) -> Vec<Token> {
+        let tokens = self.waiting.iter().filter_map(Ask::token).collect();
+        self.waiting.retain(|ask| ask.token().is_none());
+        tokens
+    }
+
+    /// How many questions from outside wait.
+    pub fn finds(&self) -> usize {
+        self.waiting.len() - self.rosters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn is_new(&mut self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Roster(topic) => self.rosters.insert(topic.clone()),
+            _ => true,
+        }
+    }
 }
 
 impl Ask {

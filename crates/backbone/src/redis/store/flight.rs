@@ -108,6 +108,9 @@ impl Store {
         if !self.is_free(Lane::Write) {
             return None;
         }
+        if self.has_lease && std::mem::take(&mut self.is_reaped) {
+            self.join_anew();
+        }
         let is_upkeep_first = !self.was_upkeep[0];
         let found = if is_upkeep_first {
             self.upkeep(facts).or_else(|| self.batch(facts))
@@ -235,7 +238,7 @@ impl Store {
     fn ask(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
         let (mut asks, mut cmds) = (Vec::new(), Vec::new());
         while cmds.len() < ASKED_MAX
-            && let Some(ask) = self.asks.pop_front()
+            && let Some(ask) = self.asks.pop()
         {
             let some = ask.cmds(&self.keys, facts);
             asks.push((ask, some.len()));
