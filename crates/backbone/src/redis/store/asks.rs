@@ -16,8 +16,8 @@ use super::values;
 const TOTALS_MAX: usize = 128;
 /// Calls of one listing that go out together: the server may run them all before it turns to anybody else.
 const RANGES: u16 = 4;
-/// Units of work (fields read, about 0.3 us each) of one call of a listing: it stops there, and is asked to go on.
-const LIST_UNITS: u32 = 2_500;
+/// Units of work (about two microseconds each) of one call of a listing: it stops there, and is asked to go on.
+const LIST_UNITS: u32 = 400;
 
 /// A question under way.
 #[derive(Debug, Clone)]
