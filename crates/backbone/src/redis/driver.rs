@@ -467,15 +467,15 @@ impl Driver {
             tracing::debug!(topic, "a message that no version of ours sends");
             return;
         };
+        let moment = self.moment();
         if let Message::Event(event) = &mut message {
             let now = self.now();
             if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
                 return;
             }
             // On the way it says how old it is; here it says since when.
-            event.accepted_ms = wall_ms().saturating_sub(event.accepted_ms);
+            event.accepted_ms = moment.ms.saturating_sub(event.accepted_ms);
         }
-        let moment = self.moment();
         let mut outs = std::mem::take(&mut self.outs);
         self.hub.heard(moment, topic, at, message, &mut outs);
         self.outs = outs;

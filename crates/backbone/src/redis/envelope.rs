@@ -102,7 +102,7 @@ pub struct Event {
     /// Counter of the same origin's previous publication on this topic; 0 when it knows of none.
     pub previous: u64,
     /// In bytes: for how many milliseconds its node had accepted it when it was sent this way, so that no two clocks need to
-    /// agree. Once heard: when that was, in milliseconds since 1970 by the hearing node's clock.
+    /// agree. Once heard: when that was, by the hearing node's [`Moment::ms`](super::hub::Moment::ms).
     pub accepted_ms: u64,
     /// Hash of the call's idempotency key and the place in the call; 0 without one.
     pub repeat_of: u64,

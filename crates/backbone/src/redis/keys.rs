@@ -26,7 +26,8 @@ impl Keys {
     }
 
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
-    /// groups, sorted, joined by commas: what the slot map was made of).
+    /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
+    /// often records were found wrong).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")

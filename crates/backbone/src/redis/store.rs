@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use redis::Cmd;
 
-use self::asks::Ask;
+use self::asks::{Ask, Asks};
 use self::audit::Audit;
 use self::flight::{Flight, Lane};
 use self::queue::{Message, Queue, Queued};
@@ -40,8 +40,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const BEAT_UNSETTLED: Duration = Duration::from_millis(300);
 /// After a refusal, nothing is sent for so long.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-/// Questions that wait for their turn; beyond it they are answered that the group cannot be asked now.
-const ASKS_MAX: usize = 4_096;
+/// Questions from outside that wait for their turn; beyond it they are answered that the group cannot be asked now.
+const FINDS_MAX: usize = 4_096;
 
 /// Bounds and times of a store.
 #[derive(Debug, Clone)]
@@ -191,12 +191,14 @@ pub struct Store {
     unloaded: Vec<&'static Script>,
     queue: Queue,
     truth: Truth,
-    asks: VecDeque<Ask>,
+    asks: Asks,
     audit: Audit,
     sweep: Sweep,
     leases: Leases,
     reapings: VecDeque<Reaping>,
     leaving: Leaving,
+    /// Others have taken our records away: all is to be said anew.
+    is_reaped: bool,
     /// What was sent last on a lane was upkeep: others first now.
     was_upkeep: [bool; 2],
 }
@@ -223,12 +225,13 @@ impl Store {
             unloaded: Vec::new(),
             queue: Queue::new(),
             truth: Truth::new(),
-            asks: VecDeque::new(),
+            asks: Asks::default(),
             audit: Audit::new(now),
             sweep: Sweep::new(),
             leases: Leases::default(),
             reapings: VecDeque::new(),
             leaving: Leaving::No,
+            is_reaped: false,
             was_upkeep: [false; 2],
         }
     }
@@ -245,21 +248,16 @@ impl Store {
                 self.queue.change(Queued::asked(change));
             }
             Call::Send { token, topic, message } => self.queue.send(Message { token, topic, message }),
-            Call::Roster(topic) => {
-                let is_known = self.asks.iter().any(|ask| matches!(ask, Ask::Roster(known) if *known == topic));
-                if !is_known {
-                    self.asks.push_back(Ask::Roster(topic));
-                }
-            }
+            Call::Roster(topic) => self.asks.push(Ask::Roster(topic)),
             Call::Find { token, what } => {
                 let is_nothing = matches!(&what, Find::Topics(topics) if topics.is_empty());
                 if is_nothing {
                     let found = Some(Found::Totals(Vec::new()));
                     outs.push(Out::Told(Told::Found { token, found }));
-                } else if !self.is_attached || self.asks.len() >= ASKS_MAX {
+                } else if !self.is_attached || self.asks.finds() >= FINDS_MAX {
                     outs.push(Out::Told(Told::Found { token, found: None }));
                 } else {
-                    self.asks.push_back(Ask::find(token, what));
+                    self.asks.push(Ask::find(token, what));
                 }
             }
         }
@@ -278,11 +276,8 @@ impl Store {
         while let Some(Sent { flight, .. }) = sent.pop() {
             self.put_back(flight);
         }
-        let (rosters, finds) = std::mem::take(&mut self.asks).into_iter().partition(|ask| ask.token().is_none());
-        self.asks = rosters;
-        let unanswered = |ask: &Ask| ask.token().map(|token| Out::Told(Told::Found { token, found: None }));
-        let finds: VecDeque<Ask> = finds;
-        outs.extend(finds.iter().filter_map(unanswered));
+        let unanswered = self.asks.take_finds();
+        outs.extend(unanswered.into_iter().map(|token| Out::Told(Told::Found { token, found: None })));
         self.leases.start_over();
         self.reapings.clear();
         if let Leaving::At(_) = self.leaving {
@@ -366,8 +361,9 @@ impl Store {
             return Some(until);
         }
         let beat = self.beat_at.filter(|_| self.is_free(Lane::Beat) && self.is_beating());
-        let audit = self.audit.deadline().filter(|_| self.is_free(Lane::Read) && self.has_lease);
-        let sweep = self.sweep.due.filter(|_| self.is_free(Lane::Read) && self.sweep.has_more());
+        let is_looking = self.is_free(Lane::Read) && self.has_lease && self.is_beating();
+        let audit = self.audit.deadline().filter(|_| is_looking);
+        let sweep = self.sweep.due.filter(|_| is_looking && self.sweep.has_more());
         [beat, audit, sweep].into_iter().flatten().min()
     }
 
@@ -378,6 +374,6 @@ impl Store {
 
     /// Whether the lease is to be renewed.
     fn is_beating(&self) -> bool {
-        matches!(self.leaving, Leaving::No | Leaving::Wanted)
+        matches!(self.leaving, Leaving::No | Leaving::Wanted) && !self.lease.is_empty()
     }
 }

@@ -32,8 +32,10 @@ impl Desk {
 
     /// What was held is told, if it is later than `read`: up to there the answers hold it.
     pub(super) fn replay(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, read: LogId) {
+        entry.opened_ms = turn.now.ms;
         let Some(waiting) = &mut entry.waiting else { return };
-        let since = waiting.since_wall_ms;
+        entry.since_ms = waiting.since_ms;
+        let since = waiting.since_ms;
         let cached = entry.cached.as_ref().map(|cached| cached.identity);
         for (at, message) in std::mem::take(&mut waiting.held) {
             let is_news = match (at, &message) {
@@ -65,17 +67,15 @@ impl Desk {
     }
 
     fn event(&mut self, turn: &Turn<'_>, entry: &mut Entry, at: Option<LogId>, event: Event) {
-        let Some(name) = entry.channel().filter(|_| at.is_none_or(|at| at > entry.opened_at)) else { return };
-        // Once something later was heard, everything up to there was.
-        let is_past = at.is_some() && entry.opened_at != LogId::default();
+        if entry.is_older_than_interest(turn.now.ms, at, &event) {
+            return;
+        }
+        let Some(name) = entry.channel() else { return };
         let kept_for = event.cache_for.filter(|_| name.kind().is_cache());
         let happening = Happening::Event { frame: event.frame.clone(), except: event.except };
         let position = self.post.deliver(&entry.followers, (&entry.app, name), event.identity, happening);
         if let Some(kept_for) = kept_for {
             entry.keep(&event, at, position, kept_for, turn.now.ms);
-        }
-        if is_past {
-            entry.opened_at = LogId::default();
         }
     }
 

@@ -80,10 +80,10 @@ impl Desk {
             members.here.entry(user_id.clone()).or_insert(new).connections += 1;
             Some(user_id)
         });
-        let waiting = entry.waiting.get_or_insert_with(|| Box::new(Waiting::new(now.wall_ms)));
+        let waiting = entry.waiting.get_or_insert_with(|| Box::new(Waiting::new(now.ms)));
         if waiting.joins.is_empty() {
             waiting.patience_ends = now.ms + PATIENCE_MS;
-            waiting.since_wall_ms = now.wall_ms;
+            waiting.since_ms = now.ms;
         }
         waiting.unasked += 1;
         waiting.joins.push_back(Wait {

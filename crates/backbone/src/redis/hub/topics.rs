@@ -51,6 +51,10 @@ pub(super) struct Entry {
     pub(super) is_miss_told: bool,
     /// Where it was opened with what had been read: events up to there are older than everybody here, cached ones included.
     pub(super) opened_at: LogId,
+    /// When it was opened.
+    pub(super) opened_ms: u64,
+    /// When the interest began that it was opened for: what was accepted before is not for it.
+    pub(super) since_ms: u64,
     /// Place of the last count told, or of the last edge of a user.
     pub(super) newest: LogId,
     /// Whether the count at exactly that place was told.
@@ -80,8 +84,8 @@ pub(super) struct Waiting {
     pub(super) held: Vec<(Option<LogId>, Message)>,
     /// Counts that must not be told before the newcomers whose own they may be.
     pub(super) counts: Vec<(LogId, u64)>,
-    /// By the wall, when the first of them asked: publications accepted earlier are not theirs.
-    pub(super) since_wall_ms: u64,
+    /// When the first of them asked: publications accepted earlier are not theirs.
+    pub(super) since_ms: u64,
     /// When it is looked at whether somebody has waited long enough.
     pub(super) patience_ends: u64,
 }
@@ -200,7 +204,18 @@ pub(super) enum NextAsk {
     Count,
 }
 
+/// For this long after a topic was opened things may be heard that are older than the interest in it: over the bus, which is
+/// wound back, from a log that is read again, or appended a second time.
+const OLDER_FOR_MS: u64 = 10_000;
+
 impl Entry {
+    /// Whether a publication was accepted before there was interest here. No two clocks are compared: places belong to one
+    /// log, and ages are told.
+    pub(super) fn is_older_than_interest(&self, now_ms: u64, at: Option<LogId>, event: &Event) -> bool {
+        now_ms < self.opened_ms + OLDER_FOR_MS
+            && (at.is_some_and(|at| at <= self.opened_at) || event.accepted_ms < self.since_ms)
+    }
+
     pub(super) fn new(topic: &Topic, now_ms: u64) -> Self {
         let (app, subject) = match topic.about() {
             About::Channel(app, name) if name.kind().is_presence() => (app, Subject::Presence(name, Box::default())),
@@ -220,6 +235,8 @@ impl Entry {
             is_counted: false,
             is_miss_told: false,
             opened_at: LogId::default(),
+            opened_ms: 0,
+            since_ms: 0,
             newest: LogId::default(),
             is_newest_told: false,
             alarm: None,
@@ -379,13 +396,13 @@ impl Entry {
 }
 
 impl Waiting {
-    pub(super) fn new(since_wall_ms: u64) -> Self {
+    pub(super) fn new(since_ms: u64) -> Self {
         Self {
             joins: VecDeque::new(),
             unasked: 0,
             held: Vec::new(),
             counts: Vec::new(),
-            since_wall_ms,
+            since_ms,
             patience_ends: u64::MAX,
         }
     }

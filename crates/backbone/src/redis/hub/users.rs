@@ -297,7 +297,7 @@ impl Desk {
         if !entry.user_mut().is_some_and(|user| user.is_waited_for()) {
             return;
         }
-        let waiting = entry.waiting.get_or_insert_with(|| Box::new(Waiting::new(turn.now.wall_ms)));
+        let waiting = entry.waiting.get_or_insert_with(|| Box::new(Waiting::new(turn.now.ms)));
         waiting.held.push((at, message));
         if waiting.held.len() > HELD_MAX {
             self.sign_in_alone(turn, entry);

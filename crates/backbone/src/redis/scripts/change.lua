@@ -11,7 +11,7 @@ end
 -- Whoever changes something counts itself, even where damage took its name away.
 others[#others + 1] = node
 live = others
-local totals, order = {}, {}
+local totals, moved, order = {}, {}, {}
 
 -- Whether another live node has the user.
 local function is_elsewhere(slot, topic, user, elsewhere)
@@ -78,7 +78,8 @@ local function change(topic, slot, count, user, presence, users_max, bits)
     vacated(topic, slot, bits)
   end
   if before ~= total then
-    if not totals[topic] then order[#order + 1] = { topic, slot, bits } end
+    if not moved[topic] then order[#order + 1] = topic end
+    moved[topic] = { slot, bits }
   end
   totals[topic] = total
   return did, total
@@ -91,9 +92,9 @@ for i = 8, #ARGV, 8 do
   -- Its edges are the last that were said until now.
   answers[#answers + 1] = { did, total, false, false, false, #said / 2 }
 end
-for _, change in ipairs(order) do
+for _, topic in ipairs(order) do
   -- Nobody is left to be told of nothing.
-  if totals[change[1]] > 0 then counted(change[1], change[2], change[3], totals[change[1]]) end
+  if totals[topic] > 0 then counted(topic, moved[topic][1], moved[topic][2], totals[topic]) end
 end
 for n, answer in ipairs(answers) do
   local i = n * 8

@@ -6,7 +6,7 @@ while slot < last and budget > 0 do
   local totals = {}
   for _, node in ipairs(live) do
     local some = call('HGETALL', P .. 'rec:' .. slot .. ':' .. node) or {}
-    budget = budget - 2 - #some / 2
+    budget = budget - 0.3 - #some / 4
     for i = 1, #some, 2 do
       if string.sub(some[i], 1, #prefix) == prefix then
         local count = tonumber(string.match(some[i + 1], '^(%d+) ')) or 0
@@ -16,10 +16,10 @@ while slot < last and budget > 0 do
   end
   for topic, total in pairs(totals) do
     if total > 0 then
-      local present = 0
+      local present, cost = 0, 0
       if string.find(topic, ':presence-', 1, true) then
-        present = users(slot, topic)
-        budget = budget - present - #live
+        present, cost = users(slot, topic)
+        budget = budget - cost
       end
       answer[#answer + 1] = topic
       answer[#answer + 1] = total

@@ -21,14 +21,14 @@ local function roster(slot, topic)
   end
   return all
 end
--- Distinct users of all live nodes.
+-- Distinct users of all live nodes, and what it took to count them, in units of about two microseconds.
 local function users(slot, topic)
   local keys = {}
   for _, node in ipairs(live) do
     if record(slot, node, topic) > 0 then keys[#keys + 1] = members_key(slot, node, topic) end
   end
-  if #keys == 0 then return 0 end
-  if #keys == 1 then return call('HLEN', keys[1]) or 0 end
+  if #keys == 0 then return 0, #live end
+  if #keys == 1 then return call('HLEN', keys[1]) or 0, #live + 3 end
   local seen, count = {}, 0
   for _, key in ipairs(keys) do
     for _, user in ipairs(call('HKEYS', key) or {}) do
@@ -38,5 +38,5 @@ local function users(slot, topic)
       end
     end
   end
-  return count
+  return count, 2 * #live + count
 end

@@ -5,6 +5,6 @@ for i = 4, #ARGV, 2 do
   local total = 0
   for _, node in ipairs(live) do total = total + record(slot, node, topic) end
   answer[#answer + 1] = total
-  answer[#answer + 1] = string.find(topic, ':presence-', 1, true) and users(slot, topic) or 0
+  answer[#answer + 1] = string.find(topic, ':presence-', 1, true) and (users(slot, topic)) or 0
 end
 return answer

@@ -1,6 +1,9 @@
 //! Questions about all nodes' records: what is sent for each, and what its answers say.
 
+use std::collections::VecDeque;
+
 use fulmar_protocol::exchange::Member;
+use hashbrown::HashSet;
 use redis::{Cmd, Value};
 
 use super::super::keys::Keys;
@@ -13,8 +16,8 @@ use super::values;
 const TOTALS_MAX: usize = 128;
 /// Calls of one listing that go out together: the server may run them all before it turns to anybody else.
 const RANGES: u16 = 4;
-/// Units of work (fields read, about 0.3 us each) of one call of a listing: it stops there, and is asked to go on.
-const LIST_UNITS: u32 = 2_500;
+/// Units of work (about two microseconds each) of one call of a listing: it stops there, and is asked to go on.
+const LIST_UNITS: u32 = 400;
 
 /// A question under way.
 #[derive(Debug, Clone)]
@@ -24,6 +27,60 @@ pub enum Ask {
     Cached(Token, Topic),
     Totals { token: Token, topics: Vec<Topic> },
     List { token: Token, prefix: String, ranges: Vec<(u16, u16)>, totals: Vec<Total> },
+}
+
+/// Questions that wait for their turn.
+#[derive(Debug, Default)]
+pub struct Asks {
+    waiting: VecDeque<Ask>,
+    /// Rosters among them: each is read once, however often it is asked for.
+    rosters: HashSet<Topic>,
+}
+
+impl Asks {
+    pub fn push(&mut self, ask: Ask) {
+        if self.is_new(&ask) {
+            self.waiting.push_back(ask);
+        }
+    }
+
+    /// What was asked and not answered goes before everything else.
+    pub fn put_back(&mut self, ask: Ask) {
+        if self.is_new(&ask) {
+            self.waiting.push_front(ask);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Ask> {
+        let ask = self.waiting.pop_front()?;
+        if let Ask::Roster(topic) = &ask {
+            self.rosters.remove(topic);
+        }
+        Some(ask)
+    }
+
+    /// Takes out all questions that came from outside.
+    pub fn take_finds(&mut self) -> Vec<Token> {
+        let tokens = self.waiting.iter().filter_map(Ask::token).collect();
+        self.waiting.retain(|ask| ask.token().is_none());
+        tokens
+    }
+
+    /// How many questions from outside wait.
+    pub fn finds(&self) -> usize {
+        self.waiting.len() - self.rosters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn is_new(&mut self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Roster(topic) => self.rosters.insert(topic.clone()),
+            _ => true,
+        }
+    }
 }
 
 impl Ask {

@@ -13,8 +13,10 @@ use super::sweep::Doomed;
 use super::truth::{bits, presence_text};
 use super::{Leaving, Outgoing, Sent, Store};
 
-/// Records and members that one step of a reaping takes away.
-const REAPED_MAX: u32 = 128;
+/// Changes, or members reaped, in one call: enough to share what a call costs, few enough to stay near a millisecond, and fewer
+/// where each looks at the records of more nodes (a change takes about 7 us and 2.2 us for each node).
+const CHANGES_MAX: usize = 64;
+const CHANGES_MIN: usize = 8;
 /// Commands of questions in one flight.
 const ASKED_MAX: usize = 32;
 
@@ -108,6 +110,9 @@ impl Store {
         if !self.is_free(Lane::Write) {
             return None;
         }
+        if self.has_lease && std::mem::take(&mut self.is_reaped) {
+            self.join_anew();
+        }
         let is_upkeep_first = !self.was_upkeep[0];
         let found = if is_upkeep_first {
             self.upkeep(facts).or_else(|| self.batch(facts))
@@ -123,7 +128,7 @@ impl Store {
         if !self.has_lease && self.is_beating() {
             return None;
         }
-        let batch = self.queue.batch()?;
+        let batch = self.queue.batch(self.changes_max())?;
         let cmd = match &batch {
             Batch::Changes(changes) => self.change_cmd(changes, facts),
             Batch::Sends(sends) => {
@@ -136,6 +141,10 @@ impl Store {
             }
         };
         Some((Flight::Write(batch), vec![cmd]))
+    }
+
+    fn changes_max(&self) -> usize {
+        (1_000 / (7 + 3 * self.leases.count())).clamp(CHANGES_MIN, CHANGES_MAX)
     }
 
     fn log_age_ms(&self) -> u64 {
@@ -212,7 +221,7 @@ impl Store {
     fn reap_step(&self, node: &str, lease: &str, slot: i64, facts: &Facts) -> (Flight, Vec<Cmd>) {
         let mut cmd = scripts::REAP.call(&self.keys, facts);
         cmd.arg(self.log_age_ms()).arg(self.limits.log_entries_max);
-        cmd.arg(node).arg(lease).arg(slot).arg(REAPED_MAX);
+        cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max());
         (Flight::Reap(node.to_owned()), vec![cmd])
     }
 
@@ -235,7 +244,7 @@ impl Store {
     fn ask(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
         let (mut asks, mut cmds) = (Vec::new(), Vec::new());
         while cmds.len() < ASKED_MAX
-            && let Some(ask) = self.asks.pop_front()
+            && let Some(ask) = self.asks.pop()
         {
             let some = ask.cmds(&self.keys, facts);
             asks.push((ask, some.len()));

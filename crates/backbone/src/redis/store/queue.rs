@@ -9,8 +9,6 @@ use hashbrown::HashMap;
 use super::super::records::{Change, Token};
 use super::super::topic::Topic;
 
-/// Changes in one call of the script: enough to share what a call costs, few enough to stay below a millisecond.
-const CHANGES_MAX: usize = 64;
 /// Messages in one call.
 const SENDS_MAX: usize = 64;
 /// From this many on, what waits is looked through for changes that a later one of the same topic and user makes needless. The
@@ -56,13 +54,13 @@ pub struct Queue {
     /// Topics of changes that wait or are on their way, and how many.
     pending: HashMap<Topic, u32>,
     coalesce_at: usize,
-    /// Changes in the next batch: one at a time after a batch has failed for a reason of its own.
-    batch_max: usize,
+    /// One change at a time, after a batch has failed for a reason of its own.
+    is_one_by_one: bool,
 }
 
 impl Queue {
     pub fn new() -> Self {
-        Self { items: VecDeque::new(), pending: HashMap::new(), coalesce_at: COALESCED_FROM, batch_max: CHANGES_MAX }
+        Self { items: VecDeque::new(), pending: HashMap::new(), coalesce_at: COALESCED_FROM, is_one_by_one: false }
     }
 
     pub fn len(&self) -> usize {
@@ -93,10 +91,11 @@ impl Queue {
 
     /// Takes what the next call says: things of one kind, in their order. They stay pending until [`Queue::done`] or
     /// [`Queue::put_back`].
-    pub fn batch(&mut self) -> Option<Batch> {
+    pub fn batch(&mut self, changes_max: usize) -> Option<Batch> {
         let is_change = |item: &Item| matches!(item, Item::Change(_));
         let kind = is_change(self.items.front()?);
-        let max = if kind { self.batch_max } else { SENDS_MAX };
+        let changes_max = if self.is_one_by_one { 1 } else { changes_max };
+        let max = if kind { changes_max } else { SENDS_MAX };
         let count = self.items.iter().take(max).take_while(|item| is_change(item) == kind).count();
         let (mut changes, mut sends) = (Vec::new(), Vec::new());
         for item in self.items.drain(..count) {
@@ -110,7 +109,7 @@ impl Queue {
 
     /// A change has been answered.
     pub fn done(&mut self, topic: &Topic) {
-        self.batch_max = CHANGES_MAX;
+        self.is_one_by_one = false;
         if let Some(count) = self.pending.get_mut(topic) {
             *count -= 1;
             if *count == 0 {
@@ -139,7 +138,7 @@ impl Queue {
 
     /// A batch failed and nobody knows which of its changes made it: they go one by one, so that one bad apple is alone.
     pub fn one_by_one(&mut self) {
-        self.batch_max = 1;
+        self.is_one_by_one = true;
     }
 
     /// Drops every change that a later one of the same topic and user makes needless.
@@ -218,7 +217,7 @@ mod tests {
         }
         assert!(queue.len() <= COALESCED_FROM, "{}", queue.len());
         queue.coalesce();
-        let Some(Batch::Changes(left)) = queue.batch() else { panic!("changes") };
+        let Some(Batch::Changes(left)) = queue.batch(64) else { panic!("changes") };
         let last: Vec<u64> = left.iter().map(|queued| queued.change.token.0).collect();
         assert_eq!(last, [rounds - 3, rounds - 1]);
         let answered: usize = left.iter().map(|queued| 1 + queued.superseded.len()).sum();
@@ -235,12 +234,12 @@ mod tests {
         for number in 0..100 {
             queue.change(change(number, "7:a", 1, None));
         }
-        let first = queue.batch().unwrap();
+        let first = queue.batch(64).unwrap();
         queue.put_back(first);
-        let Some(Batch::Changes(again)) = queue.batch() else { panic!("changes") };
-        assert_eq!((again.len(), again[0].change.token), (CHANGES_MAX, Token(0)));
+        let Some(Batch::Changes(again)) = queue.batch(64) else { panic!("changes") };
+        assert_eq!((again.len(), again[0].change.token), (64, Token(0)));
         queue.one_by_one();
-        let Some(Batch::Changes(next)) = queue.batch() else { panic!("changes") };
+        let Some(Batch::Changes(next)) = queue.batch(64) else { panic!("changes") };
         assert_eq!((next.len(), next[0].change.token), (1, Token(64)));
     }
 }

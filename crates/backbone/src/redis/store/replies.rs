@@ -70,7 +70,7 @@ impl Store {
     pub(super) fn put_back(&mut self, flight: Flight) {
         match flight {
             Flight::Write(batch) => self.queue.put_back(batch),
-            Flight::Ask(asks) => asks.into_iter().rev().for_each(|(ask, _)| self.asks.push_front(ask)),
+            Flight::Ask(asks) => asks.into_iter().rev().for_each(|(ask, _)| self.asks.put_back(ask)),
             Flight::Mend(_) | Flight::Settle | Flight::Looks(_) => self.audit.abandon(),
             Flight::Beat => self.beat_at = None,
             // These begin again by themselves.
@@ -110,7 +110,7 @@ impl Store {
         let had_lease = std::mem::replace(&mut self.has_lease, true);
         match found {
             2 => {
-                self.join_anew();
+                self.is_reaped = true;
                 outs.push(Out::Reaped);
             }
             1 if had_lease => self.audit.want(now),
@@ -130,8 +130,9 @@ impl Store {
         outs.push(Out::Nodes(NodesSeen { server_ms: seconds * 1_000 + micros / 1_000, nodes, is_settled }));
     }
 
-    /// Our records were taken away, with edges: they are made again, with edges.
-    fn join_anew(&mut self) {
+    /// Our records were taken away, with edges: they are made again, with edges. Only while no change is on its way, since
+    /// what is said anew must come before whatever is newer.
+    pub(super) fn join_anew(&mut self) {
         let mut changes = Vec::new();
         for (topic, record) in self.truth.take() {
             changes.extend(joins(&topic, &record));
@@ -214,7 +215,7 @@ impl Store {
             match ask.answered(mine) {
                 Ok(told) => outs.push(Out::Told(told)),
                 // Behind the others: a long listing lets short questions pass.
-                Err(ask) => self.asks.push_back(ask),
+                Err(ask) => self.asks.push(ask),
             }
         }
     }

@@ -43,7 +43,7 @@ fn a_join_of_a_topic_that_nobody_knows_here_is_answered_after_a_second() {
     world.pass(1);
     assert_eq!((roster(&world, ana), roster(&world, plain)), (Some(vec!["ana".to_owned()]), Some(Vec::new())));
     assert_eq!(world.figures(0).answered_alone, 2);
-    let wall = world.now.wall_ms;
+    let wall = world.now.ms;
     world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), None, bus_event("detoured", wall), outs));
     assert!(told(&world).contains(&"detoured".to_owned()), "what comes over the bus is heard");
     world.set_away(false);

@@ -140,7 +140,7 @@ fn an_event_is_one_delivery_that_all_workers_share() {
 #[test]
 fn what_came_over_the_bus_reaches_only_who_asked_before_it_was_accepted() {
     let mut world = World::new(1, 1, 1);
-    let wall = world.now.wall_ms;
+    let wall = world.now.ms;
     world.join(0, 0, to("room"));
     for (text, accepted) in [("old", wall - 1), ("new", wall)] {
         world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), None, bus_event(text, accepted), outs));
@@ -252,7 +252,7 @@ fn there_is_room_when_every_interested_worker_has_some() {
 #[test]
 fn too_much_held_for_a_topic_opens_it() {
     let mut world = World::new(1, 1, 1);
-    let wall = world.now.wall_ms;
+    let wall = world.now.ms;
     let ticket = world.join(0, 0, to("room"));
     for n in 0..=HELD_MAX as u64 {
         world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), None, bus_event("busy", wall + n), outs));

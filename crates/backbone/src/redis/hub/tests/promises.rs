@@ -13,7 +13,7 @@ use crate::contract::{self, Fixture};
 use crate::redis::hub::{Hub, Moment, Out};
 use crate::redis::records::Token;
 use crate::redis::topic::Topic;
-use crate::{Backbone, Inbox, Pending, PublishError, Query, Reply, Unavailable, WorkerId};
+use crate::{Backbone, Inbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 struct Pretend {
     world: Mutex<(World, u8)>,
@@ -66,7 +66,7 @@ impl Backbone for Pretend {
         None
     }
 
-    fn publish(&self, publications: Vec<Publication>) -> Pending<'_, Result<(), PublishError>> {
+    fn publish(&self, publications: Vec<Publication>, _terms: Terms) -> Pending<'_, Result<(), PublishError>> {
         let world = &mut self.world().0;
         let has_room = |p: &Publication| world.nodes[0].hub.has_room(Topic::channel(&p.app, &p.channel).as_str());
         if !publications.iter().all(has_room) {

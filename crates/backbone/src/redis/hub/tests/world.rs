@@ -197,7 +197,7 @@ impl World {
     pub fn publish(&mut self, topic: &Topic, frame: Frame, except: Option<SocketId>, cache_for: Option<Duration>) {
         self.events += 1;
         let identity = Identity { origin: 99, counter: self.events };
-        let accepted_ms = self.now.wall_ms;
+        let accepted_ms = self.now.ms;
         let event = Event { identity, previous: 0, accepted_ms, repeat_of: 0, except, cache_for, frame };
         let at = self.next_id();
         if let Some(kept) = cache_for {
