@@ -285,7 +285,7 @@ fn edges_without_a_place_and_messages_nobody_follows_are_ignored() {
     assert_eq!(world.heard(0, 0).len(), before);
 }
 
-/// P5: memory is bounded, and small where there is much of it.
+/// DEL-15: memory is bounded, and small where there is much of it.
 #[test]
 fn the_record_of_a_topic_is_small() {
     assert!(size_of::<Entry>() <= 192, "{}", size_of::<Entry>());
