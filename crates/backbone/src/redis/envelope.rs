@@ -47,6 +47,12 @@ impl LogId {
         Self((self.0 & !PLACE_END) | place.min(PLACE_END))
     }
 
+    /// The place just before this one.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// Reads `MS-COUNTER` or `MS-COUNTER.PLACE`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -157,7 +157,8 @@ impl Hub {
         self.answer_ready();
     }
 
-    /// The believed primary confirmed the interest: from now on everything about the topic is heard.
+    /// The believed primary confirmed the interest: from now on everything about the topic is heard. Only for the last
+    /// [`Out::Follow`] of the topic: the confirmation of one that was taken back in between must not come here.
     pub fn followed(&mut self, now: Moment, topic: &str, outs: &mut Vec<Out>) {
         let Some(entry) = self.topics.find_mut(topic) else { return };
         entry.is_followed = true;

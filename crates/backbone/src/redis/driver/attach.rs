@@ -16,10 +16,11 @@ use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
 use crate::redis::link::{Ask, LinkId, Lost, Server};
 use crate::redis::primaries::Primary;
+use crate::redis::records::Told;
 use crate::redis::round::Round;
 use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::Settings;
-use crate::redis::store::{Refusal, Store, StoreLimits};
+use crate::redis::store::{self, Refusal, Store, StoreLimits};
 
 /// Lanes of a node to a group. Two, because `WAIT` blocks the connection that it is asked on.
 pub(super) const LANES: usize = 2;
@@ -269,6 +270,9 @@ impl Driver {
             "the group is here"
         );
         this.store.attached(Instant::now(), this.epoch);
+        let told = store::Out::Told(Told::Doubtful(None));
+        // Before anything that this server says: places in its log may be lower than those of another.
+        self.stored(group, vec![told]);
         self.set_away(group, false);
         self.start_listening(group);
     }

@@ -6,7 +6,7 @@
 use fulmar_protocol::exchange::Happening;
 
 use super::desk::{Desk, Turn};
-use super::topics::Entry;
+use super::topics::{Cached, Entry};
 use crate::redis::envelope::{Event, LogId, Message};
 
 /// Messages held for one topic that is not open yet; beyond it whoever waits is answered from what is known here.
@@ -71,11 +71,13 @@ impl Desk {
             return;
         }
         let Some(name) = entry.channel() else { return };
-        let kept_for = event.cache_for.filter(|_| name.kind().is_cache());
-        let happening = Happening::Event { frame: event.frame.clone(), except: event.except };
-        let position = self.post.deliver(&entry.followers, (&entry.app, name), event.identity, happening);
-        if let Some(kept_for) = kept_for {
-            entry.keep(&event, at, position, kept_for, turn.now.ms);
+        let Event { identity, except, cache_for, frame, .. } = event;
+        let kept = cache_for.filter(|_| name.kind().is_cache()).map(|kept_for| (kept_for, frame.clone()));
+        let happening = Happening::Event { frame, except };
+        let position = self.post.deliver(&entry.followers, (&entry.app, name), identity, happening);
+        if let Some((kept_for, frame)) = kept {
+            let kept_ms = u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX);
+            entry.keep(Cached { frame, identity, position, at, lapses: turn.now.ms.saturating_add(kept_ms) });
         }
     }
 

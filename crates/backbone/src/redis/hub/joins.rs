@@ -10,7 +10,7 @@ use fulmar_protocol::webhook::EventKind;
 use super::desk::{Asked, Desk, PATIENCE_MS, Turn, WAITING_MAX};
 use super::members::EDGE_WAIT_MS;
 use super::roster::Here;
-use super::topics::{Entry, Wait, Waiting};
+use super::topics::{Cached, Entry, Wait, Waiting};
 use super::{Hub, Out};
 use crate::WorkerId;
 use crate::redis::envelope::{LogId, Message};
@@ -173,8 +173,9 @@ impl Desk {
         // What came over the bus is newer: it is on its way to the log.
         let is_older = entry.cached.as_ref().is_some_and(|own| own.at.is_none_or(|at| at >= kept.at));
         if let (Some(Message::Event(event)), false) = (Message::decode(&kept.message), is_older) {
-            let position = self.post.position();
-            entry.keep(&event, Some(kept.at), position, std::time::Duration::from_millis(kept.ttl_ms), turn.now.ms);
+            let (position, lapses) = (self.post.position(), turn.now.ms.saturating_add(kept.ttl_ms));
+            let at = Some(kept.at);
+            entry.keep(Cached { frame: event.frame, identity: event.identity, position, at, lapses });
         }
     }
 

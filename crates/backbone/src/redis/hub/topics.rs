@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
-use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
@@ -333,26 +332,12 @@ impl Entry {
         self.cached.as_deref().filter(|cached| now_ms < cached.lapses)
     }
 
-    pub(super) fn keep(
-        &mut self,
-        event: &Event,
-        at: Option<LogId>,
-        position: Position,
-        kept_for: Duration,
-        now_ms: u64,
-    ) {
-        let is_newer = |known: &Cached| at.zip(known.at).is_none_or(|(at, known)| at > known);
-        if !self.cached.as_deref().is_none_or(is_newer) {
-            return;
+    /// Keeps the event unless a later one is kept already.
+    pub(super) fn keep(&mut self, new: Cached) {
+        let is_later = |known: &Cached| new.at.zip(known.at).is_none_or(|(new, known)| new > known);
+        if self.cached.as_deref().is_none_or(is_later) {
+            self.cached = Some(Box::new(new));
         }
-        let kept_ms = u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX);
-        self.cached = Some(Box::new(Cached {
-            frame: event.frame.clone(),
-            identity: event.identity,
-            position,
-            at,
-            lapses: now_ms.saturating_add(kept_ms),
-        }));
     }
 
     /// Forgets what was told, with nobody here who was told it. Whoever comes reads anew how things stand.

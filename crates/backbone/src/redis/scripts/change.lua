@@ -1,9 +1,9 @@
 -- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; then for each
 -- change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
 -- ("-": any number), what is asked for (1 the roster, 2 the cached event), bits.
--- Answers the epoch, the log's head, and for each change: what it did (1 occupied, 2 vacated, 4 added, 8 removed, 16 refused),
--- the total, the roster and the cached event where asked for, and how many messages had been said after it. All states are
--- those after the last change.
+-- Answers the epoch, the log's head, the changes, and how many messages were said in all. For each change: what it did (1
+-- occupied, 2 vacated, 4 added, 8 removed, 16 refused), the total, the roster and the cached event where asked for, and how
+-- many messages had been said when it was made. All states are those after the last change.
 local others = {}
 for _, name in ipairs(live) do
   if name ~= node then others[#others + 1] = name end
@@ -115,4 +115,4 @@ for n, answer in ipairs(answers) do
   end
 end
 tell(tonumber(ARGV[6]), ARGV[7])
-return { epoch, head_id(), answers }
+return { epoch, head_id(), answers, #said / 2 }

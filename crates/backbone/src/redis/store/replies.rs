@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::{ServerError, Value};
 
+use super::super::envelope::LogId;
 use super::super::records::{Change, Changed, MembersFull, Token, Told};
 use super::asks::Ask;
 use super::audit::{Look, Mend};
@@ -144,6 +145,7 @@ impl Store {
     fn changed(&mut self, changes: Vec<Queued>, reply: &Value, outs: &mut Vec<Out>) {
         let items = values::items(reply);
         let at = values::log_id(items.get(1));
+        let has_said = values::count(items.get(3)) > 0;
         let answers = items.get(2).map(values::items).unwrap_or_default();
         for (index, Queued { change, is_asked, superseded }) in changes.into_iter().enumerate() {
             let answer = answers.get(index).map(values::items).unwrap_or_default();
@@ -153,7 +155,7 @@ impl Store {
             if did & REFUSED == 0 {
                 self.truth.apply(&change);
             }
-            let outcome = outcome(did, at, answer, &change);
+            let outcome = outcome(did, (at, has_said), answer, &change);
             let told = |token: Token, outcome| Out::Told(Told::Changed { token, outcome });
             let bare = |outcome: &Result<Changed, MembersFull>| match outcome {
                 // The edges were the last one's.
@@ -267,18 +269,12 @@ fn joins(topic: &Topic, record: &Record) -> Vec<Queued> {
     record.members.iter().map(|(user, presence)| change(Some((user.clone(), Some(presence.clone()))))).collect()
 }
 
-fn outcome(
-    did: u64,
-    at: super::super::envelope::LogId,
-    answer: &[Value],
-    change: &Change,
-) -> Result<Changed, MembersFull> {
+fn outcome(did: u64, (at, has_said): (LogId, bool), answer: &[Value], change: &Change) -> Result<Changed, MembersFull> {
     if did & REFUSED != 0 {
         return Err(MembersFull);
     }
-    // Behind what was said until then; where nothing was, behind all that was there before.
-    let said = values::count(answer.get(5));
-    let at = if said > 0 { at.place(said - 1) } else { at };
+    // Behind what this call had said until then; where it said nothing at all, behind all that was there before.
+    let at = if has_said { at.place(values::count(answer.get(5))).before() } else { at };
     let roster = answer.get(2).map(values::roster).unwrap_or_default();
     Ok(Changed {
         at,
