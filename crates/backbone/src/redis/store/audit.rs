@@ -369,3 +369,23 @@ impl Mend {
         Self { slot, text, topic, record, gone: Vec::new(), here: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-29
+    #[test]
+    fn audits_of_all_nodes_together_leave_a_server_nineteen_parts_of_twenty() {
+        let mut audit = Audit::new(Instant::now());
+        let round_trip = Duration::from_micros(300);
+        let pauses = |audit: &mut Audit, nodes| {
+            audit.pause(round_trip, nodes);
+            audit.pause(round_trip + Duration::from_millis(1), nodes)
+        };
+        assert_eq!(pauses(&mut audit, 1).as_millis(), 18, "the way there and back is not the server's time");
+        assert!(pauses(&mut audit, 10) >= Duration::from_millis(180));
+        assert_eq!(audit.pause(Duration::from_secs(1), 10), PAUSE_MAX);
+        assert!(audit.pause(Duration::ZERO, 1) > Duration::ZERO);
+    }
+}

@@ -80,6 +80,7 @@ impl Store {
 
     fn failed(&mut self, now: Instant, flight: Flight, error: &ServerError, outs: &mut Vec<Out>) {
         let (scripts, is_write) = (flight.scripts(), matches!(flight, Flight::Write(_)));
+        let is_ask = matches!(flight, Flight::Ask(_));
         self.put_back(flight);
         let number = || error.details().and_then(|text| text.split_whitespace().next()?.parse().ok());
         match error.code() {
@@ -93,6 +94,11 @@ impl Store {
             code => {
                 if code == "ERR" && is_write {
                     self.queue.one_by_one();
+                }
+                if is_ask {
+                    // Whoever asked from outside does not wait for better times, nor asks for ever what fails of itself.
+                    let tokens = self.asks.take_finds().into_iter();
+                    outs.extend(tokens.map(|token| Out::Told(Told::Found { token, found: None })));
                 }
                 self.paused_until = Some(now + REFUSED_PAUSE);
                 outs.push(Out::Refused(Refusal::of(error, number().unwrap_or_default())));
