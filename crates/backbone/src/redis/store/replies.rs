@@ -9,6 +9,7 @@ use super::asks::Ask;
 use super::audit::{Look, Mend};
 use super::flight::{Flight, Lane};
 use super::queue::{Batch, Message, Queued};
+use super::sweep::STEP;
 use super::truth::Record;
 use super::{BEAT, BEAT_UNSETTLED, Leaving, NodesSeen, Out, REFUSED_PAUSE, Refusal, Sent, Store, values};
 use crate::redis::topic::{SLOTS, Topic};
@@ -240,7 +241,7 @@ impl Store {
         let (leases, truth, queue) = (&self.leases, &self.truth, &self.queue);
         let is_of_use = |topic: &Topic| truth.record(topic).is_some() || queue.is_pending(topic);
         self.sweep.scanned(now, (cursor, found), &self.keys, &self.node, |node| leases.has(node), is_of_use);
-        self.sweep.due = Some(now + self.audit.pause(took, self.leases.count()));
+        self.sweep.due = Some(now + self.audit.pause(took, STEP, self.leases.count()));
     }
 
     /// Whether nothing is on its way and nothing waits: for tests and for an orderly end.
