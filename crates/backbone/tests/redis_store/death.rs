@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fulmar_backbone::redis::records::{Call, Change};
+use fulmar_backbone::redis::records::{Call, Change, Told};
 
 use crate::world::{World, all_hooks, topic};
 
@@ -183,4 +183,14 @@ fn an_orderly_end_takes_the_records_away_with_their_edges() {
     let nodes: Vec<String> = world.redis(&["HKEYS", "dep:nodes"]);
     assert_eq!(nodes.len(), 2);
     assert!(world.roster(0, &topic("7:presence-room")).1, "nobody waits for it");
+}
+
+/// RED-27
+#[test]
+fn a_node_that_starts_makes_nobody_read_all_rosters_again() {
+    let Some(mut world) = World::new(2) else { return };
+    world.add("newcomer");
+    world.run(Duration::from_secs(3));
+    assert!(!world.nodes[0].told.iter().any(|told| matches!(told, Told::Doubtful(_))));
+    assert!(world.roster(2, &topic("7:presence-room")).1, "all is settled");
 }

@@ -5,5 +5,6 @@
 mod damage;
 mod death;
 mod edges;
+mod refusals;
 mod walk;
 mod world;

@@ -32,6 +32,9 @@ const LOOKS_MAX: usize = 128;
 const MENDED_MAX: usize = 400;
 /// Damaged topics that other nodes are told of one by one; beyond it they are told once, of all.
 pub const TOLD_MAX: usize = 16;
+/// What reading one field or key takes at most, on a slow and busy server. An answer that took longer was waiting for something
+/// else: for that the audit need not pause, or one hiccup would let damage stand.
+const READ_MAX: Duration = Duration::from_micros(4);
 /// Longest pause between two chunks, whatever the share.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -87,6 +90,8 @@ struct Pass {
     /// Next slot to be listed.
     slot: u16,
     looks: VecDeque<Look>,
+    /// Fields in the chunk that was sent last, about.
+    fields: usize,
     damages: String,
     mends: VecDeque<Mend>,
     /// Topics found wrong.
@@ -184,6 +189,7 @@ impl Audit {
         self.pass = Some(Pass {
             slot: 0,
             looks,
+            fields: 0,
             damages: "0".to_owned(),
             mends: VecDeque::new(),
             wrong: 0,
@@ -218,16 +224,18 @@ impl Audit {
 
     /// Decides when the next chunk may be read, from what this one took.
     pub fn pace(&mut self, now: Instant, took: Duration, nodes: usize) {
-        let pause = self.pause(took, nodes);
+        let fields = self.pass.as_ref().map_or(0, |pass| pass.fields);
+        let pause = self.pause(took, fields, nodes);
         let is_hurried = self.pass.as_ref().is_some_and(|pass| pass.is_hurried);
         self.due = if is_hurried { now } else { now + pause };
     }
 
-    /// How long to leave the server alone after something that took so long.
-    pub fn pause(&mut self, took: Duration, nodes: usize) -> Duration {
+    /// How long to leave the server alone after reading so many fields, which took so long.
+    pub fn pause(&mut self, took: Duration, fields: usize, nodes: usize) -> Duration {
         // Slowly forgotten, since a server may have moved further away.
         self.fastest = self.fastest.saturating_add(self.fastest / 64).min(took);
-        let cost = took.saturating_sub(self.fastest).max(COST_MIN);
+        let fields = u32::try_from(fields).unwrap_or(u32::MAX);
+        let cost = took.saturating_sub(self.fastest).min(READ_MAX.saturating_mul(fields)).max(COST_MIN);
         // Each node takes its part of the share.
         let nodes = u32::try_from(nodes.max(1)).unwrap_or(u32::MAX);
         (cost * (ONE_IN - 1)).saturating_mul(nodes).min(PAUSE_MAX)
@@ -308,6 +316,7 @@ impl Pass {
             };
             looks.push(look);
         }
+        self.fields = fields;
         looks
     }
 }
@@ -367,5 +376,26 @@ fn compare_members(topic: &Topic, reply: &Value, record: &Record, mends: &mut Ve
 impl Mend {
     fn of_text(slot: Slot, text: Vec<u8>, topic: Option<Topic>, record: String) -> Self {
         Self { slot, text, topic, record, gone: Vec::new(), here: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-29
+    #[test]
+    fn audits_of_all_nodes_together_leave_a_server_nineteen_parts_of_twenty() {
+        let mut audit = Audit::new(Instant::now());
+        let round_trip = Duration::from_micros(300);
+        let pauses = |audit: &mut Audit, nodes| {
+            audit.pause(round_trip, 1_000, nodes);
+            audit.pause(round_trip + Duration::from_millis(1), 1_000, nodes)
+        };
+        assert_eq!(pauses(&mut audit, 1).as_millis(), 18, "the way there and back is not the server's time");
+        assert!(pauses(&mut audit, 10) >= Duration::from_millis(180));
+        assert_eq!(audit.pause(Duration::from_secs(1), 100_000, 10), PAUSE_MAX);
+        assert!(audit.pause(Duration::from_secs(1), 100, 3) < Duration::from_millis(25), "a hiccup is not the audit's");
+        assert!(audit.pause(Duration::ZERO, 1, 1) > Duration::ZERO);
     }
 }

@@ -101,7 +101,7 @@ impl Store {
             return None;
         }
         let mut cmd = scripts::BEAT.call(&self.keys, facts);
-        cmd.arg(&self.node).arg(self.connection).arg(&self.lease);
+        cmd.arg(&self.node).arg(self.connection).arg(&self.lease).arg(u8::from(self.truth.is_empty()));
         Some((Flight::Beat, vec![cmd]))
     }
 

@@ -10,6 +10,7 @@ use super::asks::Ask;
 use super::audit::{Look, Mend};
 use super::flight::{Flight, Lane};
 use super::queue::{Batch, Message, Queued};
+use super::sweep::STEP;
 use super::truth::Record;
 use super::{BEAT, BEAT_UNSETTLED, Leaving, NodesSeen, Out, REFUSED_PAUSE, Refusal, Sent, Store, values};
 use crate::redis::topic::{SLOTS, Topic};
@@ -81,6 +82,7 @@ impl Store {
 
     fn failed(&mut self, now: Instant, flight: Flight, error: &ServerError, outs: &mut Vec<Out>) {
         let (scripts, is_write) = (flight.scripts(), matches!(flight, Flight::Write(_)));
+        let is_ask = matches!(flight, Flight::Ask(_));
         self.put_back(flight);
         let number = || error.details().and_then(|text| text.split_whitespace().next()?.parse().ok());
         match error.code() {
@@ -94,6 +96,11 @@ impl Store {
             code => {
                 if code == "ERR" && is_write {
                     self.queue.one_by_one();
+                }
+                if is_ask {
+                    // Whoever asked from outside does not wait for better times, nor asks for ever what fails of itself.
+                    let tokens = self.asks.take_finds().into_iter();
+                    outs.extend(tokens.map(|token| Out::Told(Told::Found { token, found: None })));
                 }
                 self.paused_until = Some(now + REFUSED_PAUSE);
                 outs.push(Out::Refused(Refusal::of(error, number().unwrap_or_default())));
@@ -236,7 +243,7 @@ impl Store {
         let (leases, truth, queue) = (&self.leases, &self.truth, &self.queue);
         let is_of_use = |topic: &Topic| truth.record(topic).is_some() || queue.is_pending(topic);
         self.sweep.scanned(now, (cursor, found), &self.keys, &self.node, |node| leases.has(node), is_of_use);
-        self.sweep.due = Some(now + self.audit.pause(took, self.leases.count()));
+        self.sweep.due = Some(now + self.audit.pause(took, STEP, self.leases.count()));
     }
 
     /// Whether nothing is on its way and nothing waits: for tests and for an orderly end.

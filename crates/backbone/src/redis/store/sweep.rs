@@ -10,7 +10,7 @@ use super::super::keys::Keys;
 use super::super::topic::{SLOTS, Topic};
 
 /// Keys looked at per step, about.
-const STEP: usize = 500;
+pub const STEP: usize = 500;
 /// Keys removed per call.
 const DOOMED_MAX: usize = 200;
 /// How long a node has had no lease before its keys are removed: it may be taking one.

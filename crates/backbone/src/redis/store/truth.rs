@@ -83,6 +83,11 @@ impl Truth {
         }
     }
 
+    /// Whether this node has no records.
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(HashMap::is_empty)
+    }
+
     /// Takes everything out: it is to be said anew.
     pub fn take(&mut self) -> Vec<(Topic, Record)> {
         self.slots.iter_mut().flat_map(std::mem::take).collect()
