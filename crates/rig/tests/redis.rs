@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use fulmar_rig::{
-    Link, Redis, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, eventually, is_available,
+    Link, Redis, RedisCluster, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, eventually, is_available,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -169,4 +169,16 @@ fn a_link_can_be_cut_and_mended() {
     assert!(refused.is_err());
     link.mend();
     Resp::connect(link.addr(), Duration::from_secs(1)).unwrap().call(&["PING"]).unwrap();
+}
+
+/// RED-33
+#[test]
+fn a_redis_cluster_covers_every_slot_and_answers() {
+    if !is_available() {
+        return;
+    }
+    let redis_cluster = RedisCluster::start(3, 1, &RedisOptions::default()).unwrap();
+    let owner = redis_cluster.owner_of(12_182).unwrap();
+    owner.call(&["SET", "foo", "1"]).unwrap();
+    assert_eq!(redis_cluster.servers().len(), 6);
 }
