@@ -105,6 +105,8 @@ pub struct Verdict {
     pub late: usize,
     /// Sockets that were closed, but for those on excused nodes.
     pub closed: usize,
+    /// Sockets on excused nodes that were closed.
+    pub closed_apart: usize,
     /// The longest delivery, stalls of the machine taken off, but for those over excused nodes.
     pub longest: Duration,
     /// The longest delivery as it was.
@@ -143,8 +145,11 @@ impl Ledger {
         self.judge_answers(excused, &mut verdict);
         let received = self.judge_receipts(excused, &by_mark, &mut verdict);
         self.judge_losses(&received, &mut verdict);
-        for stood in self.stood.iter().filter(|stood| !excused.contains(&stood.node)) {
-            if let Some((at, words)) = &stood.ended {
+        for stood in &self.stood {
+            let Some((at, words)) = &stood.ended else { continue };
+            if excused.contains(&stood.node) {
+                verdict.closed_apart += 1;
+            } else {
                 verdict.closed += 1;
                 verdict.example(|| {
                     format!("a socket on node {} was closed at {:.3} s: {words}", stood.node, seconds(*at))

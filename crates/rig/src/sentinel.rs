@@ -102,13 +102,24 @@ impl SentinelDeployment {
             let sentinel = deployment.start_sentinel(sentinels / 2 + 1)?;
             deployment.sentinels.push(sentinel);
         }
+        deployment.hurry(true);
         deployment.await_sight()?;
         if deployment.options.fails_over_first {
             for name in deployment.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>() {
                 deployment.fail_over_wholly(&name)?;
             }
         }
+        deployment.hurry(false);
         Ok(deployment)
+    }
+
+    /// Sentinels look at servers every ten seconds and greet each other every two: too slow to wait for, and put back before
+    /// anything is tried. Where a Sentinel does not know the command, it only takes longer.
+    fn hurry(&self, is_hurried: bool) {
+        let (info, publish) = if is_hurried { ("300", "300") } else { ("10000", "2000") };
+        for sentinel in &self.sentinels {
+            let _ = sentinel.redis.call(&["SENTINEL", "DEBUG", "info-period", info, "publish-period", publish]);
+        }
     }
 
     /// Names of the groups.
@@ -327,5 +338,7 @@ impl Group {
 
 fn follow(redis: &Redis, primary: SocketAddr) -> Result<(), RigError> {
     let (ip, port) = (primary.ip().to_string(), primary.port().to_string());
-    redis.call(&["REPLICAOF", &ip, &port]).map(|_| ())
+    redis.call(&["REPLICAOF", &ip, &port])?;
+    // It is started again as what it was.
+    redis.call(&["CONFIG", "REWRITE"]).map(|_| ())
 }
