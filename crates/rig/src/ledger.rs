@@ -119,6 +119,8 @@ pub struct Verdict {
     pub longest_answer: Duration,
     /// The longest the machine was away.
     pub longest_stall: Duration,
+    /// All of it together: where it is much, delays say little.
+    pub stalled: Duration,
     /// Some of what is wrong, in words.
     pub examples: Vec<String>,
 }
@@ -158,6 +160,7 @@ impl Ledger {
         }
         let longest = self.stalls.iter().map(|stall| stall.to_ns - stall.from_ns).max();
         verdict.longest_stall = Duration::from_nanos(longest.unwrap_or(0));
+        verdict.stalled = Duration::from_nanos(overlap_ns(&self.stalls, 0, u64::MAX));
         verdict
     }
 

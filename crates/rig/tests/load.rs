@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use fulmar_protocol::app::App;
-use fulmar_rig::{Link, Load, Node, Ready, Size, Subscriber};
+use fulmar_rig::{LaneSpec, Link, Load, Node, Ready, Size, Subscriber};
 use serde_json::json;
 
 const CONFIG: &str = "[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"s1\"\n";
@@ -71,6 +71,49 @@ fn a_node_that_is_killed_fails_publishes_and_closes_sockets_and_both_are_counted
     node.kill();
     let verdict = load.end().unwrap().verdict(&[]);
     assert_eq!((verdict.closed, verdict.lost), (SIZE.subscribers, 0), "{verdict:#?}");
+}
+
+/// DEL-1
+#[test]
+fn a_node_that_hangs_makes_what_passes_over_it_late_and_loses_nothing() {
+    let Some(program) = program() else { return };
+    let node = Node::start(&program, CONFIG, Ready::ForTraffic).unwrap();
+    let load = Load::start(&app(), &[node.addr()], SIZE).unwrap();
+    load.publish(&[node.addr()]);
+    thread::sleep(Duration::from_secs(1));
+    node.stop();
+    thread::sleep(Duration::from_millis(1_500));
+    node.resume();
+    thread::sleep(Duration::from_secs(1));
+    let ledger = load.end().unwrap();
+    let (strict, excused) = (ledger.verdict(&[]), ledger.verdict(&[0]));
+    assert!(
+        strict.is_clean() && strict.late >= SIZE.channels && strict.longest_raw > Duration::from_secs(1),
+        "{strict:#?}"
+    );
+    assert!(excused.is_clean() && excused.late == 0, "{excused:#?}");
+}
+
+#[test]
+fn a_publisher_that_tries_again_elsewhere_fails_nothing_when_its_node_is_killed() {
+    let Some(program) = program() else { return };
+    let nodes = [(); 2].map(|()| Node::start(&program, CONFIG, Ready::ForTraffic).unwrap());
+    let load = Load::start(&app(), &[nodes[1].addr()], SIZE).unwrap();
+    for channel in 0..SIZE.channels {
+        let addrs = nodes.iter().map(Node::addr).collect();
+        let (every, first) = (Duration::from_millis(5), Duration::ZERO);
+        load.add_publisher(LaneSpec { addrs, node: 0, channel, every, first, tries_again: true });
+    }
+    thread::sleep(Duration::from_secs(1));
+    nodes[0].kill();
+    thread::sleep(Duration::from_secs(1));
+    let killed_ns = load.now_ns() - 900_000_000;
+    let mut ledger = load.end().unwrap();
+    // These are two deployments: what the first accepted is not heard on the second, and is left out.
+    ledger.published.retain(|publish| publish.sent_ns > killed_ns);
+    let verdict = ledger.verdict(&[]);
+    assert_eq!((verdict.lost, verdict.failed, verdict.doubled, verdict.inversions), (0, 0, 0, 0), "{verdict:#?}");
+    assert!(verdict.publishes > 100, "{verdict:#?}");
 }
 
 #[test]

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use fulmar_rig::{
-    Link, Redis, RedisCluster, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, eventually, is_available,
+    Folder, Link, Redis, RedisCluster, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, Tls, eventually,
+    is_available,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -181,4 +182,22 @@ fn a_redis_cluster_covers_every_slot_and_answers() {
     let owner = redis_cluster.owner_of(12_182).unwrap();
     owner.call(&["SET", "foo", "1"]).unwrap();
     assert_eq!(redis_cluster.servers().len(), 6);
+}
+
+#[test]
+fn a_server_speaks_tls_on_a_port_of_its_own() {
+    if !is_available() {
+        return;
+    }
+    let folder = Folder::make("tls").unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    let tls = Tls { ca: cert.clone(), cert: cert.clone(), key, wants_certificate: false };
+    let redis = Redis::start(&RedisOptions { tls: Some(tls), ..Default::default() }).unwrap();
+    let port = redis.tls_addr().unwrap().port().to_string();
+    let mut asked = std::process::Command::new("redis-cli");
+    asked.args(["--tls", "--sni", "localhost", "-p", &port, "--cacert"]).arg(&cert).arg("PING");
+    assert_eq!(String::from_utf8(asked.output().unwrap().stdout).unwrap(), "PONG\n");
 }

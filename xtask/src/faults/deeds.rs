@@ -339,3 +339,21 @@ fn end_connections(redis: &Redis) {
         let _ = redis.call(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fulmar_rig::RedisOptions;
+
+    use super::*;
+
+    #[test]
+    fn channels_are_read_from_the_log_of_a_group() {
+        if !fulmar_rig::is_available() {
+            return;
+        }
+        let redis = Redis::start(&RedisOptions::default()).unwrap();
+        redis.call(&["XADD", "d:log", "*", "1:faults-1", "E..", "1:faults-2", "E.."]).unwrap();
+        redis.call(&["XADD", "d:log", "*", "1:faults-1", "faults-9", "", ""]).unwrap();
+        assert_eq!(topics(&redis).unwrap().into_iter().collect::<Vec<_>>(), ["1:faults-1", "1:faults-2"]);
+    }
+}

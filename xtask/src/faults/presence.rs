@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_rig::http::Rest;
-use fulmar_rig::{RigError, Subscriber, eventually};
+use fulmar_rig::{Redis, RigError, Subscriber, eventually};
 use members::Members;
 use observer::Observer;
 use serde_json::json;
@@ -52,7 +52,7 @@ pub fn run(stage: &mut Stage) -> Done {
         scene.close(stage);
         return Ok(());
     }
-    type Wound = fn(&Stage) -> Result<(), RigError>;
+    type Wound = fn(&[&Redis]) -> Result<(), RigError>;
     let wounds: [(&str, Wound); 5] = [
         ("half of the records deleted", damage::delete_half),
         ("10,000 ghosts", damage::invent_ghosts),
@@ -61,7 +61,7 @@ pub fn run(stage: &mut Stage) -> Done {
         ("FLUSHALL", damage::flush),
     ];
     for (what, wound) in wounds {
-        scene.judge(stage, what, RIGHT_MAX, |_, stage| wound(stage).map_err(failure))?;
+        scene.judge(stage, what, RIGHT_MAX, |_, stage| wound(&stage.primaries()?).map_err(failure))?;
     }
     scene.judge(stage, "a primary killed and followed", RIGHT_MAX, Scene::kill_primary)?;
     scene.judge(stage, "a node killed", RIGHT_AFTER_DEATH_MAX, |scene, stage| {

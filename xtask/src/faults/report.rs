@@ -28,7 +28,7 @@ impl Run {
         if let Some(verdict) = &self.verdict {
             print!(
                 " {} publishes, {} receipts | lost {} doubled {} order {} failed {} refused {} apart {} late {} closed {} | \
-                 delivery p50 {} p99 {} longest {} (raw {}), answer {}, machine away {}",
+                 delivery p50 {} p99 {} longest {} (raw {}), answer {}, machine away {} at most, {} in all",
                 verdict.publishes,
                 verdict.receipts,
                 verdict.lost,
@@ -45,6 +45,7 @@ impl Run {
                 ms(verdict.longest_raw),
                 ms(verdict.longest_answer),
                 ms(verdict.longest_stall),
+                ms(verdict.stalled),
             );
         }
         println!(" ({} s)", self.took.as_secs());
