@@ -135,7 +135,9 @@ fn perform(case: &Case, stage: &mut Stage, run: &mut Run) -> Outcome {
     (case.begin)(stage)?;
     let done = (case.deed)(stage);
     if let Some(load) = stage.load.take() {
-        let verdict = load.end().map_err(failure)?.verdict(case.allowed.excused);
+        let ledger = load.end().map_err(failure)?;
+        let verdict = ledger.verdict(case.allowed.excused);
+        run.notes.extend(stage.bystanders.iter().map(|bystanders| bystanders.compare(&ledger)));
         run.misses = case::misses(&case.allowed, &verdict);
         run.verdict = Some(verdict);
     }

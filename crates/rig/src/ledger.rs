@@ -164,6 +164,18 @@ impl Ledger {
         verdict
     }
 
+    /// What 99 of 100 deliveries on these channels were not slower than, of what was sent between two moments; `None` where
+    /// nothing was.
+    pub fn p99(&self, channels: &HashSet<usize>, from_ns: u64, to_ns: u64) -> Option<Duration> {
+        let is_meant = |p: &&Published| channels.contains(&p.channel) && (from_ns..to_ns).contains(&p.sent_ns);
+        let sent: HashMap<_, _> =
+            self.published.iter().filter(is_meant).map(|p| ((p.lane, p.seq), p.sent_ns)).collect();
+        let took = |receipt: &Receipt| Some(receipt.at_ns.saturating_sub(*sent.get(&(receipt.lane, receipt.seq))?));
+        let mut took_ns: Vec<_> = self.receipts.iter().filter_map(took).collect();
+        took_ns.sort_unstable();
+        took_ns.get(took_ns.len() * 99 / 100).copied().map(Duration::from_nanos)
+    }
+
     fn judge_answers(&self, excused: &[usize], verdict: &mut Verdict) {
         for publish in &self.published {
             let took = Duration::from_nanos(publish.answered_ns - publish.sent_ns);
@@ -348,6 +360,15 @@ mod tests {
         ledger.receipts[0].lane = 8;
         let verdict = ledger.verdict(&[]);
         assert_eq!((verdict.strange, verdict.lost), (1, 1));
+    }
+
+    #[test]
+    fn delays_can_be_asked_of_some_channels_at_some_time() {
+        let ledger = ledger();
+        let channels = HashSet::from([1]);
+        assert_eq!(ledger.p99(&channels, 0, 9_000 * MS), Some(Duration::from_millis(3)));
+        assert_eq!(ledger.p99(&channels, 0, 900 * MS), None);
+        assert_eq!(ledger.p99(&HashSet::from([2]), 0, 9_000 * MS), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A Redis Cluster on loopback: primaries with their replicas, joined and covering every slot.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -25,10 +26,7 @@ impl RedisCluster {
         let options = options.line("cluster-announce-ip 127.0.0.1");
         let count = primaries * (1 + replicas);
         let servers = (0..count).map(|_| Redis::start(&options)).collect::<Result<Vec<_>, _>>()?;
-        let mut command = Command::new(server_program().with_file_name(tool_name()));
-        if !command.get_program().to_string_lossy().contains('/') {
-            command = Command::new(tool_name());
-        }
+        let mut command = Command::new(tool());
         command.args(["--cluster", "create"]).args(servers.iter().map(|server| server.addr().to_string()));
         command.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]).stdin(Stdio::null());
         if let Some(password) = &options.password {
@@ -86,7 +84,8 @@ impl Redis {
     }
 }
 
-/// The command line that belongs to the server program.
-fn tool_name() -> &'static str {
-    if server_program().to_string_lossy().contains("valkey") { "valkey-cli" } else { "redis-cli" }
+/// A command line that can join servers: the one beside the server program, or any that is installed.
+fn tool() -> PathBuf {
+    let beside = ["valkey-cli", "redis-cli"].map(|name| server_program().with_file_name(name));
+    beside.into_iter().find(|tool| tool.is_file()).unwrap_or_else(|| "redis-cli".into())
 }

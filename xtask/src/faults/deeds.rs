@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fulmar_rig::http::Rest;
 use fulmar_rig::{LaneSpec, Link, Ready, Redis, Seat, Server};
 
-use super::stage::{Done, GROUPS, Stage, app, failure};
+use super::stage::{Bystanders, Done, GROUPS, Stage, app, failure};
 use crate::project::Failure;
 
 /// In the ledger: publishers that try again elsewhere, whose node is none.
@@ -201,13 +201,22 @@ pub fn sentinel_names_replica(stage: &mut Stage) -> Done {
 
 /// All three processes at once; they come back with nothing in them.
 pub fn group_lost(stage: &mut Stage) -> Done {
+    let begun_ns = stage.load().now_ns();
     stage.settle()?;
     let group = stage.any_group();
+    let other = GROUPS.iter().find(|other| **other != group).expect("there are two");
+    let names = topics(&stage.primary(other)?.redis)?;
+    let is_theirs = |name: &str| names.iter().any(|topic| topic.ends_with(&format!(":{name}")));
+    let names = stage.load().names().iter().enumerate();
+    let channels = names.filter(|(_, name)| is_theirs(name)).map(|(number, _)| number).collect();
+    let fault_ns = stage.load().now_ns();
     for server in &stage.deployment().group(group).map_err(failure)?.servers {
         server.redis.kill();
     }
     stage.note(format!("lost {group}"));
     stage.go_on(30, 8)?;
+    let end_ns = stage.load().now_ns();
+    stage.bystanders = Some(Bystanders { channels, moments_ns: [begun_ns, fault_ns, end_ns] });
     for server in &stage.deployment().group(group).map_err(failure)?.servers {
         server.redis.restart().map_err(failure)?;
     }

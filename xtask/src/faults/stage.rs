@@ -2,6 +2,7 @@
 //!
 //! It knows how to set up and how to wait; what is done to it stands in `deeds`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{
-    Link, Load, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Server, Size,
+    Ledger, Link, Load, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Server, Size,
 };
 
 use super::interrupt;
@@ -56,6 +57,8 @@ pub struct Stage {
     pub chance: fastrand::Rng,
     /// Whether the short form runs.
     pub is_quick: bool,
+    /// What must not have felt the fault.
+    pub bystanders: Option<Bystanders>,
     /// How long `random` goes on.
     pub random_s: u64,
     /// Wires that a deed has laid.
@@ -66,6 +69,24 @@ pub struct Stage {
     pub wrongs: Vec<String>,
     program: PathBuf,
     config: String,
+}
+
+/// Channels of a group that nothing was done to, and when the other group was well and when not.
+pub struct Bystanders {
+    /// Numbers of the channels.
+    pub channels: HashSet<usize>,
+    /// When the load began, the fault, and its end; as in the ledger.
+    pub moments_ns: [u64; 3],
+}
+
+impl Bystanders {
+    /// How slow their deliveries were before and meanwhile.
+    pub fn compare(&self, ledger: &Ledger) -> String {
+        let [begun, fault, end] = self.moments_ns;
+        let p99 = |from, to| ledger.p99(&self.channels, from, to).unwrap_or_default().as_secs_f64() * 1e3;
+        let (count, before, meanwhile) = (self.channels.len(), p99(begun, fault), p99(fault, end));
+        format!("{count} channels of the other group: p99 {before:.1} ms before, {meanwhile:.1} ms meanwhile")
+    }
 }
 
 /// What a deed answers.
@@ -99,6 +120,7 @@ impl Stage {
             load: None,
             chance,
             is_quick,
+            bystanders: None,
             random_s: 0,
             links: Vec::new(),
             notes: Vec::new(),
