@@ -6,12 +6,15 @@
 mod case;
 mod deeds;
 mod interrupt;
+mod naive;
 mod presence;
 mod report;
 mod stage;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use naive::{NaiveArgs, serve as serve_naively};
 
 use case::{CASES, Case};
 use report::Run;
@@ -46,6 +49,9 @@ pub struct FaultsArgs {
     /// Run this binary instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Run nodes that only PUBLISH and SUBSCRIBE instead of ours: shows that a fault is felt
+    #[arg(long, conflicts_with = "binary")]
+    naive: bool,
 }
 
 /// Runs what is asked for.
@@ -98,6 +104,9 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Case>, Failure> {
 fn program(args: &FaultsArgs) -> Result<PathBuf, Failure> {
     if let Some(program) = &args.binary {
         return Ok(program.clone());
+    }
+    if args.naive {
+        return std::env::current_exe().map_err(|error| Failure(format!("cannot find myself: {error}")));
     }
     project::run(&mut project::cargo(&["build", "--release", "--quiet", "--package", "fulmar"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project::root().join("target"), PathBuf::from);

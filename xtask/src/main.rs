@@ -89,6 +89,9 @@ enum Verb {
     ///
     /// Ends with an error when something was lost, doubled, failed or late beyond what is promised for the fault.
     Faults(faults::FaultsArgs),
+    /// The naive node that `faults --naive` starts, called as the real binary is
+    #[command(hide = true)]
+    Serve(faults::NaiveArgs),
     /// The bare server that `bench` starts
     #[command(hide = true)]
     BenchReference(bench::ReferenceArgs),
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Verb::Deny => deny::run(),
         Verb::Bench(args) => bench::run(&args).map_err(|e| project::Failure(e.to_string())),
         Verb::Faults(args) => faults::run(&args),
+        Verb::Serve(args) => faults::serve_naively(&args),
         Verb::BenchReference(args) => bench::run_reference(&args).map_err(|e| project::Failure(e.to_string())),
     };
     match outcome {
