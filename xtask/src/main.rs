@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod conform;
 mod deny;
+mod faults;
 mod fuzz;
 mod project;
 mod setup;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Before a commit:   cargo xtask check && cargo xtask test --fast
 One SDK only:      cargo xtask conform pusher-js
+One fault only:    cargo xtask faults kill-primary --quick
 Ten minutes each:  cargo xtask fuzz --all --seconds 600")]
 struct Arguments {
     #[command(subcommand)]
@@ -83,6 +85,13 @@ enum Verb {
     Deny,
     /// The figures, each taken beside a bare reference server in the same run
     Bench(bench::BenchArgs),
+    /// Real Redis, Sentinels and nodes under load, hurt on purpose; every publish and receipt compared
+    ///
+    /// Ends with an error when something was lost, doubled, failed or late beyond what is promised for the fault.
+    Faults(faults::FaultsArgs),
+    /// The naive node that `faults --naive` starts, called as the real binary is
+    #[command(hide = true)]
+    Serve(faults::NaiveArgs),
     /// The bare server that `bench` starts
     #[command(hide = true)]
     BenchReference(bench::ReferenceArgs),
@@ -100,6 +109,8 @@ fn main() -> ExitCode {
         Verb::Fuzz { target, all, seconds } => fuzz::run(target.as_deref(), all, seconds),
         Verb::Deny => deny::run(),
         Verb::Bench(args) => bench::run(&args).map_err(|e| project::Failure(e.to_string())),
+        Verb::Faults(args) => faults::run(&args),
+        Verb::Serve(args) => faults::serve_naively(&args),
         Verb::BenchReference(args) => bench::run_reference(&args).map_err(|e| project::Failure(e.to_string())),
     };
     match outcome {

@@ -32,6 +32,16 @@ impl Folder {
         Ok(Self { path })
     }
 
+    /// Removes all that this process has made: for an end that runs no destructors.
+    pub fn remove_all() {
+        let own = format!("{PREFIX}{}-", std::process::id());
+        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&own) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

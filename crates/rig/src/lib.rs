@@ -15,22 +15,40 @@
 //! # Ok::<(), fulmar_rig::RigError>(())
 //! ```
 
+mod crowd;
 mod error;
 mod folder;
+pub mod http;
+mod lanes;
+mod ledger;
 mod link;
+mod load;
+mod mark;
+mod node;
 mod ports;
 mod process;
 mod redis;
+mod redis_cluster;
 mod resp;
 mod sentinel;
+mod stalls;
 mod wait;
+mod websocket;
 
+pub use crowd::Seat;
 pub use error::RigError;
 pub use folder::Folder;
+pub use lanes::LaneSpec;
+pub use ledger::{LATE, Ledger, Published, Receipt, Stood, Verdict};
 pub use link::Link;
+pub use load::{Load, Size};
+pub use node::{Node, Ready};
 pub use ports::free_port;
 pub use process::Process;
 pub use redis::{Redis, RedisOptions, Role, Tls, is_available, server_program};
+pub use redis_cluster::RedisCluster;
 pub use resp::{Resp, Value};
 pub use sentinel::{Group, Sentinel, SentinelDeployment, SentinelOptions, Server};
+pub use stalls::{Stall, Watch};
 pub use wait::eventually;
+pub use websocket::Subscriber;

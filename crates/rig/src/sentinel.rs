@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct SentinelOptions {
     /// For every server.
     pub redis: RedisOptions,
+    /// What Sentinels themselves ask for.
+    pub password: Option<String>,
     /// Silence after which a Sentinel calls a server down.
     pub down_after_ms: u64,
     /// How long a failover may take before it is tried anew (which it is after twice that).
@@ -36,6 +38,7 @@ impl Default for SentinelOptions {
     fn default() -> Self {
         Self {
             redis: RedisOptions::default(),
+            password: None,
             down_after_ms: 1_000,
             failover_timeout_ms: 10_000,
             wants_replica: true,
@@ -102,13 +105,24 @@ impl SentinelDeployment {
             let sentinel = deployment.start_sentinel(sentinels / 2 + 1)?;
             deployment.sentinels.push(sentinel);
         }
+        deployment.hurry(true);
         deployment.await_sight()?;
         if deployment.options.fails_over_first {
             for name in deployment.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>() {
                 deployment.fail_over_wholly(&name)?;
             }
         }
+        deployment.hurry(false);
         Ok(deployment)
+    }
+
+    /// Sentinels look at servers every ten seconds and greet each other every two: too slow to wait for, and put back before
+    /// anything is tried. Where a Sentinel does not know the command, it only takes longer.
+    fn hurry(&self, is_hurried: bool) {
+        let (info, publish) = if is_hurried { ("300", "300") } else { ("10000", "2000") };
+        for sentinel in &self.sentinels {
+            let _ = sentinel.redis.call(&["SENTINEL", "DEBUG", "info-period", info, "publish-period", publish]);
+        }
     }
 
     /// Names of the groups.
@@ -225,6 +239,9 @@ impl SentinelDeployment {
                 "port {port}\nbind 127.0.0.1\nprotected-mode no\ndir {dir}\nlogfile {dir}/server.log\n\
                  sentinel resolve-hostnames no\nsentinel deny-scripts-reconfig yes\n"
             );
+            if let Some(password) = &self.options.password {
+                let _ = writeln!(text, "requirepass {password}\nsentinel sentinel-pass {password}");
+            }
             for group in &self.groups {
                 let (name, port) = (&group.name, group.servers[0].addr().port());
                 let _ = writeln!(text, "sentinel monitor {name} 127.0.0.1 {port} {quorum}");
@@ -234,7 +251,7 @@ impl SentinelDeployment {
             }
             text
         };
-        Ok(Sentinel { redis: Redis::start_with(&["--sentinel"], None, write, false)? })
+        Ok(Sentinel { redis: Redis::start_with(&["--sentinel"], self.options.password.as_deref(), write, false)? })
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
@@ -327,5 +344,7 @@ impl Group {
 
 fn follow(redis: &Redis, primary: SocketAddr) -> Result<(), RigError> {
     let (ip, port) = (primary.ip().to_string(), primary.port().to_string());
-    redis.call(&["REPLICAOF", &ip, &port]).map(|_| ())
+    redis.call(&["REPLICAOF", &ip, &port])?;
+    // It is started again as what it was.
+    redis.call(&["CONFIG", "REWRITE"]).map(|_| ())
 }

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use fulmar_rig::{
-    Link, Redis, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, eventually, is_available,
+    Folder, Link, Redis, RedisCluster, RedisOptions, Resp, Role, SentinelDeployment, SentinelOptions, Tls, eventually,
+    is_available,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -105,6 +106,19 @@ fn a_group_has_a_new_primary_after_a_kill_and_the_old_one_comes_back_as_a_replic
     deployment.await_whole().unwrap();
 }
 
+#[test]
+fn groups_and_sentinels_may_ask_for_passwords() {
+    if !is_available() {
+        return;
+    }
+    let redis = RedisOptions { password: Some("p1".to_owned()), ..Default::default() };
+    let options = SentinelOptions { redis, password: Some("p2".to_owned()), ..Default::default() };
+    let deployment = SentinelDeployment::start(&[("g1", 1)], 3, &options).unwrap();
+    deployment.fail_over_wholly("g1").unwrap();
+    let mut stranger = Resp::connect(deployment.sentinels()[0].redis.addr(), PATIENCE).unwrap();
+    assert!(stranger.call(&["SENTINEL", "MASTERS"]).unwrap_err().to_string().contains("NOAUTH"));
+}
+
 /// RED-5, RED-8
 #[test]
 fn a_planned_failover_raises_the_epoch_and_a_lying_sentinel_is_then_corrected_by_the_others() {
@@ -169,4 +183,41 @@ fn a_link_can_be_cut_and_mended() {
     assert!(refused.is_err());
     link.mend();
     Resp::connect(link.addr(), Duration::from_secs(1)).unwrap().call(&["PING"]).unwrap();
+}
+
+/// RED-33
+#[test]
+fn a_redis_cluster_covers_every_slot_and_answers() {
+    if !is_available() {
+        return;
+    }
+    let redis_cluster = RedisCluster::start(3, 1, &RedisOptions::default()).unwrap();
+    let owner = redis_cluster.owner_of(12_182).unwrap();
+    owner.call(&["SET", "foo", "1"]).unwrap();
+    assert_eq!(redis_cluster.servers().len(), 6);
+}
+
+#[test]
+fn a_server_speaks_tls_on_a_port_of_its_own() {
+    if !is_available() {
+        return;
+    }
+    let folder = Folder::make("tls").unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    let tls = Tls { ca: cert.clone(), cert: cert.clone(), key, wants_certificate: false };
+    let redis = match Redis::start(&RedisOptions { tls: Some(tls), ..Default::default() }) {
+        Ok(redis) => redis,
+        Err(error) if error.to_string().contains("TLS support") => {
+            eprintln!("!! SKIPPED: {} was built without TLS", fulmar_rig::server_program().display());
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let port = redis.tls_addr().unwrap().port().to_string();
+    let mut asked = std::process::Command::new("redis-cli");
+    asked.args(["--tls", "--sni", "localhost", "-p", &port, "--cacert"]).arg(&cert).arg("PING");
+    assert_eq!(String::from_utf8(asked.output().unwrap().stdout).unwrap(), "PONG\n");
 }

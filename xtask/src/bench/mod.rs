@@ -32,6 +32,7 @@ use report::{Outcome, Pairs, Row};
 use sample::{Sample, Site};
 use wire::Signer;
 
+pub use process::raise_open_files;
 pub use reference::{ReferenceArgs, run_reference};
 
 const APP_ID: &str = "1";

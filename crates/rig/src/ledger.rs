@@ -1,0 +1,384 @@
+//! The ledger: every publish with its answer, every receipt, and what the two say when they are compared.
+//!
+//! It opens nothing and knows no fault: it is told whose lateness is excused. Whoever was answered 200 was promised that every
+//! subscriber that stood connected all the time receives it, once, in its publisher's order.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::stalls::{Stall, overlap_ns};
+
+/// Pusher's own line for "late".
+pub const LATE: Duration = Duration::from_millis(900);
+/// Wrong ones that are told one by one.
+const EXAMPLES_MAX: usize = 8;
+
+/// Nanoseconds since the beginning.
+pub fn since(origin: Instant) -> u64 {
+    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Whose; a publisher has one channel and one node.
+    pub lane: u32,
+    /// Its number there, from 1.
+    pub seq: u32,
+    /// Number of the channel.
+    pub channel: usize,
+    /// Number of the node it was first sent to.
+    pub node: usize,
+    /// When it was first sent.
+    pub sent_ns: u64,
+    /// When it was answered, or given up.
+    pub answered_ns: u64,
+    /// The answer; `None` when there was none.
+    pub status: Option<u16>,
+    /// Whether a refusal said when to come back.
+    pub has_retry_after: bool,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+/// A receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Number of the subscriber.
+    pub subscriber: u32,
+    /// Of the publish.
+    pub lane: u32,
+    /// Of the publish.
+    pub seq: u32,
+    /// When.
+    pub at_ns: u64,
+}
+
+/// A subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stood {
+    /// Number of its node.
+    pub node: usize,
+    /// Number of its channel.
+    pub channel: usize,
+    /// Since when it is subscribed; `None` when it never was.
+    pub from_ns: Option<u64>,
+    /// When its connection ended, and the words it ended with.
+    pub ended: Option<(u64, String)>,
+}
+
+/// Everything that was noted.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Publishes, in the order of each lane.
+    pub published: Vec<Published>,
+    /// Subscribers by number.
+    pub stood: Vec<Stood>,
+    /// Receipts, in the order of each subscriber.
+    pub receipts: Vec<Receipt>,
+    /// When the machine was away.
+    pub stalls: Vec<Stall>,
+}
+
+/// What the ledger says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Publishes.
+    pub publishes: usize,
+    /// Receipts.
+    pub receipts: usize,
+    /// Answered 200 and not received by one that stood connected all the time.
+    pub lost: usize,
+    /// Received again by the same socket.
+    pub doubled: usize,
+    /// Received though nobody published it, or on a wrong channel.
+    pub strange: usize,
+    /// Received behind a later one of the same publisher.
+    pub inversions: usize,
+    /// Answered neither 200 nor a clear 503 with `Retry-After`.
+    pub failed: usize,
+    /// Answered 503 with `Retry-After`.
+    pub refused: usize,
+    /// Failed or refused, on an excused node.
+    pub failed_apart: usize,
+    /// Came later than [`LATE`], stalls of the machine taken off.
+    pub late: usize,
+    /// Sockets that were closed, but for those on excused nodes.
+    pub closed: usize,
+    /// Sockets on excused nodes that were closed.
+    pub closed_apart: usize,
+    /// The longest delivery, stalls of the machine taken off, but for those over excused nodes.
+    pub longest: Duration,
+    /// The longest delivery as it was.
+    pub longest_raw: Duration,
+    /// Half of all deliveries were not slower.
+    pub p50: Duration,
+    /// 99 of 100 were not slower.
+    pub p99: Duration,
+    /// The longest time until an answer, but for those of excused nodes.
+    pub longest_answer: Duration,
+    /// The longest the machine was away.
+    pub longest_stall: Duration,
+    /// All of it together: where it is much, delays say little.
+    pub stalled: Duration,
+    /// Some of what is wrong, in words.
+    pub examples: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether nothing is wrong that no fault excuses.
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.doubled + self.strange + self.inversions + self.failed == 0
+    }
+
+    fn example(&mut self, words: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(words());
+        }
+    }
+}
+
+impl Ledger {
+    /// Compares. What passes over a node of `excused` may be late, refused or without an answer; nothing may be lost or doubled.
+    pub fn verdict(&self, excused: &[usize]) -> Verdict {
+        let mut verdict =
+            Verdict { publishes: self.published.len(), receipts: self.receipts.len(), ..Verdict::default() };
+        let by_mark: HashMap<_, _> = self.published.iter().map(|p| ((p.lane, p.seq), p)).collect();
+        self.judge_answers(excused, &mut verdict);
+        let received = self.judge_receipts(excused, &by_mark, &mut verdict);
+        self.judge_losses(&received, &mut verdict);
+        for stood in &self.stood {
+            let Some((at, words)) = &stood.ended else { continue };
+            if excused.contains(&stood.node) {
+                verdict.closed_apart += 1;
+            } else {
+                verdict.closed += 1;
+                verdict.example(|| {
+                    format!("a socket on node {} was closed at {:.3} s: {words}", stood.node, seconds(*at))
+                });
+            }
+        }
+        let longest = self.stalls.iter().map(|stall| stall.to_ns - stall.from_ns).max();
+        verdict.longest_stall = Duration::from_nanos(longest.unwrap_or(0));
+        verdict.stalled = Duration::from_nanos(overlap_ns(&self.stalls, 0, u64::MAX));
+        verdict
+    }
+
+    /// What 99 of 100 deliveries on these channels were not slower than, of what was sent between two moments; `None` where
+    /// nothing was.
+    pub fn p99(&self, channels: &HashSet<usize>, from_ns: u64, to_ns: u64) -> Option<Duration> {
+        let is_meant = |p: &&Published| channels.contains(&p.channel) && (from_ns..to_ns).contains(&p.sent_ns);
+        let sent: HashMap<_, _> =
+            self.published.iter().filter(is_meant).map(|p| ((p.lane, p.seq), p.sent_ns)).collect();
+        let took = |receipt: &Receipt| Some(receipt.at_ns.saturating_sub(*sent.get(&(receipt.lane, receipt.seq))?));
+        let mut took_ns: Vec<_> = self.receipts.iter().filter_map(took).collect();
+        took_ns.sort_unstable();
+        took_ns.get(took_ns.len() * 99 / 100).copied().map(Duration::from_nanos)
+    }
+
+    fn judge_answers(&self, excused: &[usize], verdict: &mut Verdict) {
+        for publish in &self.published {
+            let took = Duration::from_nanos(publish.answered_ns - publish.sent_ns);
+            let is_excused = excused.contains(&publish.node);
+            if !is_excused {
+                verdict.longest_answer = verdict.longest_answer.max(took);
+            }
+            match publish.status {
+                Some(200) => {}
+                _ if is_excused => verdict.failed_apart += 1,
+                Some(503) if publish.has_retry_after => verdict.refused += 1,
+                status => {
+                    verdict.failed += 1;
+                    let answer = status.map_or("nothing".to_owned(), |status| status.to_string());
+                    let (node, at) = (publish.node, seconds(publish.sent_ns));
+                    verdict
+                        .example(|| format!("node {node} answered {answer} to a publish at {at:.3} s after {took:?}"));
+                }
+            }
+        }
+    }
+
+    fn judge_receipts(
+        &self,
+        excused: &[usize],
+        by_mark: &HashMap<(u32, u32), &Published>,
+        verdict: &mut Verdict,
+    ) -> HashSet<(u32, u32, u32)> {
+        let mut received = HashSet::with_capacity(self.receipts.len());
+        let mut last: HashMap<(u32, u32), u32> = HashMap::new();
+        let mut took_ns = Vec::with_capacity(self.receipts.len());
+        for receipt in &self.receipts {
+            let stood = &self.stood[receipt.subscriber as usize];
+            let publish = by_mark.get(&(receipt.lane, receipt.seq)).filter(|p| p.channel == stood.channel);
+            let Some(publish) = publish else {
+                verdict.strange += 1;
+                continue;
+            };
+            let who = |what: &str| {
+                let (seq, at) = (publish.seq, seconds(publish.sent_ns));
+                format!(
+                    "{what}: number {seq} of lane {} (node {}, {at:.3} s) on node {}",
+                    publish.lane, publish.node, stood.node
+                )
+            };
+            if !received.insert((receipt.subscriber, receipt.lane, receipt.seq)) {
+                verdict.doubled += 1;
+                verdict.example(|| who("doubled"));
+                continue;
+            }
+            let last = last.entry((receipt.subscriber, receipt.lane)).or_default();
+            if *last > receipt.seq {
+                verdict.inversions += 1;
+                verdict.example(|| who("behind a later one"));
+            }
+            *last = (*last).max(receipt.seq);
+            let raw = receipt.at_ns.saturating_sub(publish.sent_ns);
+            took_ns.push(raw);
+            if excused.contains(&publish.node) || excused.contains(&stood.node) {
+                continue;
+            }
+            let took = Duration::from_nanos(raw - overlap_ns(&self.stalls, publish.sent_ns, receipt.at_ns).min(raw));
+            verdict.longest_raw = verdict.longest_raw.max(Duration::from_nanos(raw));
+            verdict.longest = verdict.longest.max(took);
+            if took > LATE {
+                verdict.late += 1;
+                verdict.example(|| who(&format!("late by {took:?}")));
+            }
+        }
+        took_ns.sort_unstable();
+        let share = |of: usize| took_ns.get((took_ns.len() * of / 100).min(took_ns.len().saturating_sub(1)));
+        verdict.p50 = Duration::from_nanos(share(50).copied().unwrap_or(0));
+        verdict.p99 = Duration::from_nanos(share(99).copied().unwrap_or(0));
+        received
+    }
+
+    fn judge_losses(&self, received: &HashSet<(u32, u32, u32)>, verdict: &mut Verdict) {
+        let mut audience: HashMap<usize, Vec<(u32, &Stood)>> = HashMap::new();
+        for (number, stood) in (0..).zip(&self.stood) {
+            if stood.ended.is_none() {
+                audience.entry(stood.channel).or_default().push((number, stood));
+            }
+        }
+        for publish in self.published.iter().filter(|publish| publish.status == Some(200)) {
+            for (number, stood) in audience.get(&publish.channel).into_iter().flatten() {
+                let was_there = stood.from_ns.is_some_and(|from| from <= publish.sent_ns);
+                if was_there && !received.contains(&(*number, publish.lane, publish.seq)) {
+                    verdict.lost += 1;
+                    let (seq, lane, node, at) = (publish.seq, publish.lane, publish.node, seconds(publish.sent_ns));
+                    verdict.example(|| {
+                        format!(
+                            "lost: number {seq} of lane {lane} (node {node}, {at:.3} s) to {number} on node {}",
+                            stood.node
+                        )
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // For the eye.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn publish(seq: u32, status: Option<u16>) -> Published {
+        let sent_ns = u64::from(seq) * 1_000 * MS;
+        let answered_ns = sent_ns + MS;
+        Published {
+            lane: 7,
+            seq,
+            channel: 1,
+            node: 0,
+            sent_ns,
+            answered_ns,
+            status,
+            has_retry_after: false,
+            attempts: 1,
+        }
+    }
+
+    fn receipt(subscriber: u32, seq: u32, after_ms: u64) -> Receipt {
+        Receipt { subscriber, lane: 7, seq, at_ns: (u64::from(seq) * 1_000 + after_ms) * MS }
+    }
+
+    /// Two subscribers of channel 1, on nodes 0 and 1, and three publishes answered 200; all is well with these receipts.
+    fn ledger() -> Ledger {
+        let stood = |node| Stood { node, channel: 1, from_ns: Some(0), ended: None };
+        let receipts = (1..=3).flat_map(|seq| [receipt(0, seq, 2), receipt(1, seq, 3)]).collect();
+        let published = (1..=3).map(|seq| publish(seq, Some(200))).collect();
+        Ledger { published, stood: vec![stood(0), stood(1)], receipts, stalls: Vec::new() }
+    }
+
+    #[test]
+    fn a_ledger_in_order_is_clean() {
+        let verdict = ledger().verdict(&[]);
+        assert!(verdict.is_clean() && verdict.late == 0, "{verdict:?}");
+        assert_eq!((verdict.longest, verdict.p50), (Duration::from_millis(3), Duration::from_millis(3)));
+    }
+
+    /// DEL-1
+    #[test]
+    fn what_a_standing_subscriber_did_not_receive_is_lost() {
+        let mut ledger = ledger();
+        ledger.receipts.remove(0);
+        assert_eq!(ledger.verdict(&[]).lost, 1);
+        ledger.stood[0].from_ns = Some(1_500 * MS);
+        assert_eq!(ledger.verdict(&[]).lost, 0, "it came later");
+        ledger.stood[0] = Stood { from_ns: Some(0), ended: Some((9, "1006".to_owned())), ..ledger.stood[0].clone() };
+        let verdict = ledger.verdict(&[]);
+        assert_eq!((verdict.lost, verdict.closed), (0, 1), "it was closed, which is counted");
+    }
+
+    #[test]
+    fn what_was_not_answered_200_may_be_missing_and_is_counted() {
+        let mut ledger = ledger();
+        ledger.receipts.retain(|receipt| receipt.seq != 2);
+        ledger.published[1].status = Some(503);
+        assert_eq!(ledger.verdict(&[]).failed, 1, "without Retry-After");
+        ledger.published[1].has_retry_after = true;
+        let verdict = ledger.verdict(&[]);
+        assert_eq!((verdict.failed, verdict.refused, verdict.lost), (0, 1, 0));
+        ledger.published[1].status = None;
+        assert_eq!((ledger.verdict(&[]).failed, ledger.verdict(&[0]).failed_apart), (1, 1));
+    }
+
+    #[test]
+    fn repeats_inversions_and_strangers_are_counted() {
+        let mut ledger = ledger();
+        ledger.receipts.push(receipt(0, 3, 5));
+        assert_eq!(ledger.verdict(&[]).doubled, 1);
+        ledger.receipts.pop();
+        ledger.receipts.swap(0, 2);
+        assert_eq!(ledger.verdict(&[]).inversions, 1);
+        ledger.receipts[0].lane = 8;
+        let verdict = ledger.verdict(&[]);
+        assert_eq!((verdict.strange, verdict.lost), (1, 1));
+    }
+
+    #[test]
+    fn delays_can_be_asked_of_some_channels_at_some_time() {
+        let ledger = ledger();
+        let channels = HashSet::from([1]);
+        assert_eq!(ledger.p99(&channels, 0, 9_000 * MS), Some(Duration::from_millis(3)));
+        assert_eq!(ledger.p99(&channels, 0, 900 * MS), None);
+        assert_eq!(ledger.p99(&HashSet::from([2]), 0, 9_000 * MS), None);
+    }
+
+    #[test]
+    fn what_is_late_is_counted_unless_its_node_or_the_machine_was_away() {
+        let mut ledger = ledger();
+        ledger.receipts[5] = receipt(1, 3, 1_000);
+        assert_eq!(ledger.verdict(&[]).late, 1);
+        assert_eq!(ledger.verdict(&[1]).late, 0);
+        ledger.stalls.push(Stall { from_ns: 3_100 * MS, to_ns: 3_300 * MS });
+        let verdict = ledger.verdict(&[]);
+        assert_eq!((verdict.late, verdict.longest), (0, Duration::from_millis(800)));
+    }
+}

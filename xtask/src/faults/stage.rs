@@ -1,0 +1,296 @@
+//! Where a fault happens: Redis servers, nodes, and the load on them.
+//!
+//! It knows how to set up and how to wait; what is done to it stands in `deeds`.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fulmar_protocol::app::App;
+use fulmar_rig::{
+    Ledger, Link, Load, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Server, Size,
+};
+
+use super::interrupt;
+use crate::project::Failure;
+
+const NODES: usize = 3;
+const LOOK: Duration = Duration::from_millis(20);
+/// The groups of a Sentinel topology, each with two replicas.
+pub const GROUPS: [&str; 2] = ["g1", "g2"];
+
+/// How the servers of a case are arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// One node that needs no Redis.
+    Embedded,
+    /// One Redis, three nodes.
+    Single,
+    /// Two groups of three, three Sentinels, three nodes.
+    Sentinel,
+    /// The same, each server behind a wire.
+    SentinelWithLinks,
+}
+
+/// The servers.
+pub enum Servers {
+    /// None.
+    Nothing,
+    /// One.
+    Single(Redis),
+    /// Groups with their Sentinels.
+    Sentinel(SentinelDeployment),
+}
+
+/// Everything of one run.
+pub struct Stage {
+    /// Redis.
+    pub servers: Servers,
+    /// Nodes by their number in the ledger.
+    pub nodes: Vec<Node>,
+    /// The load; taken at the end.
+    pub load: Option<Load>,
+    /// Chance, all of it.
+    pub chance: fastrand::Rng,
+    /// Whether the short form runs.
+    pub is_quick: bool,
+    /// What must not have felt the fault.
+    pub bystanders: Option<Bystanders>,
+    /// How long `random` goes on.
+    pub random_s: u64,
+    /// Wires that a deed has laid.
+    pub links: Vec<Link>,
+    /// What the report says beside the figures.
+    pub notes: Vec<String>,
+    /// What went wrong beside the ledger.
+    pub wrongs: Vec<String>,
+    program: PathBuf,
+    config: String,
+}
+
+/// Channels of a group that nothing was done to, and when the other group was well and when not.
+pub struct Bystanders {
+    /// Numbers of the channels.
+    pub channels: HashSet<usize>,
+    /// When the load began, the fault, and its end; as in the ledger.
+    pub moments_ns: [u64; 3],
+}
+
+impl Bystanders {
+    /// How slow their deliveries were before and meanwhile.
+    pub fn compare(&self, ledger: &Ledger) -> String {
+        let [begun, fault, end] = self.moments_ns;
+        let p99 = |from, to| ledger.p99(&self.channels, from, to).unwrap_or_default().as_secs_f64() * 1e3;
+        let (count, before, meanwhile) = (self.channels.len(), p99(begun, fault), p99(fault, end));
+        format!("{count} channels of the other group: p99 {before:.1} ms before, {meanwhile:.1} ms meanwhile")
+    }
+}
+
+/// What a deed answers.
+pub type Done = Result<(), Failure>;
+
+/// The app of every node.
+pub fn app() -> App {
+    App::new("1", "k1", "s1")
+}
+
+impl Stage {
+    /// Servers, without nodes and load.
+    pub fn set(setting: Setting, program: &Path, seed: u64, is_quick: bool) -> Result<Self, Failure> {
+        let servers = match setting {
+            Setting::Embedded => Servers::Nothing,
+            Setting::Single => Servers::Single(Redis::start(&RedisOptions::default()).map_err(failure)?),
+            Setting::Sentinel | Setting::SentinelWithLinks => {
+                let has_links = setting == Setting::SentinelWithLinks;
+                // A first failover makes the epoch count; through wires it would only cost time.
+                let options = SentinelOptions { has_links, fails_over_first: !has_links, ..SentinelOptions::default() };
+                let groups = GROUPS.map(|name| (name, 2));
+                Servers::Sentinel(SentinelDeployment::start(&groups, 3, &options).map_err(failure)?)
+            }
+        };
+        let config = configuration(&servers);
+        let chance = fastrand::Rng::with_seed(seed);
+        let program = program.to_owned();
+        Ok(Self {
+            servers,
+            nodes: Vec::new(),
+            load: None,
+            chance,
+            is_quick,
+            bystanders: None,
+            random_s: 0,
+            links: Vec::new(),
+            notes: Vec::new(),
+            wrongs: Vec::new(),
+            program,
+            config,
+        })
+    }
+
+    /// Starts the nodes, side by side as a deployment's nodes are.
+    pub fn start_nodes(&mut self, ready: Ready) -> Done {
+        let count = if matches!(self.servers, Servers::Nothing) { 1 } else { NODES };
+        for _ in 0..count {
+            let node = Node::start(&self.program, &self.config, Ready::Unseen).map_err(failure)?;
+            self.nodes.push(node);
+        }
+        for node in &self.nodes {
+            node.await_ready(ready, Duration::from_secs(30)).map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    /// One more node, ready for traffic.
+    pub fn add_node(&mut self) -> Result<&Node, Failure> {
+        let node = Node::start(&self.program, &self.config, Ready::ForTraffic).map_err(failure)?;
+        self.nodes.push(node);
+        Ok(self.nodes.last().expect("it was just added"))
+    }
+
+    /// Where the nodes are.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(Node::addr).collect()
+    }
+
+    /// How much load there is.
+    pub fn size(&self) -> Size {
+        if self.is_quick { Size::QUICK } else { Size::FULL }
+    }
+
+    /// Subscribes everybody and begins to publish.
+    pub fn begin_load(&mut self) -> Done {
+        let load = Load::start(&app(), &self.addrs(), self.size()).map_err(failure)?;
+        load.publish(&self.addrs());
+        self.load = Some(load);
+        Ok(())
+    }
+
+    /// The load, which there is from the beginning of a deed to its end.
+    pub fn load(&self) -> &Load {
+        self.load.as_ref().expect("a deed is done under load")
+    }
+
+    /// The Sentinel topology, which the case asked for.
+    pub fn deployment(&self) -> &SentinelDeployment {
+        match &self.servers {
+            Servers::Sentinel(deployment) => deployment,
+            _ => panic!("the case says that it is about Sentinel groups"),
+        }
+    }
+
+    /// The single server, which the case asked for.
+    pub fn single(&self) -> &Redis {
+        match &self.servers {
+            Servers::Single(redis) => redis,
+            _ => panic!("the case says that it is about a single server"),
+        }
+    }
+
+    /// One of the groups.
+    pub fn any_group(&mut self) -> &'static str {
+        GROUPS[self.chance.usize(0..GROUPS.len())]
+    }
+
+    /// The primary of a group.
+    pub fn primary(&self, group: &str) -> Result<&Server, Failure> {
+        self.deployment().primary_of(group).map_err(failure)
+    }
+
+    /// Every server, whatever its role.
+    pub fn all_servers(&self) -> Vec<&Redis> {
+        match &self.servers {
+            Servers::Nothing => Vec::new(),
+            Servers::Single(redis) => vec![redis],
+            Servers::Sentinel(deployment) => {
+                let groups = deployment.names().into_iter().filter_map(|name| deployment.group(name).ok());
+                groups.flat_map(|group| group.servers.iter().map(|server| &server.redis)).collect()
+            }
+        }
+    }
+
+    /// The primaries, one per group.
+    pub fn primaries(&self) -> Result<Vec<&Redis>, Failure> {
+        match &self.servers {
+            Servers::Nothing => Ok(Vec::new()),
+            Servers::Single(redis) => Ok(vec![redis]),
+            Servers::Sentinel(_) => GROUPS.iter().map(|group| Ok(&self.primary(group)?.redis)).collect(),
+        }
+    }
+
+    /// Waits for a moment that the seed chooses, so that each seed hits another one.
+    pub fn settle(&mut self) -> Done {
+        let more = self.chance.u64(0..1_500);
+        self.wait(Duration::from_millis(2_000 + more))
+    }
+
+    /// Waits, shorter in the short form.
+    pub fn go_on(&self, full_s: u64, quick_s: u64) -> Done {
+        self.wait(Duration::from_secs(if self.is_quick { quick_s } else { full_s }))
+    }
+
+    /// Waits, unless a signal comes.
+    pub fn wait(&self, time: Duration) -> Done {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if interrupt::is_interrupted() {
+                return Err(Failure("interrupted".to_owned()));
+            }
+            thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
+    }
+
+    /// Says something in the report.
+    pub fn note(&mut self, words: String) {
+        self.notes.push(words);
+    }
+
+    /// Something is wrong that the ledger cannot see.
+    pub fn wrong(&mut self, words: String) {
+        self.wrongs.push(words);
+    }
+
+    /// Copies what nodes and servers wrote, for whoever looks into a failure.
+    pub fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            fs::write(folder.join(format!("node-{number}.log")), node.log())?;
+        }
+        for redis in self.all_servers() {
+            fs::write(folder.join(format!("redis-{}.log", redis.port())), redis.log())?;
+        }
+        if let Servers::Sentinel(deployment) = &self.servers {
+            for (number, sentinel) in deployment.sentinels().iter().enumerate() {
+                fs::write(folder.join(format!("sentinel-{number}.log")), sentinel.redis.log())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A rig's error is a verb's.
+pub fn failure(error: RigError) -> Failure {
+    Failure(error.to_string())
+}
+
+fn configuration(servers: &Servers) -> String {
+    let quoted = |addrs: &[SocketAddr]| addrs.iter().map(|addr| format!("\"{addr}\"")).collect::<Vec<_>>().join(", ");
+    let backbone = match servers {
+        Servers::Nothing => String::new(),
+        Servers::Single(redis) => {
+            format!("[backbone]\nkind = \"redis\"\ntopology = \"single\"\naddresses = [{}]\n", quoted(&[redis.addr()]))
+        }
+        Servers::Sentinel(deployment) => {
+            let addrs: Vec<_> = deployment.sentinels().iter().map(|sentinel| sentinel.redis.addr()).collect();
+            let groups = GROUPS.map(|name| format!("\"{name}\"")).join(", ");
+            format!(
+                "[backbone]\nkind = \"redis\"\ntopology = \"sentinel\"\nsentinels = [{}]\ngroups = [{groups}]\n",
+                quoted(&addrs)
+            )
+        }
+    };
+    format!("{backbone}[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"s1\"\n")
+}
