@@ -398,7 +398,9 @@ impl Driver {
         }
         let is_silent = listener.stage == Stage::Ready;
         let since = *listener.deaf_since.get_or_insert(now);
-        if !listener.was_ready || now < since + DEAF_AFTER || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
+        if !listener.was_ready
+            || now < since + DEAF_AFTER
+            || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
         {
             return;
         }
