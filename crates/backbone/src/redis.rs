@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Publication, Question};
-use fulmar_protocol::name::UserId;
+use fulmar_protocol::name::{ChannelName, UserId};
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +39,7 @@ use self::lease::Lease;
 use self::link::{Certificates, Greeting};
 use self::primaries::Primary;
 use self::settings::Settings;
+use self::topic::Topic;
 use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// What happened so far and how things stand, for metrics and for people.
@@ -91,6 +92,7 @@ pub struct RedisBackbone {
     shared: Arc<Shared>,
     workers: AtomicU8,
     queue_max: usize,
+    groups: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -111,7 +113,7 @@ impl RedisBackbone {
         let sentinel_greeting =
             Greeting { credentials: settings.sentinel_credentials.clone(), database: 0, tls, asks_who: false };
         let shared = Arc::new(Shared::default());
-        let queue_max = settings.limits.queue_max;
+        let (queue_max, groups) = (settings.limits.queue_max, settings.topology.groups().len());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (works, wanted) = mpsc::unbounded_channel();
         let driver = {
@@ -121,7 +123,13 @@ impl RedisBackbone {
         };
         let thread = std::thread::Builder::new().name("backbone".to_owned());
         let thread = thread.spawn(move || runtime.block_on(driver.run(wanted)))?;
-        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, thread: Mutex::new(Some(thread)) })
+        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, groups, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The group that has this channel, as its place among the names of all groups in their order.
+    #[must_use]
+    pub fn group_of(&self, app: &AppId, channel: &ChannelName) -> usize {
+        driver::group_of(Topic::channel(app, channel).slot(), self.groups)
     }
 
     /// How things stand, at most two seconds ago.

@@ -1,10 +1,14 @@
 //! The command line. What a flag of `serve` may hold is decided by the configuration, together with file and
 //! environment, so that all mistakes come out at once: here such values are plain text.
 
+mod backbone;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use fulmar_server::config::Sources;
+
+use self::backbone::BackboneArgs;
 
 /// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
 ///
@@ -35,6 +39,9 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Add, change and list the apps of a running node
     App(AppArgs),
+    /// Print how a running node is, and how it hears the others
+    #[command(after_help = "Examples:\n  fulmar status\n  fulmar status --json")]
+    Status(AdminArgs),
     /// Print who changed what on a running node
     Audit(AuditArgs),
     /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
@@ -121,6 +128,11 @@ pub struct ConfigArgs {
     /// Event loops that own connections, 0 for one per core [env: FULMAR_SERVER__WORKERS]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
+    /// What the node does: websocket, rest, webhooks, separated by commas [default: all] [env: FULMAR_SERVER__ROLES]
+    #[arg(long, value_name = "ROLES")]
+    roles: Option<String>,
+    #[command(flatten)]
+    backbone: BackboneArgs,
     /// error, warn, info, debug or trace [default: info] [env: FULMAR_LOGGING__LEVEL]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -135,9 +147,10 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// These flags over the environment of this process.
     pub fn sources(self) -> Sources {
-        Sources::new()
-            .with_file(self.config)
-            .with_environment(std::env::vars_os())
+        let sources = Sources::new().with_file(self.config).with_environment(std::env::vars_os());
+        self.backbone
+            .over(sources)
+            .with_flag("server.roles", self.roles)
             .with_flag("server.host", self.host)
             .with_flag("server.port", self.port)
             .with_flag("server.workers", self.workers)

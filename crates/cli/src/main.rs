@@ -10,6 +10,7 @@ mod client;
 mod explain;
 mod import;
 mod serve;
+mod status;
 mod webhook;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Config(ConfigVerb::Show(args)) => explain::show(args.sources()),
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
+        Verb::Status(args) => client::finish(status::status(&args)),
         Verb::Import(args) => client::finish(import::import(&args)),
         Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),

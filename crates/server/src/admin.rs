@@ -6,6 +6,7 @@
 
 mod audit;
 mod calls;
+mod hearing;
 pub mod openapi;
 mod reply;
 pub mod routes;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fulmar_backbone::redis::RedisBackbone;
 use fulmar_protocol::app::Secret;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -55,6 +57,7 @@ const ACTOR: &str = "x-fulmar-actor";
 /// The admin API of a node.
 pub(crate) struct Admin {
     registrar: Arc<Registrar>,
+    redis: Option<Arc<RedisBackbone>>,
     audit: Audit,
     token: Secret,
     serves_at: SocketAddr,
@@ -81,6 +84,7 @@ impl Admin {
         config: &config::Admin,
         folder: Option<&Path>,
         registrar: Arc<Registrar>,
+        redis: Option<Arc<RedisBackbone>>,
         serves_at: SocketAddr,
     ) -> Result<(Arc<Self>, std::net::TcpListener), AdminError> {
         let token = match (&config.token, folder) {
@@ -103,7 +107,7 @@ impl Admin {
         }
         tracing::info!(%address, "admin API");
         let audit = Audit::open(folder);
-        Ok((Arc::new(Self { registrar, audit, token, serves_at, started: Instant::now() }), listener))
+        Ok((Arc::new(Self { registrar, redis, audit, token, serves_at, started: Instant::now() }), listener))
     }
 
     /// Accepts for as long as the node lives.

@@ -9,6 +9,7 @@
 //! is meant), `watch` (a file that changes while the node runs).
 
 mod app;
+mod backbone;
 mod file;
 mod finding;
 mod keys;
@@ -18,6 +19,7 @@ mod rules;
 mod show;
 mod suggest;
 mod table;
+mod taken;
 mod value;
 mod watch;
 mod webhooks;
@@ -26,6 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fulmar_backbone::redis::settings::{Roles, Settings};
 use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub storage: Option<PathBuf>,
     /// The admin API; `None` is off.
     pub admin: Option<Admin>,
+    /// How it hears other nodes.
+    pub backbone: Backbone,
     /// The demo app, when it is on. It is also among `apps`.
     pub demo: Option<App>,
     /// Whether the demo app is on or off by itself, and not because somebody wrote so.
@@ -85,6 +90,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from trusted proxies begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// What it does for others.
+    pub roles: Roles,
 }
 
 impl Server {
@@ -132,6 +139,15 @@ pub struct Limits {
     pub inbox_deliveries_max: usize,
     /// Bytes of all cached events together.
     pub cache_bytes_max: usize,
+}
+
+/// How a node hears other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backbone {
+    /// Not at all: it is the whole deployment.
+    Embedded,
+    /// Over Redis.
+    Redis(Box<Settings>),
 }
 
 /// How a node goes away after SIGTERM.

@@ -16,6 +16,7 @@ pub mod storage;
 pub mod tls;
 pub mod webhooks;
 
+mod backbone;
 mod banner;
 mod edge;
 mod fallback;
@@ -25,6 +26,7 @@ mod node;
 mod peer;
 mod registrar;
 mod rewind;
+mod self_test;
 mod shutdown;
 mod socket_ids;
 mod telemetry;

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fulmar_backbone::memory::{Memory, SystemClock};
-use fulmar_backbone::{Backbone, Outbox};
+use fulmar_backbone::Backbone;
 use fulmar_engine::Settings;
 use mio::{Poll, Waker};
 use tokio::runtime::Builder;
@@ -20,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
+use crate::backbone::Hearing;
 use crate::banner::banner;
 use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload, What};
 use crate::edge::{Edge, Phase, Speaks};
@@ -91,6 +91,7 @@ struct Node {
     workers: Vec<WorkerThread>,
     readiness: Arc<Readiness>,
     webhooks: Arc<WebhookDesk>,
+    hearing: Hearing,
     phase: watch::Sender<Phase>,
     listeners: Vec<(TcpListener, Speaks)>,
 }
@@ -113,7 +114,10 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
     let webhooks = start_webhooks(keeping.folder.clone(), &apps, &clock)?;
-    let backbone = embedded_backbone(config, webhooks.clone()).map_err(system("the random source"))?;
+    let listens_at = listeners[0].0.local_addr().map_err(system("a listening socket"))?;
+    // Over Redis the desk says what is wanted, and nothing is left with it: edges go to the outbox in Redis.
+    let hearing = Hearing::start(config, webhooks.clone(), listens_at).map_err(system("the backbone"))?;
+    let backbone = hearing.backbone.clone();
     let (inboxes, workers) = start_workers(config, &backbone, &clock, &pulses)?;
     let (phase, seen_phase) = watch::channel(Phase::Serving);
     let api = Api::new(Setup {
@@ -147,7 +151,8 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
         keep_alive_timeout: config.limits.keep_alive_timeout,
     });
     let registrar = Arc::new(Registrar::new(desk, inboxes.clone(), webhooks.clone()));
-    Ok(Node { registrar, storage: keeping.folder, edge, gate, inboxes, workers, readiness, webhooks, phase, listeners })
+    let storage = keeping.folder;
+    Ok(Node { registrar, storage, edge, gate, inboxes, workers, readiness, webhooks, hearing, phase, listeners })
 }
 
 impl Node {
@@ -155,7 +160,7 @@ impl Node {
         let edges = self.start_edges(loaded.config.server.http_threads)?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(system("the control thread's runtime"))?;
-        runtime.block_on(self.control(loaded)).map_err(system("signal handling"))?;
+        let is_orderly = runtime.block_on(self.control(loaded)).map_err(system("signal handling"))?;
         for inbox in &self.inboxes {
             inbox.push(Message::Stop);
         }
@@ -170,14 +175,19 @@ impl Node {
         for edge in edges {
             edge.join().map_err(|_| NodeError::Panicked { what: "HTTP thread" })?;
         }
+        // When nobody is left who could ask it anything.
+        if is_orderly {
+            self.hearing.stop();
+        }
         tracing::info!("ended");
         Ok(())
     }
 
-    /// Waits for signals and changed files; returns when the node has been drained.
-    async fn control(&self, loaded: &Loaded) -> io::Result<()> {
+    /// Waits for signals and changed files; returns when the node has been drained, and whether it was.
+    async fn control(&self, loaded: &Loaded) -> io::Result<bool> {
         let mut end = EndSignals::new()?;
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
+        let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
         self.start_admin(&loaded.config);
@@ -214,14 +224,14 @@ impl Node {
             phase: self.phase.clone(),
         };
         tokio::select! {
-            () = drain.run() => {}
+            () = drain.run() => Ok(true),
             name = end.next() => {
                 tracing::warn!(signal = name, "ending at once");
                 self.webhooks.hurry();
                 self.phase.send_replace(Phase::Closed);
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     fn take_over(&self, reload: Reload) {
@@ -250,7 +260,13 @@ impl Node {
     /// Whatever keeps the admin API from starting, the node serves.
     fn start_admin(&self, config: &Config) {
         let Some(admin) = &config.admin else { return };
-        match Admin::start(admin, self.storage.as_deref(), self.registrar.clone(), self.address(config)) {
+        match Admin::start(
+            admin,
+            self.storage.as_deref(),
+            self.registrar.clone(),
+            self.hearing.redis.clone(),
+            self.address(config),
+        ) {
             Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
             Err(error) => tracing::warn!("the admin API is off: {error}"),
         }
@@ -317,6 +333,12 @@ impl Node {
     }
 }
 
+/// The node serves meanwhile; only balancers wait.
+async fn test(hearing: Hearing, readiness: Arc<Readiness>) {
+    hearing.test().await;
+    readiness.tested();
+}
+
 async fn serve_listeners(edge: Arc<Edge>, listeners: Vec<(TcpListener, Speaks)>) {
     let mut accepting = tokio::task::JoinSet::new();
     for (listener, speaks) in listeners {
@@ -364,14 +386,6 @@ fn start_webhooks(
     });
     webhooks.set_apps(apps.snapshot().iter().cloned())?;
     Ok(Arc::new(webhooks))
-}
-
-fn embedded_backbone(config: &Config, outbox: Arc<dyn Outbox>) -> io::Result<Arc<dyn Backbone>> {
-    let mut origin = [0; 8];
-    getrandom::fill(&mut origin).map_err(io::Error::from)?;
-    let cache_bytes_max = config.limits.cache_bytes_max as u64;
-    let memory = Memory::new(u64::from_ne_bytes(origin), cache_bytes_max, Arc::new(SystemClock::default()));
-    Ok(Arc::new(memory.with_outbox(outbox)))
 }
 
 fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Speaks)>, NodeError> {

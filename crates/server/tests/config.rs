@@ -10,10 +10,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fulmar_protocol::app::{App, AppLimits, Secret};
+use fulmar_backbone::redis::{
+    self,
+    settings::{Credentials, Encryption, Roles, Settings, Topology},
+};
+use fulmar_protocol::app::{App, AppLimits, Durability, Secret};
 use fulmar_protocol::webhook::{EventKind, Kinds};
 use fulmar_server::config::{
-    CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
+    Backbone, CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
 };
 
 /// A folder that goes away with the test.
@@ -86,7 +90,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
     let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
     assert_eq!(loaded.findings, []);
-    let Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps } = loaded.config;
+    let Config { server, limits, shutdown, tls, logging, storage, admin, backbone, demo, demo_is_default, apps } =
+        loaded.config;
     let admin = admin.unwrap();
     assert_eq!((storage, demo_is_default), (Some("/var/lib/fulmar".into()), false));
     assert_eq!(
@@ -96,6 +101,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!(server.address().to_string(), "[::1]:7001");
     assert_eq!((server.path_prefix.as_str(), server.workers, server.http_threads), ("/ws", 3, 2));
     assert_eq!((server.activity_timeout.as_secs(), server.pong_timeout.as_secs()), (60, 20));
+    assert_eq!(server.roles, Roles { websocket: true, rest: true, webhooks: false });
+    assert_eq!(backbone, Backbone::Redis(Box::new(redis_of_release_0_1(&file))));
     let inside: IpAddr = "192.0.2.7".parse().unwrap();
     assert!(server.proxy_protocol && server.trusted_proxies.iter().any(|n| n.contains(&inside)));
     assert_eq!(server.trusted_proxies.len(), 3);
@@ -121,6 +128,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert!(!first.enabled && first.client_events && first.subscription_counts && first.tls_only);
     assert!(first.watchlist && first.authorized_connections);
     assert_eq!(first.secrets().map(|s| s.expose()).collect::<Vec<_>>(), [&b"app-secret"[..], b"secret-of-last-year"]);
+    assert_eq!(first.durability, Durability::Primary);
     assert_eq!(first.allowed_origins, ["https://example.com", "*.example.org"]);
     let expected = AppLimits {
         max_connections: Some(1_000),
@@ -151,6 +159,35 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!(some.headers, [pair("Authorization", "Bearer token"), pair("X-Team", "a")]);
     let secrets: Vec<&[u8]> = apps[1].secrets().map(|s| s.expose()).collect();
     assert_eq!(secrets, [&b"secret-from-a-file"[..], b"secret-from-a-file-of-last-year"]);
+}
+
+fn redis_of_release_0_1(file: &Path) -> Settings {
+    let text = |text: &str| Some(text.to_owned());
+    Settings {
+        deployment: "eu-1".to_owned(),
+        topology: Topology::Sentinel {
+            sentinels: ["10.0.0.1:26379", "sentinel-2.example.com:26379", "[fd00::3]:26379"].map(str::to_owned).into(),
+            groups: ["g2", "g1"].map(str::to_owned).into(),
+        },
+        database: 2,
+        credentials: Credentials { user: text("fulmar"), password: text("secret-from-a-file") },
+        sentinel_credentials: Credentials { user: text("watcher"), password: text("of the Sentinels") },
+        tls: Some(Encryption {
+            ca: Some(file.with_file_name("certs/ca.pem")),
+            client: Some((file.with_file_name("certs/node.pem"), "/etc/fulmar/node.key".into())),
+        }),
+        roles: Roles { websocket: true, rest: true, webhooks: false },
+        advertise: text("node-1.example.com:7001"),
+        limits: redis::settings::Limits {
+            buffer_bytes_max: 67_108_864,
+            publish_timeout: Duration::from_millis(3_000),
+            breaker: Duration::from_millis(200),
+            command_timeout: Duration::from_millis(800),
+            log_age: Duration::from_secs(120),
+            log_entries_max: 50_000,
+            ..redis::settings::Limits::default()
+        },
+    }
 }
 
 /// OPS-4: the file above is only worth something while it names every key.
@@ -641,4 +678,90 @@ fn whatever_is_wrong_with_the_admin_section_the_node_starts_and_its_admin_api_is
     let said = findings("admin-said", "[admin]\nhost = \"0.0.0.0\"\n");
     assert_eq!(said.len(), 1);
     assert!(said[0].contains("fulmar.toml:2") && said[0].contains("admin.token_file"), "{said:?}");
+}
+
+/// What there is to say about a `[backbone]` of these lines, and what it means.
+fn backbone(test: &str, lines: &str) -> (Option<Backbone>, Vec<String>) {
+    let text = format!("[backbone]\n{lines}\n");
+    (load_text(test, &text).ok().map(|loaded| loaded.config.backbone), findings(test, &text))
+}
+
+/// NODE-1
+#[test]
+fn a_node_is_alone_unless_it_is_told_of_redis() {
+    assert_eq!(defaults().backbone, Backbone::Embedded);
+    let (found, said) = backbone("redis", "kind = \"redis\"");
+    let Some(Backbone::Redis(settings)) = found else { panic!("{said:?}") };
+    assert_eq!(settings.topology, Topology::Single("127.0.0.1:6379".to_owned()));
+    assert_eq!((settings.deployment.as_str(), settings.roles, settings.tls), ("fulmar", Roles::default(), None));
+    let (found, said) = backbone("unused", "sentinels = [\"a:1\"]\npassword = \"hush\"");
+    assert_eq!(found, Some(Backbone::Embedded));
+    assert_eq!(said, ["fulmar.toml:2: backbone.sentinels has no effect: backbone.kind is embedded"]);
+}
+
+/// NODE-1
+#[test]
+fn whoever_names_sentinels_means_the_topology_of_sentinels() {
+    let flags = Sources::new()
+        .with_flag("backbone.kind", Some("redis".to_owned()))
+        .with_flag("backbone.sentinels", Some("a:1,b:2".to_owned()))
+        .with_flag("backbone.groups", Some("g1, g2".to_owned()))
+        .with_flag("server.roles", Some("rest".to_owned()))
+        .with_environment(environment(&[("FULMAR_BACKBONE__PASSWORD", "hush-hush")]));
+    let loaded = load(flags).unwrap();
+    let shown = loaded.show();
+    assert!(!shown.contains("hush-hush") && shown.contains("password = \"(not shown)\""), "{shown}");
+    assert!(!format!("{:?}", loaded.config).contains("hush-hush"));
+    let Backbone::Redis(settings) = loaded.config.backbone else { panic!("redis was asked for") };
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let expected = Topology::Sentinel { sentinels: texts(&["a:1", "b:2"]), groups: texts(&["g1", "g2"]) };
+    assert_eq!(settings.topology, expected);
+    assert_eq!(settings.credentials.password.as_deref(), Some("hush-hush"));
+    assert_eq!(settings.roles, Roles { websocket: false, rest: true, webhooks: false });
+}
+
+/// NODE-2
+#[test]
+fn every_mistake_about_redis_is_named_where_it_stands() {
+    let table: &[(&str, &[&str])] = &[
+        (
+            "topology = \"cluster\"",
+            &["topology must be single or sentinel: Redis Cluster is not supported by this release yet"],
+        ),
+        ("topology = \"ring\"", &["topology must be single or sentinel"]),
+        ("addresses = [\"a:1\", \"b:1\"]", &["addresses must hold exactly one address"]),
+        ("addresses = [\"redis://a\"]", &["addresses must be host:port", "addresses must hold exactly one address"]),
+        ("groups = [\"g1\"]", &["groups belongs to topology = sentinel"]),
+        ("sentinels = [\"a:1\"]", &["sentinels needs the names in backbone.groups as well"]),
+        ("topology = \"sentinel\"", &["topology needs the addresses", "topology needs the names"]),
+        (
+            "sentinels = [\"a:1\"]\ngroups = [\"g\", \"g\"]\naddresses = [\"b:1\"]",
+            &["groups must not name one group twice", "addresses belongs to topology = single"],
+        ),
+        ("topology = \"single\"\nsentinels = [\"a:1\"]", &["sentinels belongs to topology = sentinel"]),
+        ("deployment = \"a:b\"", &["deployment must be 1 to 64 small letters"]),
+        ("tls_ca = \"ca.pem\"", &["tls_ca needs backbone.tls = true as well"]),
+        ("tls = true\ntls_cert = \"c\"", &["tls_cert needs backbone.tls_key as well"]),
+        ("tls = true\ntls_key = \"k\"", &["tls_key needs backbone.tls_cert as well"]),
+        ("password_file = \"no-such\"", &["password_file cannot be read"]),
+        ("password_file = \"f\"\npassword = \"p\"", &["password_file cannot be given together with password"]),
+        ("publish_timeout_ms = 4000", &["publish_timeout_ms must be between 100 and 3450, not 4000"]),
+        ("advertise = \"http://a\"", &["advertise must be host:port"]),
+    ];
+    for (lines, expected) in table {
+        let (found, said) = backbone("backbone-mistakes", &format!("kind = \"redis\"\n{lines}"));
+        assert_eq!(found, None, "{lines}");
+        assert_eq!(said.len(), expected.len(), "{lines}: {said:#?}");
+        for expected in *expected {
+            assert!(said.iter().any(|said| said.contains(&format!("backbone.{expected}"))), "{lines}: {said:#?}");
+        }
+    }
+    for (roles, expected) in [
+        ("[]", "must hold at least one role"),
+        ("[\"rest\"]", "must be all three"),
+        ("[\"resst\", \"rest\", \"websocket\", \"webhooks\"]", "must hold roles"),
+    ] {
+        let said = findings("roles", &format!("[server]\nroles = {roles}\n"));
+        assert!(said.len() == 1 && said[0].starts_with(&format!("fulmar.toml:2: server.roles {expected}")), "{said:?}");
+    }
 }

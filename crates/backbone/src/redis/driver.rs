@@ -483,7 +483,7 @@ impl Driver {
 }
 
 /// The first slot map: slots go round the groups, in the order of their names.
-fn group_of(slot: Slot, groups: usize) -> usize {
+pub(super) fn group_of(slot: Slot, groups: usize) -> usize {
     usize::from(slot.0) % groups.max(1)
 }
 

@@ -61,7 +61,7 @@ impl Default for Roles {
 }
 
 /// Everything the Redis backbone is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Beginning of every key and channel, and the first part of every group's identity. Two deployments on the same
     /// servers differ in it.
@@ -85,7 +85,7 @@ pub struct Settings {
 }
 
 /// Bounds and times. The defaults are what the promises were tested with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of publications that the logs have not confirmed yet, over all groups; beyond it publishes are answered
     /// 503.

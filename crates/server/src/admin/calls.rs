@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::audit::Entry;
 use super::reply::{Failed, Reply};
 use super::routes::{Call, Route};
-use super::{Admin, openapi};
+use super::{Admin, hearing, openapi};
 use crate::registry::desk::Done;
 use crate::registry::desk::View;
 use crate::registry::{Author, Desk, DeskError};
@@ -33,6 +33,7 @@ impl Admin {
         let answer = match route.call {
             Call::Describe => openapi::description(),
             Call::Status => self.status(),
+            Call::Backbone => hearing::shown(self.redis.as_deref()),
             Call::List => json!({ "apps": self.registrar.desk().list().iter().map(shown).collect::<Vec<_>>() }),
             Call::Show => shown(&self.registrar.desk().show(id)?),
             Call::History => json!({ "id": id, "revisions": self.registrar.desk().history(id)? }),
@@ -187,6 +188,7 @@ fn change(
         }
         Call::Describe
         | Call::Status
+        | Call::Backbone
         | Call::List
         | Call::Show
         | Call::History

@@ -179,12 +179,50 @@ fn of_the_node() -> Map<String, Value> {
     Map::from_iter([
         ("Audit".to_owned(), object(json!({ "entries": entries }), &["entries"])),
         ("Status".to_owned(), object(status, &told)),
+        ("Backbone".to_owned(), backbone()),
         ("Webhook".to_owned(), webhook()),
         ("Webhooks".to_owned(), webhooks()),
         ("Replayed".to_owned(), object(json!({ "replayed": number() }), &["replayed"])),
         ("Description".to_owned(), json!({ "type": "object" })),
         ("Error".to_owned(), object(json!({ "error": text() }), &["error"])),
     ])
+}
+
+/// How a node hears the others; only `kind` where it hears nobody.
+fn backbone() -> Value {
+    let switch = json!({ "type": "boolean" });
+    let group = json!({
+        "name": text(),
+        "server": maybe("string"),
+        "is_here": switch,
+        "hears": switch,
+        "epoch": number(),
+        "over_the_bus": switch,
+        "circuit_openings": number(),
+        "unlogged_bytes": number(),
+        "filled": number(),
+    });
+    let group = object(group, &["name", "server", "is_here", "hears", "epoch", "over_the_bus", "unlogged_bytes"]);
+    let node = json!({
+        "node": text(),
+        "advertise": maybe("string"),
+        "roles": list(text()),
+        "attached": { "type": "object", "additionalProperties": { "type": "integer" }, "description": "Epoch by group." },
+        "connections": number(),
+    });
+    let node = object(node, &["node", "advertise", "roles", "attached", "connections"]);
+    let all = json!({
+        "kind": { "enum": ["embedded", "redis"] },
+        "live_nodes": number(),
+        "accepted": number(),
+        "refused": number(),
+        "timed_out": number(),
+        "without_replica": number(),
+        "repeats": number(),
+        "groups": list(group),
+        "nodes": list(node),
+    });
+    object(all, &["kind"])
 }
 
 /// One endpoint of `webhooks`.

@@ -10,6 +10,8 @@ pub enum Call {
     Describe,
     /// How the node is.
     Status,
+    /// How it hears the others.
+    Backbone,
     /// All apps.
     List,
     /// A new app.
@@ -70,6 +72,7 @@ const fn route(
 pub static ROUTES: &[Route] = &[
     route("GET", "/openapi.json", Call::Describe, "", "Description", "This description; needs no token"),
     route("GET", "/admin/v1/status", Call::Status, "", "Status", "How the node is"),
+    route("GET", "/admin/v1/backbone", Call::Backbone, "", "Backbone", "How this node hears the others, as it sees it"),
     route("GET", "/admin/v1/apps", Call::List, "", "Apps", "All apps, wherever they are kept"),
     Route {
         status: 201,

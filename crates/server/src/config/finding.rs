@@ -130,6 +130,9 @@ pub enum What {
         /// Its value.
         outer: u64,
     },
+    /// Servers are named that nobody will talk to.
+    #[error("has no effect: backbone.kind is embedded")]
+    NotOverRedis,
     /// PROXY headers would be believed from nobody.
     #[error("has no effect: server.trusted_proxies is empty, and PROXY headers are believed from nobody else")]
     NobodyTrusted,

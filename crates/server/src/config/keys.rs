@@ -47,6 +47,8 @@ pub enum Preset {
     Text(&'static str),
     /// No entries.
     EmptyList,
+    /// These entries.
+    List(&'static [&'static str]),
 }
 
 /// What a bad value does to a node that starts.
@@ -129,6 +131,7 @@ impl Key {
             Preset::Switch(on) => on.to_string(),
             Preset::Text(text) => format!("{text:?}"),
             Preset::EmptyList => "[]".to_owned(),
+            Preset::List(texts) => format!("{texts:?}"),
         }
     }
 

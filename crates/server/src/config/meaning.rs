@@ -6,17 +6,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Durability, Secret};
 use fulmar_protocol::webhook::Webhooks;
 
+use super::backbone::{backbone, roles};
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Preset};
 use super::raw::{RawApp, RawConfig, Settings, Written};
 use super::rules::{address, network};
+use super::taken::Taken;
 use super::value::Value;
 use super::{Admin, Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
 
@@ -60,6 +60,7 @@ fn preset(key: &Key) -> Value {
         Preset::Switch(on) => Value::Switch(on),
         Preset::Text(text) => Value::Text(text.to_owned()),
         Preset::EmptyList => Value::List(Vec::new()),
+        Preset::List(texts) => Value::List(texts.iter().map(|text| (*text).to_owned()).collect()),
     }
 }
 
@@ -76,6 +77,7 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     };
     let storage = taken.path("storage.path");
     let admin = admin(&mut taken, findings);
+    let backbone = backbone(&mut taken, server.roles, findings);
     let demo_wanted = taken.optional_switch("demo.enabled");
     taken.assert_empty();
 
@@ -85,7 +87,8 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     check_demo(effective, demo_wanted, server.host, findings);
     apps.extend(demo.clone());
     let demo_is_default = demo_wanted.is_none();
-    let config = Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps };
+    let config =
+        Config { server, limits, shutdown, tls, logging, storage, admin, backbone, demo, demo_is_default, apps };
     check_together(effective, &config, findings);
     config
 }
@@ -108,6 +111,7 @@ fn server(taken: &mut Taken, findings: &mut Vec<Finding>) -> Server {
         pong_timeout: taken.seconds("server.pong_timeout_s"),
         trusted_proxies: taken.list("server.trusted_proxies").iter().filter_map(|n| network(n)).collect(),
         proxy_protocol: proxy_protocol.value == Value::Switch(true),
+        roles: roles(taken, findings),
     };
     if server.proxy_protocol && networks == Value::List(Vec::new()) {
         findings.push(Finding::advice(proxy_protocol.place, "server.proxy_protocol", What::NobodyTrusted));
@@ -225,6 +229,11 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
     let tls_only = taken.switch("apps.tls_only");
     let webhooks = webhooks(&mut taken);
     let allowed_origins = taken.list("apps.allowed_origins");
+    let durability = match taken.text("apps.durability").as_str() {
+        "memory" => Durability::Memory,
+        "primary" => Durability::Primary,
+        _ => Durability::Replicated,
+    };
     taken.assert_empty();
     Some(App {
         id: AppId::new(&id?),
@@ -238,7 +247,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
         authorized_connections,
         tls_only,
         allowed_origins,
-        durability: Durability::default(),
+        durability,
         webhooks,
         limits,
     })
@@ -318,88 +327,5 @@ fn check_together(effective: &Effective, config: &Config, findings: &mut Vec<Fin
             let what = What::Unreachable { inner, outer_key: "limits.request_body_bytes_max", outer };
             findings.push(Finding::advice(data.place.clone(), "apps.event_data_bytes_max", what));
         }
-    }
-}
-
-/// Settings from which every key is taken once. The table has given each its type and range, so taking cannot fail.
-struct Taken {
-    settings: Settings,
-}
-
-const IN_TABLE: &str = "the table has this key, and no other part takes it";
-const OF_TYPE: &str = "the table gives this key this type and range";
-
-impl Taken {
-    fn take(&mut self, path: &str) -> Written {
-        self.settings.remove(path).expect(IN_TABLE)
-    }
-
-    fn peek(&self, path: &str) -> Value {
-        self.settings.get(path).expect(IN_TABLE).value.clone()
-    }
-
-    fn place(&self, path: &str) -> Place {
-        self.settings.get(path).expect(IN_TABLE).place.clone()
-    }
-
-    fn optional_number<N: TryFrom<u64>>(&mut self, path: &str) -> Option<N> {
-        match self.take(path).value {
-            Value::Integer(n) => Some(N::try_from(n).ok().expect(OF_TYPE)),
-            _ => None,
-        }
-    }
-
-    fn number<N: TryFrom<u64>>(&mut self, path: &str) -> N {
-        self.optional_number(path).expect(OF_TYPE)
-    }
-
-    /// A number of which 0 means none.
-    fn limit(&mut self, path: &str) -> Option<u32> {
-        Some(self.number(path)).filter(|n| *n > 0)
-    }
-
-    fn seconds(&mut self, path: &str) -> Duration {
-        Duration::from_secs(self.number(path))
-    }
-
-    fn millis(&mut self, path: &str) -> Duration {
-        Duration::from_millis(self.number(path))
-    }
-
-    fn optional_switch(&mut self, path: &str) -> Option<bool> {
-        match self.take(path).value {
-            Value::Switch(on) => Some(on),
-            _ => None,
-        }
-    }
-
-    fn switch(&mut self, path: &str) -> bool {
-        self.optional_switch(path).expect(OF_TYPE)
-    }
-
-    fn text(&mut self, path: &str) -> String {
-        match self.take(path).value {
-            Value::Text(text) => text,
-            _ => unreachable!("{OF_TYPE}: {path}"),
-        }
-    }
-
-    fn list(&mut self, path: &str) -> Vec<String> {
-        match self.take(path).value {
-            Value::List(texts) => texts,
-            _ => Vec::new(),
-        }
-    }
-
-    fn path(&mut self, path: &str) -> Option<PathBuf> {
-        match self.take(path).value {
-            Value::Path(file) => Some(file),
-            _ => None,
-        }
-    }
-
-    /// A key that nothing took would be one that is accepted, explained and without effect.
-    fn assert_empty(&self) {
-        debug_assert!(self.settings.is_empty(), "keys without a meaning: {:?}", self.settings.keys());
     }
 }

@@ -323,7 +323,9 @@ impl Reader {
         }
         self.raw.apps = apps;
         let mut settings = std::mem::take(&mut self.raw.settings);
-        self.secret_file(&mut settings, "admin.token_file", "admin.token");
+        for secret in ["admin.token", "backbone.password", "backbone.sentinel_password"] {
+            self.secret_file(&mut settings, &format!("{secret}_file"), secret);
+        }
         self.raw.settings = settings;
     }
 

@@ -80,9 +80,78 @@ pub(super) fn check_origin(text: &str) -> Result<(), &'static str> {
     Err("must hold origins such as https://example.com, https://example.com:8443, example.com or *.example.com")
 }
 
+/// A server somewhere, by name or by number.
+pub(super) fn check_address(text: &str) -> Result<(), &'static str> {
+    let split = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let is_host = |host: &str| match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|host| host.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    };
+    if split.is_some_and(|(host, _)| is_host(host)) {
+        return Ok(());
+    }
+    Err("must be host:port, such as 10.0.0.1:6379, redis.example.com:6379 or [fd00::1]:6379")
+}
+
+pub(super) fn check_group(text: &str) -> Result<(), &'static str> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_plain) {
+        return Ok(());
+    }
+    Err("must hold names of groups as Sentinel has them: 1 to 64 letters, digits, or any of - . _")
+}
+
+/// It becomes the beginning of every key, where a colon ends it.
+pub(super) fn check_deployment(text: &str) -> Result<(), &'static str> {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_plain) {
+        return Ok(());
+    }
+    Err("must be 1 to 64 small letters, digits or -")
+}
+
+pub(super) fn check_topology(text: &str) -> Result<(), &'static str> {
+    match text {
+        "single" | "sentinel" => Ok(()),
+        "cluster" => Err("must be single or sentinel: Redis Cluster is not supported by this release yet"),
+        _ => Err("must be single or sentinel"),
+    }
+}
+
+pub(super) fn check_role(text: &str) -> Result<(), &'static str> {
+    match text {
+        "websocket" | "rest" | "webhooks" => Ok(()),
+        _ => Err("must hold roles: websocket, rest, webhooks"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// NODE-1
+    #[test]
+    fn addresses_of_servers_are_hosts_with_ports() {
+        for good in ["10.0.0.1:6379", "redis-1.example.com:1", "[::1]:6379", "a_b:65535"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in ["", "host", ":6379", "host:", "host:0", "host:65536", "::1:6379", "[::1]", "redis://h:1", "a b:1"] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// NODE-1
+    #[test]
+    fn a_deployment_s_name_never_reaches_beyond_its_colon() {
+        for (name, is_good) in
+            [("fulmar", true), ("eu-1", true), ("", false), ("a:b", false), ("A", false), ("a/b", false)]
+        {
+            assert_eq!(check_deployment(name).is_ok(), is_good, "{name}");
+        }
+        for (name, is_good) in [("mymaster", true), ("g.1_a", true), ("", false), ("a/b", false), ("a,b", false)] {
+            assert_eq!(check_group(name).is_ok(), is_good, "{name}");
+        }
+    }
 
     /// WS-8
     #[test]

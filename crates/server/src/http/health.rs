@@ -67,6 +67,7 @@ impl fmt::Display for Stuck {
 const CONFIGURED: u8 = 1;
 const LISTENING: u8 = 2;
 const DRAINING: u8 = 4;
+const TESTED: u8 = 8;
 
 /// What the node needs before it wants traffic. Starts with nothing done.
 #[derive(Debug, Default)]
@@ -81,6 +82,11 @@ impl Readiness {
     /// The sockets are bound and accepted from.
     pub fn listening(&self) {
         self.0.fetch_or(LISTENING, Ordering::Release);
+    }
+
+    /// A message went through every group and came back, or the time for that is over.
+    pub fn tested(&self) {
+        self.0.fetch_or(TESTED, Ordering::Release);
     }
 
     /// The node is going away. Not taken back.
@@ -101,6 +107,7 @@ impl Readiness {
             done if done & DRAINING != 0 => Some("draining"),
             done if done & CONFIGURED == 0 => Some("no configuration yet"),
             done if done & LISTENING == 0 => Some("not listening yet"),
+            done if done & TESTED == 0 => Some("the self-test is not done yet"),
             _ => None,
         }
     }
@@ -127,7 +134,7 @@ mod tests {
         assert_eq!(pulses.stuck(), None);
     }
 
-    /// HTTP-56
+    /// HTTP-56, NODE-6
     #[test]
     fn a_node_is_ready_once_everything_is_done_and_never_again_after_draining_began() {
         let readiness = Readiness::default();
@@ -135,6 +142,8 @@ mod tests {
         readiness.configured();
         assert_eq!(readiness.missing(), Some("not listening yet"));
         readiness.listening();
+        assert_eq!(readiness.missing(), Some("the self-test is not done yet"));
+        readiness.tested();
         assert_eq!(readiness.missing(), None);
         readiness.draining();
         readiness.listening();

@@ -295,6 +295,7 @@ async fn health_says_what_is_wrong() {
     world.plain(Method::GET, "/readyz", "").await.expect(503, "not ready: no configuration yet\n");
     world.readiness.configured();
     world.readiness.listening();
+    world.readiness.tested();
     world.plain(Method::GET, "/readyz", "").await.expect(200, "ready\n");
     world.readiness.draining();
     world.plain(Method::GET, "/readyz", "").await.expect(503, "not ready: draining\n");

@@ -1,0 +1,103 @@
+//! `fulmar status`: how a node is and how it hears the others, in its own words.
+
+use serde_json::{Value, json};
+
+use crate::app::remote::Remote;
+use crate::app::{rows, text};
+use crate::args::AdminArgs;
+use crate::client::{Failure, print};
+
+pub fn status(admin: &AdminArgs) -> Result<(), Failure> {
+    let remote = Remote::of(admin)?;
+    let node = remote.call("GET", "/admin/v1/status", None, None)?;
+    let backbone = remote.call("GET", "/admin/v1/backbone", None, None)?;
+    print(&if admin.json {
+        format!("{:#}\n", json!({ "node": node, "backbone": backbone }))
+    } else {
+        format!("{}{}", of_node(&node), of_backbone(&backbone))
+    });
+    Ok(())
+}
+
+fn of_node(node: &Value) -> String {
+    let mut out = format!(
+        "node      fulmar {} at {}, up for {} s, {} connections, {} apps\n",
+        text(&node["version"]),
+        text(&node["address"]),
+        node["uptime_s"],
+        node["connections"],
+        node["apps"],
+    );
+    if let Some(problem) = node["registry_problem"].as_str() {
+        out.push_str(&format!("apps      are not kept: {problem}\n"));
+    }
+    for app in rows(node, "apps_not_served") {
+        out.push_str(&format!("app       {} is not served: {}\n", text(&app["id"]), text(&app["problem"])));
+    }
+    out
+}
+
+fn of_backbone(backbone: &Value) -> String {
+    if text(&backbone["kind"]) == "embedded" {
+        return "backbone  embedded: this node is the whole deployment\n".to_owned();
+    }
+    let mut out = format!(
+        "backbone  redis, as this node sees it: {} live nodes, {} publications accepted, {} refused, {} timed out\n",
+        backbone["live_nodes"], backbone["accepted"], backbone["refused"], backbone["timed_out"],
+    );
+    for group in rows(backbone, "groups") {
+        let is = |name: &str| group[name].as_bool().unwrap_or_default();
+        let state = match (is("is_here"), is("hears")) {
+            (true, true) => "here",
+            (true, false) => "here, not yet heard",
+            (false, _) => "AWAY",
+        };
+        let detour = if is("over_the_bus") { ", publishing over the bus as well" } else { "" };
+        out.push_str(&format!(
+            "group     {:<12} {:<21} {state}, epoch {}, {} bytes not in its log{detour}\n",
+            text(&group["name"]),
+            group["server"].as_str().unwrap_or("no server known"),
+            group["epoch"],
+            group["unlogged_bytes"],
+        ));
+    }
+    for node in rows(backbone, "nodes") {
+        let roles: Vec<&str> = rows(node, "roles").map(text).collect();
+        out.push_str(&format!(
+            "node      {} {:<21} {} connections, {}\n",
+            text(&node["node"]),
+            node["advertise"].as_str().unwrap_or("not reachable"),
+            node["connections"],
+            roles.join("+"),
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NODE-8
+    #[test]
+    fn what_is_away_stands_out_and_what_is_not_known_is_said() {
+        let backbone = json!({
+            "kind": "redis", "live_nodes": 2, "accepted": 5, "refused": 0, "timed_out": 1,
+            "groups": [
+                { "name": "g1", "server": "10.0.0.1:6379", "is_here": true, "hears": true, "epoch": 3, "unlogged_bytes": 0 },
+                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9 },
+            ],
+            "nodes": [{ "node": "00ff", "advertise": null, "roles": ["rest", "webhooks"], "connections": 0 }],
+        });
+        let shown = of_backbone(&backbone);
+        for part in [
+            "2 live nodes",
+            "g1           10.0.0.1:6379         here, epoch 3, 0 bytes",
+            "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well",
+            "00ff not reachable         0 connections, rest+webhooks",
+        ] {
+            assert!(shown.contains(part), "{part} is not in:\n{shown}");
+        }
+        assert!(of_backbone(&json!({ "kind": "embedded" })).contains("whole deployment"));
+    }
+}

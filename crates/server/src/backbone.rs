@@ -1,0 +1,139 @@
+//! Which backbone a node has: the embedded one, or one over Redis, with what only the latter has.
+//!
+//! Starting never waits for Redis. What it hears of the other nodes is passed on from here; what follows from it is decided
+//! in [`crate::quota`] and [`crate::fallback`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fulmar_backbone::memory::{Memory, SystemClock};
+use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::settings::{Settings, Topology};
+use fulmar_backbone::{Backbone, Outbox};
+use fulmar_protocol::name::ChannelName;
+
+use crate::config::{self, Config};
+use crate::self_test::{self, Errand};
+
+/// A node's backbone.
+#[derive(Clone)]
+pub(crate) struct Hearing {
+    /// What everybody else on the node knows it as.
+    pub(crate) backbone: Arc<dyn Backbone>,
+    /// The same when it is over Redis.
+    pub(crate) redis: Option<Arc<RedisBackbone>>,
+    groups: Vec<String>,
+    origin: u64,
+}
+
+impl Hearing {
+    /// Starts what the configuration says. `listens_at` is where the node's HTTP port really is.
+    ///
+    /// # Errors
+    /// When the system gives no random number or no thread, or a certificate cannot be read. Never because of a server.
+    pub(crate) fn start(config: &Config, outbox: Arc<dyn Outbox>, listens_at: SocketAddr) -> io::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::from)?;
+        let origin = u64::from_ne_bytes(random);
+        match &config.backbone {
+            config::Backbone::Embedded => {
+                let cache_bytes_max = config.limits.cache_bytes_max as u64;
+                let memory = Memory::new(origin, cache_bytes_max, Arc::new(SystemClock::default()));
+                let backbone = Arc::new(memory.with_outbox(outbox));
+                Ok(Self { backbone, redis: None, groups: Vec::new(), origin })
+            }
+            config::Backbone::Redis(settings) => {
+                let settings = Settings { advertise: advertised(settings, listens_at), ..(**settings).clone() };
+                let groups = settings.topology.groups();
+                say_hello(&settings, origin);
+                let redis = Arc::new(RedisBackbone::start(settings, origin, Some(outbox))?);
+                Ok(Self { backbone: redis.clone(), redis: Some(redis), groups, origin })
+            }
+        }
+    }
+
+    /// Sends a message through each group and waits until it is back, for a while. Nothing to do for a node alone.
+    pub(crate) async fn test(&self) {
+        let Some(redis) = &self.redis else { return };
+        let errands = self.groups.iter().enumerate().filter_map(|(at, group)| {
+            let names = (0..1_000_000).filter_map(|n| {
+                ChannelName::parse(&format!("self-test-{:016x}-{n}", self.origin), self_test::CHANNEL_NAME_MAX).ok()
+            });
+            let channel = { names }.find(|channel| redis.group_of(&self_test::app(), channel) == at)?;
+            Some(Errand { group: group.clone(), channel })
+        });
+        let missing = self_test::run(self.backbone.clone(), errands.collect(), self_test::WITHIN).await;
+        if missing.is_empty() {
+            tracing::info!(
+                groups = self.groups.len(),
+                "self-test done: a message went through each group and came back"
+            );
+        } else {
+            tracing::warn!(
+                missing = missing.join(","),
+                "no message came back through these groups; this node serves all the same, and delivers when they are there"
+            );
+        }
+    }
+
+    /// Takes this node's records away, when nobody is left who could add some.
+    pub(crate) fn stop(&self) {
+        if let Some(redis) = &self.redis {
+            redis.stop();
+        }
+    }
+}
+
+/// Where other nodes reach this one: what was written, or the address it listens on where that is one.
+fn advertised(settings: &Settings, listens_at: SocketAddr) -> Option<String> {
+    let own = (!listens_at.ip().is_unspecified()).then(|| listens_at.to_string());
+    settings.advertise.clone().or(own)
+}
+
+fn say_hello(settings: &Settings, origin: u64) {
+    let (topology, servers) = match &settings.topology {
+        Topology::Single(address) => ("single", address.clone()),
+        Topology::Sentinel { sentinels, .. } => ("sentinel", sentinels.join(",")),
+    };
+    tracing::info!(
+        topology,
+        servers,
+        groups = settings.topology.groups().join(","),
+        deployment = settings.deployment,
+        node = format!("{origin:016x}"),
+        advertise = settings.advertise,
+        "hearing other nodes over Redis"
+    );
+    if settings.advertise.is_none() {
+        tracing::info!(
+            "other nodes do not know where this one is, since it listens on every address: sessions of HTTP fallback \
+             transports need a balancer that keeps them on one node, or backbone.advertise"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NODE-4
+    #[test]
+    fn a_node_advertises_what_was_written_or_the_address_it_really_listens_on_or_nothing() {
+        let mut settings =
+            match crate::config::load(crate::config::Sources::new().with_set(vec!["backbone.kind=redis".to_owned()])) {
+                Ok(loaded) => match loaded.config.backbone {
+                    config::Backbone::Redis(settings) => *settings,
+                    config::Backbone::Embedded => panic!("redis was written"),
+                },
+                Err(refused) => panic!("{refused}"),
+            };
+        let at = |text: &str| text.parse().expect("an address");
+        assert_eq!(advertised(&settings, at("10.0.0.7:7001")).as_deref(), Some("10.0.0.7:7001"));
+        assert_eq!(advertised(&settings, at("[fd00::7]:7001")).as_deref(), Some("[fd00::7]:7001"));
+        assert_eq!(advertised(&settings, at("0.0.0.0:7001")), None);
+        assert_eq!(advertised(&settings, at("[::]:7001")), None);
+        settings.advertise = Some("node-1:80".to_owned());
+        assert_eq!(advertised(&settings, at("0.0.0.0:7001")).as_deref(), Some("node-1:80"));
+    }
+}
