@@ -48,6 +48,8 @@ pub enum AppLookup {
 /// Facts of the moment that can turn a newcomer away.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
+    /// Taking connections is not among what the node does.
+    pub elsewhere: bool,
     /// The node is going away and its grace is over.
     pub draining: bool,
     /// The app has as many connections as it may have.
@@ -58,6 +60,10 @@ pub struct Load {
 
 /// Judges the facts in the documented order; the first that fails decides.
 pub(crate) fn judge(opening: &Opening) -> Result<&Arc<App>, Refusal> {
+    if opening.load.elsewhere {
+        let reason = "This node takes no connections (its roles are others), please reconnect";
+        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, reason));
+    }
     if opening.load.draining {
         return Err(Refusal::closing(CloseCode::OVER_CAPACITY, "This node is shutting down, please reconnect"));
     }

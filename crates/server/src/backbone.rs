@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fulmar_backbone::memory::{Memory, SystemClock};
 use fulmar_backbone::redis::RedisBackbone;
@@ -13,8 +14,16 @@ use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Outbox};
 use fulmar_protocol::name::ChannelName;
 
+use crate::apps::Apps;
 use crate::config::{self, Config};
+use crate::fallback::elsewhere::Elsewhere;
+use crate::gate::Gate;
+use crate::http::clock::Clock;
+use crate::quota::Census;
 use crate::self_test::{self, Errand};
+
+/// How often the leases of the others are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A node's backbone.
 #[derive(Clone)]
@@ -58,7 +67,7 @@ impl Hearing {
         let Some(redis) = &self.redis else { return };
         let errands = self.groups.iter().enumerate().filter_map(|(at, group)| {
             let names = (0..1_000_000).filter_map(|n| {
-                ChannelName::parse(&format!("self-test-{:016x}-{n}", self.origin), self_test::CHANNEL_NAME_MAX).ok()
+                ChannelName::parse(&format!("self-test-{}-{n}", self.name()), self_test::CHANNEL_NAME_MAX).ok()
             });
             let channel = { names }.find(|channel| redis.group_of(&self_test::app(), channel) == at)?;
             Some(Errand { group: group.clone(), channel })
@@ -75,6 +84,29 @@ impl Hearing {
                 "no message came back through these groups; this node serves all the same, and delivers when they are there"
             );
         }
+    }
+
+    /// Where sessions are that are not on this node.
+    pub(crate) fn elsewhere(&self) -> Option<Elsewhere> {
+        let redis = self.redis.clone()?;
+        Some(Elsewhere::new(self.name(), move || redis.leases()))
+    }
+
+    /// Tells the others of this node's connections, and the gate of theirs, for as long as the node lives.
+    pub(crate) async fn watch(self, gate: Arc<Gate>, apps: Arc<Apps>, clock: Clock) {
+        let Some(redis) = &self.redis else { return };
+        let mut census = Census::new(&self.name(), clock.elapsed_ms());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            redis.set_connections(gate.connections());
+            let sight = census.look(clock.elapsed_ms(), &redis.leases());
+            gate.see(sight, |app| apps.by_id(app.as_str())?.limits.max_connections);
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{:016x}", self.origin)
     }
 
     /// Takes this node's records away, when nobody is left who could add some.

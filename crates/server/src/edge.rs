@@ -30,12 +30,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::apps::Apps;
 use crate::fallback::Address;
+use crate::fallback::elsewhere::Elsewhere;
 use crate::fallback::sessions::Sessions;
 use crate::gate::{Gate, Seat, Verdict};
 use crate::http::Api;
 use crate::http::clock::Clock;
 use crate::inbox::WorkerInbox;
 use crate::peer::{client_ip, is_trusted, read_proxy_header};
+use crate::quota::NoSeat;
 use crate::rewind::Rewind;
 use crate::socket_ids::SocketIds;
 use crate::tls::Certificate;
@@ -82,6 +84,10 @@ pub(crate) struct Edge {
     pub(crate) socket_ids: SocketIds,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) path_prefix: String,
+    /// Whether it takes WebSockets and sessions at all.
+    pub(crate) takes_connections: bool,
+    /// Where sessions are that are not here; `None` while there are no other nodes.
+    pub(crate) elsewhere: Option<Elsewhere>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) expects_proxy_header: bool,
     pub(crate) handshake_timeout: Duration,
@@ -245,14 +251,19 @@ impl Edge {
                 None => AppLookup::NoApp { key },
             },
         };
+        let now_ms = self.clock.elapsed_ms();
         let app_seat = match &app {
-            AppLookup::Found(app) => Some(self.gate.enter_app(app)),
+            AppLookup::Found(app) => Some(self.gate.enter_app(app, now_ms)),
             _ => None,
         };
         let load = Load {
+            elsewhere: !self.takes_connections,
             draining: *self.phase.borrow() != Phase::Serving,
-            over_quota: matches!(app_seat, Some(None)),
-            overloaded: is_full || !has_place || !self.gate.admits_handshake(self.clock.elapsed_ms()),
+            over_quota: matches!(app_seat, Some(Err(NoSeat::OverQuota))),
+            overloaded: is_full
+                || !has_place
+                || matches!(app_seat, Some(Err(NoSeat::Later)))
+                || !self.gate.admits_handshake(now_ms),
         };
         let opening = Opening {
             app,
@@ -263,7 +274,7 @@ impl Edge {
             load,
             socket_id: self.socket_ids.next(),
         };
-        (opening, app_seat.flatten(), seat)
+        (opening, app_seat.and_then(Result::ok), seat)
     }
 
     pub(crate) fn least_loaded(&self) -> &Arc<WorkerInbox> {

@@ -7,8 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use fulmar_protocol::app::{App, AppId};
 use hashbrown::HashMap;
+
+use crate::quota::{NoSeat, Sight, admit};
 
 /// Connections beyond the limit that are let in far enough to be told so. Clients that are refused at TCP wait 15 s and
 /// more before they come back; those that are told 4100 come back after one.
@@ -31,7 +34,9 @@ pub struct Gate {
     limits: GateLimits,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, u32>>,
-    per_app: Mutex<HashMap<AppId, Arc<AtomicU32>>>,
+    per_app: Mutex<HashMap<AppId, Arc<AppCount>>>,
+    /// What is known of the other nodes.
+    sight: ArcSwap<Sight>,
     /// Second and handshakes within it, packed.
     handshakes: AtomicU64,
 }
@@ -56,7 +61,28 @@ pub struct Seat {
 
 /// One counted connection of an app.
 #[derive(Debug)]
-pub struct AppSeat(Arc<AtomicU32>);
+pub struct AppSeat(Arc<AppCount>);
+
+/// Connections of an app on this node.
+#[derive(Debug, Default)]
+struct AppCount {
+    open: AtomicU32,
+    /// Since when the app has been full on all nodes together; 0 while it is not.
+    full_since_ms: AtomicU64,
+}
+
+impl AppCount {
+    /// Notes whether the app is full, and answers since when.
+    fn full_since_ms(&self, is_full: bool, now_ms: u64) -> u64 {
+        if !is_full {
+            self.full_since_ms.store(0, Ordering::Relaxed);
+            return now_ms;
+        }
+        let now_ms = now_ms.max(1);
+        let before = self.full_since_ms.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        before.map_or_else(|since_ms| since_ms, |_| now_ms)
+    }
+}
 
 impl Gate {
     /// A gate with nobody inside.
@@ -67,6 +93,7 @@ impl Gate {
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
             per_app: Mutex::new(HashMap::new()),
+            sight: ArcSwap::from_pointee(Sight::alone()),
             handshakes: AtomicU64::new(0),
         })
     }
@@ -104,12 +131,40 @@ impl Gate {
         counted_before(before.unwrap_or_else(|unchanged| unchanged)) < u64::from(max)
     }
 
-    /// Counts a connection of `app`, or answers `None` when it has as many as it may.
-    pub fn enter_app(&self, app: &App) -> Option<AppSeat> {
+    /// Counts a connection of `app`.
+    ///
+    /// # Errors
+    /// When it has, or seems to have, as many as it may, all nodes together.
+    pub fn enter_app(&self, app: &App, now_ms: u64) -> Result<AppSeat, NoSeat> {
         let count = locked(&self.per_app).entry(app.id.clone()).or_default().clone();
-        let before = count.fetch_add(1, Ordering::Relaxed);
+        let own = count.open.fetch_add(1, Ordering::Relaxed);
         let seat = AppSeat(count);
-        app.limits.max_connections.is_none_or(|max| before < max).then_some(seat)
+        if let Some(max) = app.limits.max_connections {
+            let sight = self.sight.load();
+            let is_full = u64::from(own).saturating_add(sight.others(&app.id)) >= u64::from(max);
+            admit(sight.facts(&app.id, max, own, seat.0.full_since_ms(is_full, now_ms)))?;
+        }
+        Ok(seat)
+    }
+
+    /// Takes what is known of the other nodes now. `limit` is the quota of an app, where it has one.
+    pub fn see(&self, sight: Sight, limit: impl Fn(&AppId) -> Option<u32>) {
+        for (app, count) in &*locked(&self.per_app) {
+            let all = u64::from(count.open.load(Ordering::Relaxed)).saturating_add(sight.others(app));
+            // Nobody may have come since there was room again.
+            if limit(app).is_none_or(|max| all < u64::from(max)) {
+                count.full_since_ms.store(0, Ordering::Relaxed);
+            }
+        }
+        self.sight.store(Arc::new(sight));
+    }
+
+    /// Connections by app on this node.
+    #[must_use]
+    pub fn connections(&self) -> HashMap<String, u64> {
+        let per_app = locked(&self.per_app);
+        let open = per_app.iter().map(|(app, count)| (app, count.open.load(Ordering::Relaxed)));
+        open.filter(|(_, open)| *open > 0).map(|(app, open)| (app.to_string(), open.into())).collect()
     }
 
     /// Connections open.
@@ -162,7 +217,7 @@ impl Drop for Seat {
 
 impl Drop for AppSeat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -181,7 +236,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::lease::Lease;
+
     use super::*;
+    use crate::quota::Census;
 
     fn gate(connections_max: usize, per_ip: Option<u32>, per_s: Option<u32>) -> Arc<Gate> {
         Gate::new(GateLimits { connections_max, connections_per_ip_max: per_ip, handshakes_per_s_max: per_s })
@@ -229,12 +287,37 @@ mod tests {
         let gate = gate(100, None, None);
         let mut app = App::new("1", "k", "s");
         app.limits.max_connections = Some(1);
-        let seat = gate.enter_app(&app);
-        assert!(seat.is_some());
-        assert!(gate.enter_app(&app).is_none());
-        assert!(gate.enter_app(&App::new("2", "k2", "s")).is_some());
+        let seat = gate.enter_app(&app, 0);
+        assert!(seat.is_ok());
+        assert_eq!(gate.enter_app(&app, 0).err(), Some(NoSeat::OverQuota));
+        assert!(gate.enter_app(&App::new("2", "k2", "s"), 0).is_ok());
+        assert_eq!(gate.connections(), HashMap::from_iter([("1".to_owned(), 1)]));
         drop(seat);
-        assert!(gate.enter_app(&app).is_some());
+        assert!(gate.enter_app(&app, 0).is_ok());
+    }
+
+    /// NODE-21
+    #[test]
+    fn how_long_an_app_has_been_full_is_counted_anew_once_there_was_room() {
+        let gate = gate(100, None, None);
+        let mut app = App::new("1", "k", "s");
+        app.limits.max_connections = Some(2);
+        let mut census = Census::new("own", 0);
+        let leases = |counter: u64| ["own", "b"].map(|node| lease(node, counter));
+        let mut see = |now_ms: u64| gate.see(census.look(now_ms, &leases(now_ms)), |_| Some(2));
+        (0..=20_000).step_by(500).for_each(&mut see);
+        let seat = gate.enter_app(&app, 20_000).expect("one is elsewhere, and one has room");
+        assert_eq!(gate.enter_app(&app, 20_100).err(), Some(NoSeat::Later), "the other may be dead by now");
+        (20_500..=22_000).step_by(500).for_each(&mut see);
+        assert_eq!(gate.enter_app(&app, 22_000).err(), Some(NoSeat::OverQuota), "it has spoken since");
+        drop(seat);
+        see(22_500);
+        let _seat = gate.enter_app(&app, 22_500).expect("there was room");
+        assert_eq!(gate.enter_app(&app, 22_600).err(), Some(NoSeat::Later));
+    }
+
+    fn lease(node: &str, counter: u64) -> Lease {
+        Lease { node: node.into(), counter, connections: vec![("1".into(), 1)], ..Lease::default() }
     }
 
     #[test]
