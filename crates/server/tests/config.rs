@@ -174,7 +174,7 @@ fn redis_of_release_0_1(file: &Path) -> Settings {
         sentinel_credentials: Credentials { user: text("watcher"), password: text("of the Sentinels") },
         tls: Some(Encryption {
             ca: Some(file.with_file_name("certs/ca.pem")),
-            client: Some((file.with_file_name("certs/node.pem"), "/etc/fulmar/node.key".into())),
+            shown: Some((file.with_file_name("certs/node.pem"), "/etc/fulmar/node.key".into())),
         }),
         roles: Roles { websocket: true, rest: true, webhooks: false },
         advertise: text("node-1.example.com:7001"),
