@@ -228,19 +228,31 @@ pub struct TargetArgs {
     /// Trust the certificates in this PEM file instead of those of the system
     #[arg(long, env = "FULMAR_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The app to act for; the demo app without it
-    #[arg(long, env = "FULMAR_APP", hide_env_values = true, value_name = "ID:KEY:SECRET")]
+    /// The app to act for; the demo app without it. With an id alone, through the admin API of the node that this user runs
+    /// on this machine, or that --admin names
+    #[arg(long, env = "FULMAR_APP", hide_env_values = true, value_name = "ID[:KEY:SECRET]")]
     pub app: Option<String>,
+    /// With --app ID: the admin API; the one noted in the storage folder without it [env: FULMAR_ADMIN_URL]
+    #[arg(long, value_name = "http(s)://HOST:PORT")]
+    pub admin: Option<String>,
+    /// With --app ID: a file with the admin API's token; that in the storage folder without it [env:
+    /// FULMAR_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// With --app ID: the node's storage folder; that of the configuration (FULMAR_CONFIG), or of this user, without it
+    #[arg(long, value_name = "FOLDER")]
+    pub storage: Option<PathBuf>,
     /// What the server has before /app and /apps (its server.path_prefix), such as /ws
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PATH")]
     pub path_prefix: String,
 }
 
-/// Publishes one event through the signed REST API.
+/// Publishes one event through the signed REST API, or with `--app ID` through the admin API.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  fulmar trigger my-channel greeting '{\"text\":\"hello\"}'\n  \
                         fulmar trigger presence-room note hi --info user_count,subscription_count\n  \
-                        fulmar trigger my-channel greeting hi --host ws.example.com --port 443 --tls")]
+                        fulmar trigger my-channel greeting hi --host ws.example.com --port 443 --tls\n  \
+                        fulmar trigger my-channel greeting hi --app 42")]
 pub struct TriggerArgs {
     /// Where to publish
     pub channel: String,
@@ -267,7 +279,8 @@ pub struct TriggerArgs {
 /// Without a name: all occupied channels. With one: how things stand there.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  fulmar channels\n  fulmar channels --prefix presence- --info user_count\n  \
-                        fulmar channels presence-room --users\n  fulmar channels cache-prices --info cache --json")]
+                        fulmar channels presence-room --users\n  fulmar channels cache-prices --info cache --json\n  \
+                        fulmar channels --app 42")]
 pub struct ChannelsArgs {
     /// One channel
     pub name: Option<String>,
@@ -289,11 +302,12 @@ pub struct ChannelsArgs {
 
 /// Connects like any SDK, signs private and presence channels with the app's secret, and comes back as the close code
 /// asks when the connection ends. Prints one line per event: channel, event, data, separated by tabs. What else happens
-/// (members, counts, the connection) goes to standard error.
+/// (members, counts, the connection) goes to standard error. With `--app ID` the same comes through the admin API, and no
+/// secret is needed.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  fulmar subscribe my-channel\n  fulmar subscribe private-a presence-room --user-id ann\n  \
-                        fulmar subscribe my-channel --count 1 --json"
+                        fulmar subscribe my-channel --count 1 --json\n  fulmar subscribe private-a --app 42"
 )]
 pub struct SubscribeArgs {
     /// Channels to follow

@@ -25,6 +25,8 @@ pub struct Opening {
     pub origin: Option<String>,
     /// Whether it came over TLS, here or at a trusted proxy.
     pub secure: bool,
+    /// Whether it must show an authorization of the application in time. The operator's own sessions need not.
+    pub must_authorize: bool,
     /// Why newcomers may have to wait, if they do.
     pub load: Load,
     /// A fresh random id, never used before.
@@ -150,6 +152,7 @@ pub(crate) mod tests {
             client: ClientKind::Other,
             origin: None,
             secure: false,
+            must_authorize: false,
             load: Load::default(),
             socket_id: SocketId::new(1, 2),
         }

@@ -12,6 +12,7 @@ use fulmar_protocol::opening::ClientKind;
 use hashbrown::HashMap;
 
 use crate::limits::TokenBucket;
+use crate::opening::Opening;
 use crate::subscriptions::ChannelKey;
 use crate::time::Moment;
 use crate::worker::Settings;
@@ -93,15 +94,15 @@ pub(crate) enum Liveness {
 }
 
 impl Session {
-    pub(crate) fn new(socket_id: SocketId, app: Arc<App>, client: ClientKind, now: Moment) -> Self {
+    pub(crate) fn new(opening: &Opening, app: Arc<App>, now: Moment) -> Self {
         let per_s = app.limits.client_events_per_s_max;
         let authorize_within_ms = u64::from(app.limits.authorized_connections_timeout_s) * 1_000;
         Self {
             user: None,
-            authorize_by: app.authorized_connections.then(|| now.plus_ms(authorize_within_ms)),
-            socket_id,
+            authorize_by: opening.must_authorize.then(|| now.plus_ms(authorize_within_ms)),
+            socket_id: opening.socket_id,
             app,
-            client,
+            client: opening.client,
             subscriptions: HashMap::with_hasher(RandomState::default()),
             client_events: TokenBucket::full(per_s, now),
             heard_at: now,

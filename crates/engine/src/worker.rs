@@ -233,7 +233,7 @@ impl Worker {
     fn opened(&mut self, now: Moment, key: SessionKey, opening: &Opening, effects: &mut Effects) {
         match judge(opening) {
             Ok(app) => {
-                let mut session = Session::new(opening.socket_id, app.clone(), opening.client, now);
+                let mut session = Session::new(opening, app.clone(), now);
                 // Judged before the drain began and handed over after it: it leaves with the others.
                 session.leave_at = self.drained_by.map(|by| now.plus_ms(opening.socket_id.spread(by.ms_since(now))));
                 let first_look = session.sooner(now.plus_ms(self.settings.activity_timeout_ms));

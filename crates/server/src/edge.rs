@@ -254,8 +254,10 @@ impl Edge {
             over_quota: matches!(app_seat, Some(None)),
             overloaded: is_full || !has_place || !self.gate.admits_handshake(self.clock.elapsed_ms()),
         };
+        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let opening = Opening {
             app,
+            must_authorize,
             protocol: request.protocol,
             client: request.client,
             origin: asked.origin.clone(),

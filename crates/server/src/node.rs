@@ -250,7 +250,8 @@ impl Node {
     /// Whatever keeps the admin API from starting, the node serves.
     fn start_admin(&self, config: &Config) {
         let Some(admin) = &config.admin else { return };
-        match Admin::start(admin, self.storage.as_deref(), self.registrar.clone(), self.address(config)) {
+        let (registrar, edge) = (self.registrar.clone(), self.edge.clone());
+        match Admin::start(admin, self.storage.as_deref(), registrar, edge, self.address(config)) {
             Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
             Err(error) => tracing::warn!("the admin API is off: {error}"),
         }

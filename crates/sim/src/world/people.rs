@@ -57,8 +57,10 @@ impl World {
             },
         };
         let app_id = if let AppLookup::Found(app) = &app { Some(app.id.clone()) } else { None };
+        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let opening = Opening {
             app,
+            must_authorize,
             protocol: request.protocol,
             client: request.client,
             origin: origin.map(str::to_owned),
