@@ -29,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<Box<SignedIn>>,
     /// By when it must show an authorization of the application; none when it has, or need not.
     pub(crate) authorize_by: Option<Moment>,
+    /// Whether it counts towards the app's quota. Where an authorization is asked for, it does only once it has shown one.
+    pub(crate) is_seated: bool,
     /// When the peer was last heard, in whatever form.
     pub(crate) heard_at: Moment,
     /// When a ping went out, if nothing was heard since.
@@ -100,6 +102,7 @@ impl Session {
         Self {
             user: None,
             authorize_by: opening.must_authorize.then(|| now.plus_ms(authorize_within_ms)),
+            is_seated: !opening.must_authorize,
             socket_id: opening.socket_id,
             app,
             client: opening.client,

@@ -39,8 +39,8 @@ pub(crate) struct Waiting {
 }
 
 impl Worker {
-    pub(crate) fn subscribe(&mut self, key: SessionKey, request: &Subscribe<'_>, effects: &mut Effects) {
-        if let Err(refusal) = self.try_subscribe(key, request, effects) {
+    pub(crate) fn subscribe(&mut self, key: SessionKey, request: &Subscribe<'_>, text: &str, effects: &mut Effects) {
+        if let Err(refusal) = self.try_subscribe(key, request, text, effects) {
             self.refuse_subscription(key, &request.channel, &refusal, effects);
         }
     }
@@ -49,6 +49,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: &Subscribe<'_>,
+        text: &str,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get(key) else { return Ok(()) };
@@ -69,8 +70,8 @@ impl Worker {
 
         let app = session.app.clone();
         let counted = is_counted(session, name.kind());
-        if name.kind().needs_auth() {
-            self.sessions.expect_mut(key).authorize_by = None;
+        if name.kind().needs_auth() && !self.is_seated(key, text, effects) {
+            return Ok(());
         }
         let channel = self.channels.find_or_add(&app.id, &name);
         self.next_ticket += 1;

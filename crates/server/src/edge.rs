@@ -245,16 +245,22 @@ impl Edge {
                 None => AppLookup::NoApp { key },
             },
         };
+        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let app_seat = match &app {
+            AppLookup::Found(app) if must_authorize => Some(self.gate.stand_in_app(app)),
             AppLookup::Found(app) => Some(self.gate.enter_app(app)),
             _ => None,
         };
+        let no_place = matches!(app_seat, Some(None));
         let load = Load {
             draining: *self.phase.borrow() != Phase::Serving,
-            over_quota: matches!(app_seat, Some(None)),
-            overloaded: is_full || !has_place || !self.gate.admits_handshake(self.clock.elapsed_ms()),
+            over_quota: no_place && !must_authorize,
+            // That many are yet to show an authorization passes.
+            overloaded: is_full
+                || !has_place
+                || (no_place && must_authorize)
+                || !self.gate.admits_handshake(self.clock.elapsed_ms()),
         };
-        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let opening = Opening {
             app,
             must_authorize,

@@ -66,6 +66,8 @@ pub(crate) struct WorkerLoop {
     worker: Worker,
     effects: Effects,
     answers: VecDeque<Answer>,
+    /// Sessions that asked for a seat of the quota, and whether they have it.
+    seatings: VecDeque<(SessionKey, bool)>,
     connections: Slab<Connection>,
     turn: Turn,
     /// Connections with frames pending, each once.
@@ -108,6 +110,7 @@ impl WorkerLoop {
             settings,
             effects: Effects::default(),
             answers: VecDeque::new(),
+            seatings: VecDeque::new(),
             connections: Slab::new(),
             turn: Turn::default(),
             dirty: VecDeque::new(),
@@ -237,6 +240,10 @@ impl WorkerLoop {
             while let Some(effect) = self.effects.next_effect() {
                 self.perform(now, effect);
             }
+            if let Some((session, has_seat)) = self.seatings.pop_front() {
+                self.worker.handle(now, Input::Seated { session, has_seat }, &mut self.effects);
+                continue;
+            }
             let Some(answer) = self.answers.pop_front() else { return };
             self.worker.handle(now, Input::Answered(answer), &mut self.effects);
         }
@@ -258,6 +265,11 @@ impl WorkerLoop {
                 self.begin_closing(now, session, false);
             }
             Effect::Ask(question) => self.answers.extend(self.backbone.ask(self.id, question)),
+            Effect::TakeSeat { session, max } => {
+                let connection = self.connections.get_mut(session as usize);
+                let seat = connection.and_then(|connection| connection.app_seat.as_mut());
+                self.seatings.push_back((session, seat.is_none_or(|seat| seat.sit_down(max))));
+            }
         }
     }
 

@@ -135,6 +135,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         client_events_per_s_max: 5,
         cache_ttl_s: 600,
         watchlist_max: 10,
+        unauthorized_connections_max: 50,
         authorized_connections_timeout_s: 15,
     };
     assert_eq!(first.limits, expected);

@@ -216,6 +216,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
         client_events_per_s_max: taken.number("apps.client_events_per_s_max"),
         cache_ttl_s: taken.number("apps.cache_ttl_s"),
         watchlist_max: taken.number("apps.watchlist_max"),
+        unauthorized_connections_max: taken.number("apps.unauthorized_connections_max"),
         authorized_connections_timeout_s: taken.number("apps.authorized_connections_timeout_s"),
     };
     let (enabled, client_events) = (taken.switch("apps.enabled"), taken.switch("apps.client_events"));
