@@ -25,6 +25,7 @@ pub(crate) struct Session {
     pub(crate) client: ClientKind,
     pub(crate) subscriptions: HashMap<ChannelKey, Subscription, RandomState>,
     pub(crate) client_events: TokenBucket,
+    pub(crate) subscribes: TokenBucket,
     /// Who signed in, or is signing in.
     pub(crate) user: Option<Box<SignedIn>>,
     /// By when it must show an authorization of the application; none when it has, or need not.
@@ -96,7 +97,7 @@ pub(crate) enum Liveness {
 }
 
 impl Session {
-    pub(crate) fn new(opening: &Opening, app: Arc<App>, now: Moment) -> Self {
+    pub(crate) fn new(opening: &Opening, app: Arc<App>, settings: &Settings, now: Moment) -> Self {
         let per_s = app.limits.client_events_per_s_max;
         let authorize_within_ms = u64::from(app.limits.authorized_connections_timeout_s) * 1_000;
         Self {
@@ -108,6 +109,7 @@ impl Session {
             client: opening.client,
             subscriptions: HashMap::with_hasher(RandomState::default()),
             client_events: TokenBucket::full(per_s, now),
+            subscribes: TokenBucket::full(settings.subscribes_at_once(), now),
             heard_at: now,
             pinged_at: None,
             leave_at: None,

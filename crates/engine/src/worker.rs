@@ -38,6 +38,8 @@ pub struct Settings {
     pub pong_timeout_ms: u64,
     /// Channels one connection may be subscribed to.
     pub channels_per_connection_max: usize,
+    /// Subscribes one connection may send per second, beyond a first [`Settings::channels_per_connection_max`] at once.
+    pub subscribes_per_s_max: u32,
     /// Whether a refused subscription is also told to the channel's listeners (`pusher:subscription_error`).
     pub subscription_error_events: bool,
 }
@@ -48,8 +50,16 @@ impl Default for Settings {
             activity_timeout_ms: 120_000,
             pong_timeout_ms: 30_000,
             channels_per_connection_max: 10_000,
+            subscribes_per_s_max: 100,
             subscription_error_events: true,
         }
+    }
+}
+
+impl Settings {
+    /// SDKs that reconnect ask for everything they had at once.
+    pub(crate) fn subscribes_at_once(&self) -> u32 {
+        u32::try_from(self.channels_per_connection_max).unwrap_or(u32::MAX).max(self.subscribes_per_s_max)
     }
 }
 
@@ -244,7 +254,7 @@ impl Worker {
     fn opened(&mut self, now: Moment, key: SessionKey, opening: &Opening, effects: &mut Effects) {
         match judge(opening) {
             Ok(app) => {
-                let mut session = Session::new(opening, app.clone(), now);
+                let mut session = Session::new(opening, app.clone(), &self.settings, now);
                 // Judged before the drain began and handed over after it: it leaves with the others.
                 session.leave_at = self.drained_by.map(|by| now.plus_ms(opening.socket_id.spread(by.ms_since(now))));
                 let first_look = session.sooner(now.plus_ms(self.settings.activity_timeout_ms));
@@ -272,7 +282,7 @@ impl Worker {
 
     fn understand(&mut self, now: Moment, key: SessionKey, text: &str, effects: &mut Effects) {
         match ClientMessage::parse(text) {
-            Ok(ClientMessage::Subscribe(request)) => self.subscribe(key, &request, text, effects),
+            Ok(ClientMessage::Subscribe(request)) => self.subscribe(now, key, &request, text, effects),
             Ok(ClientMessage::Unsubscribe { channel }) => self.unsubscribe(key, &channel, effects),
             Ok(ClientMessage::Ping) => effects.send(key, server_message::pong()),
             Ok(ClientMessage::Pong) => {}

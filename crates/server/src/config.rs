@@ -114,6 +114,8 @@ pub struct Limits {
     pub frame_timeout: Duration,
     /// Subscriptions of one connection.
     pub channels_per_connection_max: usize,
+    /// Subscribes of one connection per second, beyond a first [`Limits::channels_per_connection_max`] at once.
+    pub subscribes_per_s_max: u32,
     /// Bytes that may wait unsent for one connection.
     pub outbound_bytes_max: usize,
     /// How long a frame may wait unsent.
@@ -122,6 +124,8 @@ pub struct Limits {
     pub outbound_total_bytes_max: usize,
     /// How long an HTTP connection may be idle.
     pub keep_alive_timeout: Duration,
+    /// How long a caller may take nothing of its answer.
+    pub answer_timeout: Duration,
     /// Bytes of one REST request body.
     pub request_body_bytes_max: usize,
     /// How long a REST request may take to arrive.

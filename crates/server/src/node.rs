@@ -38,7 +38,7 @@ use crate::telemetry;
 use crate::tls::{Certificate, CertificateError};
 use crate::webhooks::request::SystemResolver;
 use crate::webhooks::{Setup as WebhookSetup, WebhookDesk, WebhookError};
-use crate::worker_loop::{LoopSettings, WAKE, WorkerLoop};
+use crate::worker_loop::{LoopSettings, Shared, WAKE, WorkerLoop};
 use crate::ws::outbox::Budget;
 
 /// How often the configuration and certificate files are looked at.
@@ -114,7 +114,10 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     readiness.configured();
     let webhooks = start_webhooks(keeping.folder.clone(), &apps, &clock)?;
     let backbone = embedded_backbone(config, webhooks.clone()).map_err(system("the random source"))?;
-    let (inboxes, workers) = start_workers(config, &backbone, &clock, &pulses)?;
+    let (inboxes, workers) = start_workers(
+        config,
+        &Shared { backbone: backbone.clone(), apps: apps.clone(), clock: clock.clone(), pulses: pulses.clone() },
+    )?;
     let (phase, seen_phase) = watch::channel(Phase::Serving);
     let api = Api::new(Setup {
         apps: apps.clone(),
@@ -145,6 +148,7 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
         message_bytes_max: config.limits.message_bytes_max,
         request_timeout: config.limits.request_timeout,
         keep_alive_timeout: config.limits.keep_alive_timeout,
+        answer_timeout: config.limits.answer_timeout,
     });
     let registrar = Arc::new(Registrar::new(desk, inboxes.clone(), webhooks.clone()));
     Ok(Node { registrar, storage: keeping.folder, edge, gate, inboxes, workers, readiness, webhooks, phase, listeners })
@@ -329,12 +333,7 @@ async fn serve_listeners(edge: Arc<Edge>, listeners: Vec<(TcpListener, Speaks)>)
     while accepting.join_next().await.is_some() {}
 }
 
-fn start_workers(
-    config: &Config,
-    backbone: &Arc<dyn Backbone>,
-    clock: &Clock,
-    pulses: &Arc<Pulses>,
-) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), NodeError> {
+fn start_workers(config: &Config, shared: &Shared) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), NodeError> {
     let failed = system("a worker");
     let mut inboxes = Vec::new();
     let mut workers = Vec::new();
@@ -343,8 +342,7 @@ fn start_workers(
         let waker = Waker::new(poll.registry(), WAKE).map_err(&failed)?;
         let inbox = Arc::new(WorkerInbox::new(waker, config.limits.inbox_deliveries_max));
         let settings = loop_settings(config);
-        let (backbone, clock, pulses) = (backbone.clone(), clock.clone(), pulses.clone());
-        let worker = WorkerLoop::new(index, poll, inbox.clone(), backbone, clock, pulses, settings);
+        let worker = WorkerLoop::new(index, poll, inbox.clone(), shared.clone(), settings);
         let named = thread::Builder::new().name(format!("worker-{index}"));
         workers.push(named.spawn(move || worker.run()).map_err(&failed)?);
         inboxes.push(inbox);
@@ -425,6 +423,7 @@ fn loop_settings(config: &Config) -> LoopSettings {
             activity_timeout_ms: ms(config.server.activity_timeout),
             pong_timeout_ms: ms(config.server.pong_timeout),
             channels_per_connection_max: limits.channels_per_connection_max,
+            subscribes_per_s_max: limits.subscribes_per_s_max,
             ..Settings::default()
         },
         budget: Budget { bytes_max: limits.outbound_bytes_max, age_max_ms: ms(limits.outbound_age_max) },

@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fulmar_backbone::{Backbone, WorkerId};
-use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_engine::{AppLookup, Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
 use fulmar_protocol::exchange::Answer;
 use fulmar_protocol::websocket;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use crate::apps::Apps;
 use crate::http::clock::Clock;
 use crate::http::health::{BEAT_EVERY_MS, Pulses};
 use crate::inbox::{Message, WorkerInbox};
@@ -53,6 +54,15 @@ pub(crate) struct LoopSettings {
     pub(crate) frame_timeout_ms: u64,
 }
 
+/// What all loops of a node have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) backbone: Arc<dyn Backbone>,
+    pub(crate) apps: Arc<Apps>,
+    pub(crate) clock: Clock,
+    pub(crate) pulses: Arc<Pulses>,
+}
+
 /// One worker's loop and everything it owns.
 pub(crate) struct WorkerLoop {
     index: usize,
@@ -60,6 +70,7 @@ pub(crate) struct WorkerLoop {
     poll: Poll,
     inbox: Arc<WorkerInbox>,
     backbone: Arc<dyn Backbone>,
+    apps: Arc<Apps>,
     clock: Clock,
     pulses: Arc<Pulses>,
     settings: LoopSettings,
@@ -92,11 +103,10 @@ impl WorkerLoop {
         index: usize,
         poll: Poll,
         inbox: Arc<WorkerInbox>,
-        backbone: Arc<dyn Backbone>,
-        clock: Clock,
-        pulses: Arc<Pulses>,
+        shared: Shared,
         settings: LoopSettings,
     ) -> Self {
+        let Shared { backbone, apps, clock, pulses } = shared;
         let id = backbone.attach(inbox.clone());
         Self {
             index,
@@ -104,6 +114,7 @@ impl WorkerLoop {
             poll,
             inbox,
             backbone,
+            apps,
             clock,
             pulses,
             worker: Worker::new(settings.engine),
@@ -279,7 +290,15 @@ impl WorkerLoop {
     }
 
     fn adopt(&mut self, now: Moment, handover: Handover) {
-        let Handover { mut socket, response, mut leftover, opening, seat, app_seat } = handover;
+        let Handover { mut socket, response, mut leftover, mut opening, seat, app_seat } = handover;
+        // It was looked up on another thread. What changed since then and reached this loop before the connection did
+        // would otherwise never reach it; what comes later finds it open.
+        if let AppLookup::Found(app) = &opening.app {
+            opening.app = match self.apps.as_of_now(app) {
+                Some(app) => AppLookup::Found(app),
+                None => AppLookup::NoApp { key: app.key.to_string() },
+            };
+        }
         let is_tls = matches!(socket, Socket::Tls(_));
         let entry = self.connections.vacant_entry();
         let token = Token(entry.key());

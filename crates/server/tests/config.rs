@@ -103,6 +103,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!((limits.connections_per_ip_max, limits.handshakes_per_s_max), (Some(100), Some(2_000)));
     assert_eq!((limits.handshake_timeout.as_millis(), limits.handshake_bytes_max), (3_000, 4_096));
     assert_eq!((limits.message_bytes_max, limits.channels_per_connection_max), (131_072, 500));
+    assert_eq!((limits.subscribes_per_s_max, limits.answer_timeout.as_secs()), (20, 7));
     assert_eq!((limits.frame_timeout.as_millis(), limits.keep_alive_timeout.as_secs()), (4_000, 30));
     assert_eq!(limits.outbound_total_bytes_max, 67_108_864);
     assert_eq!((limits.outbound_bytes_max, limits.outbound_age_max.as_secs()), (524_288, 5));

@@ -127,6 +127,14 @@ pub static KEYS: &[Key] = &[
         "Channels one connection may be subscribed to at once.",
     ),
     integer(
+        "limits.subscribes_per_s_max",
+        (1, 1_000_000),
+        100,
+        "subscribes per second and connection",
+        "Subscribes one connection may send, beyond a first limits.channels_per_connection_max at once, which is what an \
+         SDK sends when it comes back. Beyond it a subscribe is refused and the connection stays.",
+    ),
+    integer(
         "limits.outbound_bytes_max",
         (65_536, 4 * GIB),
         1 << 20,
@@ -154,6 +162,13 @@ pub static KEYS: &[Key] = &[
         75,
         "seconds",
         "How long an HTTP connection may be idle, the head of its next request included.",
+    ),
+    integer(
+        "limits.answer_timeout_s",
+        (1, 3_600),
+        10,
+        "seconds",
+        "How long a caller may take nothing of its answers; then its connection ends.",
     ),
     integer(
         "limits.request_body_bytes_max",

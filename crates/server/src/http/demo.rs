@@ -17,6 +17,7 @@ use super::Api;
 use super::own::{OwnAnswer, OwnCall};
 use super::refusal::Refusal;
 use super::reply::Reply;
+use crate::apps::Apps;
 
 const PAGE: &str = include_str!("demo.html");
 
@@ -54,6 +55,11 @@ impl Demo {
         Reply::page(self.page.clone())
     }
 
+    /// Whether the app is still there, and still the demo app.
+    pub(super) fn is_served_by(&self, apps: &Apps) -> bool {
+        apps.as_of_now(&self.app).is_some_and(|app| app.enabled && app.secret == self.app.secret)
+    }
+
     fn keep_pace(&self, now_ms: u64) -> Result<(), Refusal> {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let second = now_ms / 1_000;
@@ -68,7 +74,7 @@ impl Demo {
 impl Api {
     /// The page's button: publishes the text in the body, and tells how.
     pub(super) async fn demo_send(&self, head: &Parts, body: &Bytes) -> Result<Reply, Refusal> {
-        let demo = self.demo.as_ref().ok_or(Refusal::NotFound)?;
+        let demo = self.demo().ok_or(Refusal::NotFound)?;
         if !is_same_origin(&head.headers) {
             return Err(Refusal::OtherOrigin);
         }

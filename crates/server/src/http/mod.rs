@@ -189,14 +189,19 @@ impl Api {
                 || Reply::text("ready\n"),
                 |missing| Reply::unwell(&format_args!("not ready: {missing}")),
             )),
-            Route::Page => self.demo.as_ref().map(demo::Demo::page).ok_or(Refusal::NotFound),
+            Route::Page => self.demo().map(demo::Demo::page).ok_or(Refusal::NotFound),
             Route::DemoSend | Route::Unknown => Err(Refusal::NotFound),
         }
     }
 
+    /// The demo page, for as long as its app is served: a reload may have switched it off.
+    fn demo(&self) -> Option<&demo::Demo> {
+        self.demo.as_ref().filter(|demo| demo.is_served_by(&self.apps))
+    }
+
     fn exists(&self, route: Route<'_>) -> bool {
         match route {
-            Route::Page | Route::DemoSend => self.demo.is_some(),
+            Route::Page | Route::DemoSend => self.demo().is_some(),
             Route::Unknown => false,
             _ => true,
         }
