@@ -29,6 +29,8 @@ use std::time::Duration;
 use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
+use crate::webhooks::egress::Egress;
+
 pub use app::{WrittenApp, read_app};
 pub use finding::{Finding, Place, Refused, Weight, What};
 pub use keys::{Class, KEYS, Key, Kind, Preset, key};
@@ -56,6 +58,8 @@ pub struct Config {
     pub storage: Option<PathBuf>,
     /// The admin API; `None` is off.
     pub admin: Option<Admin>,
+    /// How far webhooks may go, whatever apps say.
+    pub webhooks: Egress,
     /// The demo app, when it is on. It is also among `apps`.
     pub demo: Option<App>,
     /// Whether the demo app is on or off by itself, and not because somebody wrote so.

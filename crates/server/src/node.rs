@@ -36,6 +36,7 @@ use crate::shutdown::{Drain, EndSignals};
 use crate::socket_ids::SocketIds;
 use crate::telemetry;
 use crate::tls::{Certificate, CertificateError};
+use crate::webhooks::egress::Egress;
 use crate::webhooks::request::SystemResolver;
 use crate::webhooks::{Setup as WebhookSetup, WebhookDesk, WebhookError};
 use crate::worker_loop::{LoopSettings, Shared, WAKE, WorkerLoop};
@@ -112,7 +113,7 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
-    let webhooks = start_webhooks(keeping.folder.clone(), &apps, &clock)?;
+    let webhooks = start_webhooks(keeping.folder.clone(), config.webhooks.clone(), &apps, &clock)?;
     let backbone = embedded_backbone(config, webhooks.clone()).map_err(system("the random source"))?;
     let (inboxes, workers) = start_workers(
         config,
@@ -352,6 +353,7 @@ fn start_workers(config: &Config, shared: &Shared) -> Result<(Vec<Arc<WorkerInbo
 
 fn start_webhooks(
     folder: Option<PathBuf>,
+    egress: Egress,
     apps: &crate::apps::Apps,
     clock: &Clock,
 ) -> Result<Arc<WebhookDesk>, NodeError> {
@@ -359,6 +361,7 @@ fn start_webhooks(
         folder,
         clock: clock.clone(),
         resolver: Arc::new(SystemResolver),
+        egress,
         open_files: open_file_limit().map_err(system("reading the open-file limit"))?,
     });
     webhooks.set_apps(apps.snapshot().iter().cloned())?;

@@ -86,7 +86,9 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
     let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
     assert_eq!(loaded.findings, []);
-    let Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps } = loaded.config;
+    let Config { server, limits, shutdown, tls, logging, storage, admin, webhooks, demo, demo_is_default, apps } =
+        loaded.config;
+    assert_eq!((webhooks.ports, webhooks.proxy.as_deref()), (vec![443, 8443], Some("10.0.0.9:3128")));
     let admin = admin.unwrap();
     assert_eq!((storage, demo_is_default), (Some("/var/lib/fulmar".into()), false));
     assert_eq!(

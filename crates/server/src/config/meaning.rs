@@ -16,9 +16,10 @@ use fulmar_protocol::webhook::Webhooks;
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Preset};
 use super::raw::{RawApp, RawConfig, Settings, Written};
-use super::rules::{address, network};
+use super::rules::{address, network, proxy};
 use super::value::Value;
 use super::{Admin, Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
+use crate::webhooks::egress::Egress;
 
 /// Id, key and secret of the demo app. They are public, and printed at start.
 pub const DEMO_APP: (&str, &str, &str) = ("1", "demo-key", "demo-secret");
@@ -76,6 +77,10 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     };
     let storage = taken.path("storage.path");
     let admin = admin(&mut taken, findings);
+    let webhooks = Egress {
+        ports: taken.list("webhooks.ports").iter().filter_map(|text| text.parse().ok()).collect(),
+        proxy: proxy(&taken.text("webhooks.proxy")).map(str::to_owned),
+    };
     let demo_wanted = taken.optional_switch("demo.enabled");
     taken.assert_empty();
 
@@ -85,7 +90,8 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     check_demo(effective, demo_wanted, server.host, findings);
     apps.extend(demo.clone());
     let demo_is_default = demo_wanted.is_none();
-    let config = Config { server, limits, shutdown, tls, logging, storage, admin, demo, demo_is_default, apps };
+    let config =
+        Config { server, limits, shutdown, tls, logging, storage, admin, webhooks, demo, demo_is_default, apps };
     check_together(effective, &config, findings);
     config
 }

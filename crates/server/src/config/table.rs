@@ -1,7 +1,9 @@
 //! The table of keys: the one place that lists what can be written. Data; nothing happens here.
 
 use super::keys::{Key, Kind, Preset, hard, integer};
-use super::rules::{check_host, check_id, check_key, check_network, check_origin, check_path_prefix};
+use super::rules::{
+    check_host, check_id, check_key, check_network, check_origin, check_path_prefix, check_port, check_proxy,
+};
 
 const U32_MAX: u64 = u32::MAX as u64;
 const GIB: u64 = 1 << 30;
@@ -299,6 +301,19 @@ pub static KEYS: &[Key] = &[
         "A file that holds the token and nothing else (a line break at its end is not part of it).",
     )
     .soft(),
+    hard(
+        "webhooks.ports",
+        Kind::List(check_port),
+        Preset::EmptyList,
+        "Ports that webhooks may go to, whatever URLs apps have, such as [\"443\"]. None is no limit.",
+    ),
+    hard(
+        "webhooks.proxy",
+        Kind::Text(check_proxy),
+        Preset::Text(""),
+        "A proxy that takes CONNECT, as http://HOST:PORT, through which all webhooks go. It is asked for the address that \
+         was judged, not for the name. Empty connects directly.",
+    ),
     hard(
         "demo.enabled",
         Kind::Switch,
