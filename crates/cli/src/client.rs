@@ -75,7 +75,7 @@ pub enum Door {
     /// A node's operator, about an app.
     Admin {
         /// The node.
-        remote: Remote,
+        remote: Box<Remote>,
         /// The app's id.
         app: String,
     },
@@ -102,7 +102,7 @@ impl Door {
             ca: args.ca.clone(),
             json: false,
         };
-        Ok(Self::Admin { remote: Remote::of(&admin)?, app })
+        Ok(Self::Admin { remote: Box::new(Remote::of(&admin)?), app })
     }
 
     /// Makes a call below `/apps/ID`, through whichever.

@@ -650,13 +650,15 @@ fn a_rotation_under_load_refuses_nobody() {
     load.end();
 }
 
+/// Number of the connection, the app as its secret verified (none when none did), and the body.
+type Webhook = (usize, Option<App>, Value);
+
 /// An app's own server: takes webhooks that verify with a secret it knows, and refuses all others.
 struct Receiver {
     port: u16,
     /// By app key; the newest secret last.
     known: Arc<RwLock<Vec<App>>>,
-    /// Number of the connection, and the secret that verified; none when none did.
-    heard: Arc<Mutex<Vec<(usize, Option<App>, Value)>>>,
+    heard: Arc<Mutex<Vec<Webhook>>>,
 }
 
 impl Receiver {
@@ -681,7 +683,7 @@ impl Receiver {
     }
 
     /// Waits until something is true of what was heard.
-    fn wait_until(&self, what: &str, is_so: impl Fn(&[(usize, Option<App>, Value)]) -> bool) {
+    fn wait_until(&self, what: &str, is_so: impl Fn(&[Webhook]) -> bool) {
         let came = (0..6_000).any(|_| {
             thread::sleep(Duration::from_millis(5));
             is_so(&self.heard.lock().unwrap())
@@ -727,9 +729,7 @@ fn a_rotation_under_load_sends_no_webhook_that_its_receiver_cannot_verify() {
     let first = of(&node.app(&["add", "42", "webhooks_allow_private=true", &url]));
     receiver.known.write().unwrap().push(first.clone());
     let load = Load::start(node.port, first);
-    let signed_by = |heard: &[(usize, Option<App>, Value)], app: &App| {
-        heard.iter().filter(|(_, by, _)| by.as_ref() == Some(app)).count()
-    };
+    let signed_by = |heard: &[Webhook], app: &App| heard.iter().filter(|(_, by, _)| by.as_ref() == Some(app)).count();
     let mut retired = None;
     for _ in 0..ROTATIONS {
         load.some_more();
@@ -749,7 +749,7 @@ fn a_rotation_under_load_sends_no_webhook_that_its_receiver_cannot_verify() {
     let subscribed = load.subscribed.clone();
     load.end();
     let is_occupied = |event: &&Value| event["name"] == "channel_occupied";
-    let occupied = |heard: &[(usize, Option<App>, Value)]| {
+    let occupied = |heard: &[Webhook]| {
         let events = heard.iter().flat_map(|(_, _, body)| body["events"].as_array().unwrap());
         events.filter(is_occupied).count() as u64
     };
