@@ -31,7 +31,7 @@ pub struct Gate {
     limits: GateLimits,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, u32>>,
-    per_app: Mutex<HashMap<AppId, Arc<AtomicU32>>>,
+    per_app: Mutex<HashMap<AppId, Arc<AppCounts>>>,
     /// Second and handshakes within it, packed.
     handshakes: AtomicU64,
 }
@@ -54,9 +54,21 @@ pub struct Seat {
     ip: Option<IpAddr>,
 }
 
-/// One counted connection of an app.
+/// One counted connection of an app: towards its quota, or among those that are yet to show an authorization.
 #[derive(Debug)]
-pub struct AppSeat(Arc<AtomicU32>);
+pub struct AppSeat {
+    counts: Arc<AppCounts>,
+    is_seated: bool,
+}
+
+/// Connections of an app.
+#[derive(Debug, Default)]
+struct AppCounts {
+    /// Those that count towards its quota.
+    seated: AtomicU32,
+    /// Those that are yet to show an authorization.
+    standing: AtomicU32,
+}
 
 impl Gate {
     /// A gate with nobody inside.
@@ -106,10 +118,23 @@ impl Gate {
 
     /// Counts a connection of `app`, or answers `None` when it has as many as it may.
     pub fn enter_app(&self, app: &App) -> Option<AppSeat> {
-        let count = locked(&self.per_app).entry(app.id.clone()).or_default().clone();
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let seat = AppSeat(count);
+        let counts = self.counts_of(app);
+        let before = counts.seated.fetch_add(1, Ordering::Relaxed);
+        let seat = AppSeat { counts, is_seated: true };
         app.limits.max_connections.is_none_or(|max| before < max).then_some(seat)
+    }
+
+    /// Counts a connection of `app` that is yet to show an authorization, and until then takes no seat of the quota. `None`
+    /// when there are as many as there may be.
+    pub fn stand_in_app(&self, app: &App) -> Option<AppSeat> {
+        let counts = self.counts_of(app);
+        let before = counts.standing.fetch_add(1, Ordering::Relaxed);
+        let seat = AppSeat { counts, is_seated: false };
+        (before < app.limits.unauthorized_connections_max).then_some(seat)
+    }
+
+    fn counts_of(&self, app: &App) -> Arc<AppCounts> {
+        locked(&self.per_app).entry(app.id.clone()).or_default().clone()
     }
 
     /// Connections open.
@@ -160,9 +185,27 @@ impl Drop for Seat {
     }
 }
 
+impl AppSeat {
+    /// Counts the connection towards the quota from now on, if that has a place.
+    pub fn sit_down(&mut self, max: Option<u32>) -> bool {
+        if self.is_seated {
+            return true;
+        }
+        let before = self.counts.seated.fetch_add(1, Ordering::Relaxed);
+        if max.is_none_or(|max| before < max) {
+            self.counts.standing.fetch_sub(1, Ordering::Relaxed);
+            self.is_seated = true;
+        } else {
+            self.counts.seated.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.is_seated
+    }
+}
+
 impl Drop for AppSeat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let counter = if self.is_seated { &self.counts.seated } else { &self.counts.standing };
+        counter.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -235,6 +278,27 @@ mod tests {
         assert!(gate.enter_app(&App::new("2", "k2", "s")).is_some());
         drop(seat);
         assert!(gate.enter_app(&app).is_some());
+    }
+
+    /// WS-137
+    #[test]
+    fn who_is_yet_to_show_an_authorization_takes_no_seat_and_has_a_bound_of_its_own() {
+        let gate = gate(100, None, None);
+        let mut app = App::new("1", "k", "s");
+        (app.limits.max_connections, app.limits.unauthorized_connections_max) = (Some(1), 2);
+        let mut standing =
+            vec![gate.stand_in_app(&app).expect("the first"), gate.stand_in_app(&app).expect("the second")];
+        assert!(gate.stand_in_app(&app).is_none());
+        assert!(gate.enter_app(&app).is_some(), "nobody sits yet, and who entered has gone again");
+        assert!(standing[0].sit_down(Some(1)));
+        assert!(standing[0].sit_down(Some(0)), "who sits stays");
+        assert!(!standing[1].sit_down(Some(1)) && gate.enter_app(&app).is_none());
+        assert!(gate.stand_in_app(&app).is_some(), "who sat down stands no more");
+        standing.remove(0);
+        assert!(standing[0].sit_down(Some(1)));
+        drop(standing);
+        let counts = gate.counts_of(&app);
+        assert_eq!((counts.seated.load(Ordering::Relaxed), counts.standing.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod fallback;
 mod inbox;
 mod listen;
 mod node;
+mod patient;
 mod peer;
 mod registrar;
 mod rewind;

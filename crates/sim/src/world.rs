@@ -86,6 +86,8 @@ struct Line {
     app: Option<AppId>,
     heard: VecDeque<Heard>,
     is_open: bool,
+    /// It counts towards the app's quota.
+    is_seated: bool,
 }
 
 /// A worker and what the real loop keeps beside it.
@@ -95,6 +97,7 @@ struct Desk {
     worker: Worker,
     effects: Effects,
     answers: VecDeque<Answer>,
+    seatings: VecDeque<(SessionKey, bool)>,
     /// Which connection has which key.
     keys: Vec<Option<Connection>>,
 }
@@ -195,6 +198,7 @@ impl World {
                 worker: Worker::new(setup.engine),
                 effects: Effects::default(),
                 answers: VecDeque::new(),
+                seatings: VecDeque::new(),
                 keys: Vec::new(),
             }
         };
@@ -242,6 +246,10 @@ impl World {
                 self.perform(worker, effect);
             }
             let desk = &mut self.desks[worker];
+            if let Some((session, has_seat)) = desk.seatings.pop_front() {
+                desk.worker.handle(now, Input::Seated { session, has_seat }, &mut desk.effects);
+                continue;
+            }
             let Some(answer) = desk.answers.pop_front() else { return };
             desk.worker.handle(now, Input::Answered(answer), &mut desk.effects);
         }
@@ -270,6 +278,13 @@ impl World {
                 assert!(code.0 < 4_300, "no connection is closed with {code:?}");
                 let connection = self.hear(worker, session, Heard::Closed(code.0, reason.into_owned()));
                 self.hang_up(connection);
+            }
+            Effect::TakeSeat { session, max } => {
+                let connection = self.desks[worker].keys[session as usize].expect("only open sessions ask for a seat");
+                let app = self.lines[connection.0].app.clone();
+                let has_seat = max.is_none_or(|max| self.seated(app.as_ref()) < max as usize);
+                self.lines[connection.0].is_seated |= has_seat;
+                self.desks[worker].seatings.push_back((session, has_seat));
             }
             Effect::Ask(question) => {
                 let desk = &mut self.desks[worker];

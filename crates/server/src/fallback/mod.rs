@@ -5,11 +5,13 @@
 //! here knows what a message means. `sockjs` is not spoken.
 //!
 //! Reading order: [`Address`] (what a path asks for), [`frames`] (the text), [`line`] (worker and requests), [`sessions`]
-//! (which there are), [`answer`] (streams and polls), `requests` (how they come together).
+//! (which there are), [`answer`] (streams and polls), `requests` (how they come together), `own` (sessions of the
+//! node itself).
 
 pub(crate) mod answer;
 pub(crate) mod frames;
 pub(crate) mod line;
+mod own;
 mod requests;
 pub(crate) mod sessions;
 
