@@ -23,6 +23,8 @@ pub struct Fixture {
     pub nodes: Vec<Arc<dyn Backbone>>,
     /// Lets time pass for the backbone, by a clock that is moved or by waiting.
     pub pass: Box<dyn Fn(Duration) + Send + Sync>,
+    /// Whether that is by waiting: cases then let it pass less often.
+    pub waits: bool,
 }
 
 /// One promise and how it is checked.

@@ -10,7 +10,11 @@ use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, ManualClock, Memory};
 fn fixture() -> Fixture {
     let clock = Arc::new(ManualClock::default());
     let memory = Memory::new(42, CACHE_BYTES_MAX_DEFAULT, Arc::clone(&clock) as _);
-    Fixture { nodes: vec![Arc::new(memory) as Arc<dyn Backbone>], pass: Box::new(move |by: Duration| clock.pass(by)) }
+    Fixture {
+        nodes: vec![Arc::new(memory) as Arc<dyn Backbone>],
+        pass: Box::new(move |by: Duration| clock.pass(by)),
+        waits: false,
+    }
 }
 
 /// DEL-1

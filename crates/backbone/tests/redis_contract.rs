@@ -55,7 +55,7 @@ fn fixture() -> Fixture {
         std::thread::yield_now();
     }
     let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
-    Fixture { nodes, pass: Box::new(std::thread::sleep) }
+    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
 }
 
 /// Checks these clauses, if there is a server.

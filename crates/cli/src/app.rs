@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use self::remote::Remote;
 use crate::args::{AppArgs, AppVerb, AuditArgs, KeysVerb};
-use crate::client::{Failure, print};
+use crate::client::{Failure, checked_id, print};
 
 pub fn app(args: AppArgs) -> Result<(), Failure> {
     let AppArgs { verb, admin } = args;
@@ -73,21 +73,15 @@ pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
         let what = match word("outcome") {
             "no-token" => format!("{} call(s) without the token", entry["times"]),
             "failed" => format!("{} {}: refused: {}", word("call"), word("app"), word("error")),
+            _ if entry["channels"].is_array() => {
+                format!("{} {} on {}", word("call"), word("app"), names(&entry["channels"]))
+            }
             _ => format!("{} {} ({})", word("call"), word("app"), names(&entry["changed"])),
         };
         out.push_str(&format!("{}  {:<20} {:<15} {what}\n", date(&entry["at_ms"]), word("who"), word("peer")));
     }
     print(&out);
     Ok(())
-}
-
-/// An id becomes part of a path; what cannot be an id is not asked for.
-fn checked_id(id: &str) -> Result<&str, Failure> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
-    if id.is_empty() || !id.bytes().all(is_plain) {
-        return Err(Failure::usage(format!("{id:?} is not an app's id")));
-    }
-    Ok(id)
 }
 
 /// `SETTING=VALUE`, each as the JSON its setting takes. What it may be is judged by the node.

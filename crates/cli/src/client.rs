@@ -1,13 +1,14 @@
 //! What the client commands share: whom they talk to, and how they end.
 //!
-//! They speak the public protocol and nothing else, so they work against any server of it. One connection at a time,
-//! blocking: a command line needs no more.
+//! With an app's credentials they speak the public protocol and nothing else, so they work against any server of it; with
+//! its id alone they speak to the admin API of a node. One connection at a time, blocking: a command line needs no more.
 
 pub mod channels;
 mod connect;
 pub mod rest;
 pub mod subscribe;
 pub mod trigger;
+mod watch;
 
 use std::fmt;
 use std::io::Write;
@@ -16,8 +17,10 @@ use std::process::ExitCode;
 
 use fulmar_protocol::app::App;
 use fulmar_server::config::DEMO_APP;
+use serde_json::Value;
 
-use crate::args::TargetArgs;
+use crate::app::remote::Remote;
+use crate::args::{AdminArgs, TargetArgs};
 
 /// Why a client command failed, in words for the person who gave it.
 #[derive(Debug)]
@@ -65,7 +68,65 @@ pub fn print(text: &str) {
     }
 }
 
-/// Whom to talk to.
+/// Whom to talk to, and how.
+pub enum Door {
+    /// A server of the protocol, as an app.
+    Public(Box<Target>),
+    /// A node's operator, about an app.
+    Admin {
+        /// The node.
+        remote: Box<Remote>,
+        /// The app's id.
+        app: String,
+    },
+}
+
+impl Door {
+    pub fn of(args: &TargetArgs) -> Result<Self, Failure> {
+        let named = args.app.as_deref().filter(|text| !text.is_empty());
+        let Some(app) = named.filter(|text| !text.contains(':')) else {
+            let flags = [args.admin.is_some(), args.token_file.is_some(), args.storage.is_some()];
+            if flags.contains(&true) {
+                return Err(Failure::usage(
+                    "--admin, --token-file and --storage go with --app ID, without key and secret",
+                ));
+            }
+            return Ok(Self::Public(Box::new(Target::of(args)?)));
+        };
+        let app = checked_id(app)?.to_owned();
+        let admin = AdminArgs {
+            config: None,
+            storage: args.storage.clone(),
+            admin: args.admin.clone(),
+            token_file: args.token_file.clone(),
+            ca: args.ca.clone(),
+            json: false,
+        };
+        Ok(Self::Admin { remote: Box::new(Remote::of(&admin)?), app })
+    }
+
+    /// Makes a call below `/apps/ID`, through whichever.
+    pub fn call(&self, method: &str, path: &str, params: &[(&str, &str)], body: &str) -> Result<Value, Failure> {
+        match self {
+            Self::Public(target) => rest::call(target, method, path, params, body.as_bytes()),
+            Self::Admin { remote, app } => {
+                let query = rest::query(params);
+                remote.call_with(method, &format!("/admin/v1/apps/{app}{path}{query}"), body, "")
+            }
+        }
+    }
+}
+
+/// An id becomes part of a path; what cannot be an id is not asked for.
+pub fn checked_id(id: &str) -> Result<&str, Failure> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+    if id.is_empty() || !id.bytes().all(is_plain) {
+        return Err(Failure::usage("the app must be ID or ID:KEY:SECRET (--app or FULMAR_APP)"));
+    }
+    Ok(id)
+}
+
+/// A server of the protocol.
 pub struct Target {
     pub host: String,
     pub port: u16,

@@ -4,18 +4,18 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar_protocol::app::App;
 use fulmar_protocol::name::{ChannelName, SocketId};
-use fulmar_protocol::signing::Signer;
+use fulmar_protocol::signing::{Signer, sign_webhook};
 use serde_json::{Value, json};
 use tungstenite::{Message, connect};
 
@@ -282,16 +282,17 @@ fn every_route_is_described_and_every_described_route_exists() {
     let mut described = 0;
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let path = path.replace("{id}", "none");
+            let path = path.replace("{id}", "none").replace("{name}", "news");
             let (status, answer) = node.admin(&method.to_uppercase(), &path, &node.bearer(), "{}");
             let missing = answer["error"].as_str().unwrap_or_default().contains("at this path");
             assert!(status != 405 && !missing, "{method} {path}: {status} {answer}");
             described += 1;
             let schema = &operation["responses"].as_object().unwrap().values().next().unwrap();
-            let name = schema["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+            let content = schema["content"].as_object().unwrap().values().next().unwrap();
+            let name = content["schema"]["$ref"].as_str().unwrap();
             assert!(description.pointer(name.trim_start_matches('#')).is_some(), "{name}");
         }
-        let (status, _) = node.admin("PUT", &path.replace("{id}", "none"), &node.bearer(), "");
+        let (status, _) = node.admin("PUT", &path.replace("{id}", "none").replace("{name}", "a"), &node.bearer(), "");
         assert_eq!(status, 405, "{path}");
     }
     assert_eq!(described, fulmar_server::admin::routes::ROUTES.len());
@@ -324,6 +325,11 @@ fn answers_have_what_their_description_says() {
     check("Status", &call("GET", "/admin/v1/status", ""));
     check("History", &call("GET", "/admin/v1/apps/7/history", ""));
     check("Changed", &call("POST", "/admin/v1/apps/7/keys/rotate", ""));
+    let event = r#"{"name":"e","channel":"cache-a","data":"1","info":"subscription_count"}"#;
+    check("Published", &call("POST", "/admin/v1/apps/7/events", event));
+    check("Channels", &call("GET", "/admin/v1/apps/7/channels", ""));
+    check("Channel", &call("GET", "/admin/v1/apps/7/channels/cache-a?info=cache", ""));
+    check("Members", &call("GET", "/admin/v1/apps/7/channels/presence-a/users", ""));
     check("Changed", &call("POST", "/admin/v1/apps/7/keys/retire", r#"{"secret":"previous"}"#));
     check("Audit", &call("GET", "/admin/v1/audit", ""));
     check("Error", &call("POST", "/admin/v1/apps/7/keys/retire", r#"{"secret":"both"}"#));
@@ -331,54 +337,275 @@ fn answers_have_what_their_description_says() {
     assert_eq!(node.admin("PATCH", "/admin/v1/apps/7", &stale, r#"{"enabled":false}"#).0, 412);
 }
 
-/// OPS-31: everybody who signs moves from one secret to the next while calls and subscriptions go on.
-#[test]
-fn a_rotation_under_load_refuses_nobody() {
-    const ROTATIONS: usize = 6;
-    let node = Node::start("rotation", &[]);
-    let first = of(&node.app(&["add", "42"]));
-    // What the customer's servers sign with. Each of them holds it for reading from signing to the answer, so that who
-    // waits for writing knows that nobody is under way with a secret that was taken out.
-    let in_use = Arc::new(RwLock::new(vec![first]));
-    let stop = Arc::new(AtomicBool::new(false));
-    let [published, subscribed, refused] = [0; 3].map(|_| Arc::new(AtomicU64::new(0)));
-    let mut load = Vec::new();
-    let port = node.port;
-    for turn in 0..4 {
-        let (in_use, stop, published, refused) = (in_use.clone(), stop.clone(), published.clone(), refused.clone());
-        load.push(thread::spawn(move || {
-            for n in turn.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let apps = in_use.read().unwrap();
-                let status = publish(port, &apps[n % apps.len()]);
-                published.fetch_add(u64::from(status == 200), Ordering::Relaxed);
-                refused.fetch_add(u64::from(status != 200), Ordering::Relaxed);
-            }
-        }));
+/// A stream of the admin API.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    /// Asks for `path` and reads the head, which must be that of a stream.
+    fn open(node: &Node, path: &str) -> Self {
+        let mut stream = TcpStream::connect(node.kept("admin-address").unwrap().trim()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a\r\n{}\r\n", node.bearer());
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut stream = Self(BufReader::new(stream));
+        let head: Vec<String> = std::iter::from_fn(|| Some(stream.line()).filter(|line| !line.is_empty())).collect();
+        let head = head.join("\n");
+        assert!(head.starts_with("HTTP/1.0 200 ") && head.contains("application/x-ndjson"), "{head}");
+        stream
     }
-    for turn in 0..4 {
-        let (in_use, stop, subscribed, refused) = (in_use.clone(), stop.clone(), subscribed.clone(), refused.clone());
-        load.push(thread::spawn(move || {
-            let mut lines = Lines::open(port, &in_use.read().unwrap()[0]);
-            for n in turn.. {
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream has ended");
+        line.trim_end().to_owned()
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Skips what comes before an event of this name.
+    fn until(&mut self, event: &str) -> Value {
+        loop {
+            let message = self.next();
+            if message["event"] == event {
+                return message;
+            }
+        }
+    }
+}
+
+/// OPS-37, OPS-34
+#[test]
+fn an_operator_publishes_and_asks_in_an_apps_name_by_the_rules_of_the_signed_api() {
+    let node = Node::start("operator", &[]);
+    let app = of(&node.app(&["add", "42", "subscription_counts=true"]));
+    let call = |method: &str, below: &str, headers: &str, body: &str| {
+        node.admin(method, &format!("/admin/v1/apps/42{below}"), &(node.bearer() + headers), body)
+    };
+    let mut lines = Lines::open(node.port, &app);
+    assert!(lines.subscribe(&app, "private-a"));
+    let event = r#"{"name":"e","channels":["private-a","b"],"data":"hush","info":"subscription_count"}"#;
+    let (status, answer) = call("POST", "/events", "Idempotency-Key: once\r\n", event);
+    let told = json!({ "channels": { "private-a": { "subscription_count": 1 }, "b": { "subscription_count": 0 } } });
+    assert_eq!((status, &answer), (200, &told));
+    let again = call("POST", "/events", "Idempotency-Key: once\r\n", event);
+    assert_eq!(again, (200, told), "a repeat is answered as the first");
+    assert_eq!(call("POST", "/events", "", r#"{"name":"last","channel":"private-a","data":""}"#), (200, json!({})));
+    let heard: Vec<Value> = std::iter::from_fn(|| Some(next(&mut lines.socket)))
+        .take_while(|message| message["event"] != "last")
+        .filter(|message| message["event"] == "e")
+        .collect();
+    assert_eq!(heard, [json!({ "event": "e", "channel": "private-a", "data": "hush" })], "once, and as it was sent");
+
+    let listed = json!({ "channels": { "private-a": {} } });
+    assert_eq!(call("GET", "/channels", "", ""), (200, listed.clone()));
+    assert_eq!(call("GET", "/channels?filter_by_prefix=private-&auth_key=x&body_md5=y", "", ""), (200, listed));
+    let one = json!({ "occupied": true, "subscription_count": 1 });
+    assert_eq!(call("GET", "/channels/private-a?info=subscription_count", "", ""), (200, one));
+    assert_eq!(call("GET", "/channels/presence-a/users", "", ""), (200, json!({ "users": [] })));
+
+    for (method, below, body, status, said) in [
+        ("POST", "/events", r#"{"name":"e","channel":"a b","data":""}"#, 400, "a b"),
+        ("POST", "/events", r#"{"name":"pusher:x","channel":"a","data":""}"#, 400, "pusher"),
+        ("POST", "/events", "[", 400, ""),
+        ("GET", "/channels/a/users", "", 400, "presence"),
+        ("GET", "/channels?info=user_count", "", 400, "presence-"),
+        ("POST", "/channels", "", 405, "GET"),
+    ] {
+        let (answered, answer) = call(method, below, "", body);
+        let error = answer["error"].as_str().unwrap();
+        assert!(answered == status && error.contains(said), "{method} {below} {body}: {answered} {answer}");
+    }
+    for below in ["/events", "/channels", "/channels/a", "/channels/a/events"] {
+        let method = if below == "/events" { "POST" } else { "GET" };
+        assert_eq!(node.admin(method, &format!("/admin/v1/apps/none{below}"), &node.bearer(), "{}").0, 404, "{below}");
+        assert_eq!(node.admin(method, &format!("/admin/v1/apps/42{below}"), "", "{}").0, 401, "{below}");
+    }
+    node.run(&["app", "disable", "42"]).unwrap();
+    assert_eq!(call("POST", "/events", "", event).0, 403);
+    assert_eq!(call("GET", "/channels/a/events", "", "").0, 403);
+
+    let audit = node.kept("audit.jsonl").unwrap();
+    let entries: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let done = entries.iter().find(|entry| entry["call"] == "publish" && entry["outcome"] == "done").unwrap();
+    assert_eq!((&done["channels"], &done["app"]), (&json!(["private-a", "b"]), &json!("42")));
+    assert!(entries.iter().any(|entry| entry["call"] == "publish" && entry["outcome"] == "failed"));
+    assert!(!audit.contains("hush"), "what was said is not in the log");
+    assert!(entries.iter().all(|entry| entry["call"] != "channels"), "looking changes nothing");
+}
+
+/// OPS-38, OPS-34
+#[test]
+fn an_operator_sees_what_a_subscriber_sees() {
+    let node = Node::start("watch", &[]);
+    let limits = ["max_connections=0", "authorized_connections=true", "authorized_connections_timeout_s=1"];
+    node.app(&[&["add", "42"][..], &limits].concat());
+    let base = "/admin/v1/apps/42/channels";
+    let path = format!("{base}/presence-a/events?also=news&user_id=ops&user_info=%7B%22name%22%3A%22Ann%22%7D");
+    let mut stream = Stream::open(&node, &path);
+    assert_eq!(stream.next()["event"], "pusher:connection_established");
+    let roster = stream.until("pusher_internal:subscription_succeeded");
+    assert!(roster["channel"] == "presence-a" && roster["data"].as_str().unwrap().contains(r#""ops":{"name":"Ann"}"#));
+    assert_eq!(stream.next()["channel"], "news");
+
+    let mut other = Stream::open(&node, &format!("{base}/presence-a/events"));
+    let joined = stream.next();
+    assert!(joined["event"] == "pusher_internal:member_added" && joined["data"].to_string().contains("fulmar-admin"));
+    other.until("pusher_internal:subscription_succeeded");
+    let users = node.admin("GET", &format!("{base}/presence-a/users"), &node.bearer(), "").1;
+    assert_eq!(users["users"].as_array().unwrap().len(), 2, "it counts like any subscriber");
+    node.run(&["trigger", "news", "e", "hello", "--app", "42"]).unwrap();
+    assert_eq!(stream.next(), json!({ "event": "e", "channel": "news", "data": "hello" }));
+    drop(other);
+    assert_eq!(stream.next()["event"], "pusher_internal:member_removed", "who stops reading is no member any more");
+
+    for bad in ["a%20b", "%23server-to-user-1", "a?also=b%20c", "a?user_info=x"] {
+        let (path, query) =
+            bad.split_once('?').map_or((bad, String::new()), |(path, query)| (path, format!("?{query}")));
+        let (status, answer) = node.admin("GET", &format!("{base}/{path}/events{query}"), &node.bearer(), "");
+        assert_eq!(status, 400, "{bad}: {answer}");
+    }
+    node.run(&["app", "remove", "42"]).unwrap();
+    assert_eq!(stream.until("pusher:error")["data"]["code"], 4001);
+    assert_eq!(stream.until("fulmar:closed")["data"]["code"], 4001);
+    let audit = node.run(&["audit"]).unwrap();
+    assert!(audit.contains("watch 42 on presence-a, news"), "{audit}");
+}
+
+/// OPS-39
+#[test]
+fn a_reader_of_a_stream_who_falls_behind_is_cut_off_and_others_have_room() {
+    let node =
+        Node::start("slow", &["--set", "limits.outbound_bytes_max=65536", "--set", "limits.outbound_age_max_s=1"]);
+    node.app(&["add", "42"]);
+    let path = "/admin/v1/apps/42/channels/news/events";
+    let mut slow = Stream::open(&node, path);
+    slow.until("pusher_internal:subscription_succeeded");
+    let occupied = || node.admin("GET", "/admin/v1/apps/42/channels/news", &node.bearer(), "").1["occupied"] == true;
+    let event = json!({ "name": "e", "channel": "news", "data": "x".repeat(10_000) }).to_string();
+    // What sockets hold on the way is the system's to say; what the node holds is not.
+    let cut = (0..10_000).any(|_| {
+        assert_eq!(node.admin("POST", "/admin/v1/apps/42/events", &node.bearer(), &event).0, 200);
+        !occupied()
+    });
+    assert!(cut, "nobody may leave so much unread");
+    // It does not read its end either: then the node ends the connection, which whoever writes to it notices.
+    let is_cut = (0..600).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        slow.0.get_mut().write_all(b"x").is_err()
+    });
+    assert!(is_cut, "who does not read its end is cut off");
+
+    let mut streams: Vec<Stream> = (0..32).map(|_| Stream::open(&node, path)).collect();
+    let (status, answer) = node.admin("GET", path, &node.bearer(), "");
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(node.admin("GET", "/admin/v1/status", &node.bearer(), "").0, 200, "there is room for calls");
+    streams.pop();
+    let has_room = (0..1_000).any(|_| {
+        let mut stream = TcpStream::connect(node.kept("admin-address").unwrap().trim()).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n{}\r\n", node.bearer()).as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        status.ends_with(b"200")
+    });
+    assert!(has_room, "a stream that ended gives its place back");
+}
+
+/// OPS-40
+#[test]
+fn an_id_alone_leads_the_client_commands_through_the_admin_api() {
+    let node = Node::start("by-id", &[]);
+    node.app(&["add", "42", "subscription_counts=true"]);
+    let mut subscribe = Command::new(env!("CARGO_BIN_EXE_fulmar"));
+    subscribe.args(["subscribe", "private-a", "news", "--count", "2", "--json", "--app", "42"]);
+    subscribe.env_clear().env("HOME", &node.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut subscribe = subscribe.spawn().unwrap();
+    let mut told = BufReader::new(subscribe.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap() == "subscribed to news"));
+    let said =
+        node.run(&["trigger", "private-a", "e", "1", "--also", "news", "--info", "subscription_count", "--app", "42"]);
+    let said = said.unwrap();
+    assert!(said.contains("private-a\tsubscription_count=1") && said.contains("news\tsubscription_count=1"), "{said}");
+    let mut printed = String::new();
+    subscribe.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert!(subscribe.wait().unwrap().success());
+    let printed: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let event = |channel: &str| json!({ "event": "e", "channel": channel, "data": "1" });
+    assert!(printed.len() == 2 && printed.contains(&event("private-a")) && printed.contains(&event("news")));
+
+    let _watching = Stream::open(&node, "/admin/v1/apps/42/channels/presence-room/events?user_id=ann");
+    assert_eq!(node.run(&["channels", "presence-room", "--users", "--app", "42"]).unwrap(), "ann\n");
+    let listed = node.run(&["channels", "--prefix", "presence-", "--info", "user_count", "--app", "42"]).unwrap();
+    assert_eq!(listed, "presence-room\tuser_count=1\n");
+
+    for (wrong, said) in [
+        (&["channels", "--app", "none"][..], "there is no app none"),
+        (&["subscribe", "a", "--app", "none"], "there is no app none"),
+        (&["trigger", "a", "pusher:x", "1", "--app", "42"], "pusher"),
+        (&["channels", "--app", "4 2"], "ID or ID:KEY:SECRET"),
+        (&["channels", "--admin", "http://127.0.0.1:1"], "go with --app ID"),
+    ] {
+        let error = node.run(wrong).unwrap_err();
+        assert!(error.contains(said), "{wrong:?}: {error}");
+    }
+}
+
+/// Rotations in one test.
+const ROTATIONS: usize = 6;
+
+/// Customers' servers and clients that publish and subscribe for as long as they are let.
+struct Load {
+    /// What the customer's servers sign with. Each of them holds it for reading from signing to the answer, so that who
+    /// waits for writing knows that nobody is under way with a secret that was taken out.
+    in_use: Arc<RwLock<Vec<App>>>,
+    stop: Arc<AtomicBool>,
+    published: Arc<AtomicU64>,
+    subscribed: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(port: u16, first: App) -> Self {
+        let [published, subscribed, refused] = [0; 3].map(|_| Arc::new(AtomicU64::new(0)));
+        let (in_use, stop) = (Arc::new(RwLock::new(vec![first])), Arc::new(AtomicBool::new(false)));
+        let mut load = Self { in_use, stop, published, subscribed, refused, threads: Vec::new() };
+        for turn in 0..4 {
+            load.spawn(&load.published.clone(), move |n, apps| {
+                let n = turn + n;
+                publish(port, &apps[n % apps.len()]) == 200
+            });
+            let mut lines = None;
+            load.spawn(&load.subscribed.clone(), move |n, apps| {
+                // New connections and ones that have seen several secrets take turns.
+                if n.is_multiple_of(10) {
+                    lines = Some(Lines::open(port, &apps[0]));
+                }
+                let lines = lines.as_mut().expect("0 is a multiple of 10");
+                lines.subscribe(&apps[(turn + n) % apps.len()], &format!("private-{turn}-{n}"))
+            });
+        }
+        load
+    }
+
+    fn spawn(&mut self, counter: &Arc<AtomicU64>, mut act: impl FnMut(usize, &[App]) -> bool + Send + 'static) {
+        let (in_use, stop) = (self.in_use.clone(), self.stop.clone());
+        let (counter, refused) = (counter.clone(), self.refused.clone());
+        self.threads.push(thread::spawn(move || {
+            for n in 0.. {
                 if stop.load(Ordering::Relaxed) {
-                    break;
+                    return;
                 }
                 let apps = in_use.read().unwrap();
-                // New connections and ones that have seen several secrets take turns.
-                if n % 10 == 0 {
-                    lines = Lines::open(port, &apps[0]);
-                }
-                let done = lines.subscribe(&apps[n % apps.len()], &format!("private-{turn}-{n}"));
-                let counter = if done { &subscribed } else { &refused };
+                let counter = if act(n, &apps) { &counter } else { &refused };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }));
     }
-    let some_more = || {
-        let now = || (published.load(Ordering::Relaxed), subscribed.load(Ordering::Relaxed));
+
+    fn some_more(&self) {
+        let now = || (self.published.load(Ordering::Relaxed), self.subscribed.load(Ordering::Relaxed));
         let before = now();
         let came = (0..6_000).any(|_| {
             thread::sleep(Duration::from_millis(5));
@@ -386,20 +613,155 @@ fn a_rotation_under_load_refuses_nobody() {
             now.0 >= before.0 + 40 && now.1 >= before.1 + 40
         });
         assert!(came, "the load has come to rest: {before:?} to {:?}", now());
-    };
+    }
+
+    /// Everybody signs with the next secret as well.
+    fn learn(&self, next: App) {
+        self.in_use.write().unwrap().push(next);
+    }
+
+    /// Nobody signs with the oldest any more.
+    fn unlearn(&self) -> App {
+        self.in_use.write().unwrap().remove(0)
+    }
+
+    fn end(self) {
+        self.some_more();
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let (published, subscribed) = (self.published, self.subscribed);
+        assert_eq!(self.refused.load(Ordering::Relaxed), 0, "{published:?} published, {subscribed:?} subscribed");
+    }
+}
+
+/// OPS-31: everybody who signs moves from one secret to the next while calls and subscriptions go on.
+#[test]
+fn a_rotation_under_load_refuses_nobody() {
+    let node = Node::start("rotation", &[]);
+    let load = Load::start(node.port, of(&node.app(&["add", "42"])));
     for _ in 0..ROTATIONS {
-        some_more();
-        let next = of(&node.app(&["keys", "rotate", "42"]));
-        in_use.write().unwrap().push(next);
-        some_more();
-        let old = in_use.write().unwrap().remove(0);
+        load.some_more();
+        load.learn(of(&node.app(&["keys", "rotate", "42"])));
+        load.some_more();
+        let old = load.unlearn();
         node.run(&["app", "keys", "retire", "42"]).unwrap();
         assert_eq!(node.publish(&old), 401, "a retired secret is refused from the moment of the answer");
     }
-    some_more();
-    stop.store(true, Ordering::Relaxed);
-    load.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(refused.load(Ordering::Relaxed), 0, "{published:?} published, {subscribed:?} subscribed");
+    load.end();
+}
+
+/// Number of the connection, the app as its secret verified (none when none did), and the body.
+type Webhook = (usize, Option<App>, Value);
+
+/// An app's own server: takes webhooks that verify with a secret it knows, and refuses all others.
+struct Receiver {
+    port: u16,
+    /// By app key; the newest secret last.
+    known: Arc<RwLock<Vec<App>>>,
+    heard: Arc<Mutex<Vec<Webhook>>>,
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let receiver = Self { port, known: Arc::default(), heard: Arc::default() };
+        let (known, heard) = (receiver.known.clone(), receiver.heard.clone());
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (known, heard, stream) = (known.clone(), heard.clone(), stream.unwrap());
+                thread::spawn(move || {
+                    let mut reader = BufReader::new(stream);
+                    // Ends with the connection, whoever ends it.
+                    while hear(&mut reader, &known, |app, body| heard.lock().unwrap().push((number, app, body)))
+                        .is_some()
+                    {}
+                });
+            }
+        });
+        receiver
+    }
+
+    /// Waits until something is true of what was heard.
+    fn wait_until(&self, what: &str, is_so: impl Fn(&[Webhook]) -> bool) {
+        let came = (0..6_000).any(|_| {
+            thread::sleep(Duration::from_millis(5));
+            is_so(&self.heard.lock().unwrap())
+        });
+        assert!(came, "never: {what}");
+    }
+}
+
+/// Reads one webhook, judges its signature and answers.
+fn hear(
+    reader: &mut BufReader<TcpStream>,
+    known: &RwLock<Vec<App>>,
+    note: impl FnOnce(Option<App>, Value),
+) -> Option<()> {
+    let mut headers = std::collections::HashMap::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => headers.insert(name.to_owned(), value.to_owned()),
+            None if line.trim_end().is_empty() => break,
+            None => None,
+        };
+    }
+    let mut body = vec![0; headers["Content-Length"].parse().ok()?];
+    reader.read_exact(&mut body).ok()?;
+    let verifies = |app: &&App| {
+        app.key.as_str() == headers["X-Pusher-Key"] && sign_webhook(&app.secret, &body) == headers["X-Pusher-Signature"]
+    };
+    let by = known.read().unwrap().iter().find(verifies).cloned();
+    let status = if by.is_some() { "200 OK" } else { "401 Unauthorized" };
+    note(by, serde_json::from_slice(&body).ok()?);
+    write!(reader.get_mut(), "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok()
+}
+
+/// OPS-31, HOOK-6, HOOK-33: also the app's own servers, which learn of a secret after everybody else.
+#[test]
+fn a_rotation_under_load_sends_no_webhook_that_its_receiver_cannot_verify() {
+    let (node, receiver) = (Node::start("rotation-webhooks", &[]), Receiver::start());
+    let url = format!("webhooks=[{{\"url\":\"http://127.0.0.1:{}/\"}}]", receiver.port);
+    let first = of(&node.app(&["add", "42", "webhooks_allow_private=true", &url]));
+    receiver.known.write().unwrap().push(first.clone());
+    let load = Load::start(node.port, first);
+    let signed_by = |heard: &[Webhook], app: &App| heard.iter().filter(|(_, by, _)| by.as_ref() == Some(app)).count();
+    let mut retired = None;
+    for _ in 0..ROTATIONS {
+        load.some_more();
+        let next = of(&node.app(&["keys", "rotate", "42"]));
+        load.learn(next.clone());
+        load.some_more();
+        // Whatever was sent up to here the receivers could verify without having heard of the new secret.
+        receiver.known.write().unwrap().push(next.clone());
+        assert_eq!(signed_by(&receiver.heard.lock().unwrap(), &next), 0, "signed by the oldest until it is retired");
+        let old = load.unlearn();
+        node.run(&["app", "keys", "retire", "42"]).unwrap();
+        receiver.wait_until("webhooks are signed by the new secret", |heard| signed_by(heard, &next) >= 2);
+        // What the old one signed may still be on its way; what the one before it signed is not.
+        receiver.known.write().unwrap().retain(|app| Some(app) != retired.as_ref());
+        retired = Some(old);
+    }
+    let subscribed = load.subscribed.clone();
+    load.end();
+    let is_occupied = |event: &&Value| event["name"] == "channel_occupied";
+    let occupied = |heard: &[Webhook]| {
+        let events = heard.iter().flat_map(|(_, _, body)| body["events"].as_array().unwrap());
+        events.filter(is_occupied).count() as u64
+    };
+    receiver.wait_until("every channel is told to be occupied", |heard| {
+        occupied(heard) >= subscribed.load(Ordering::Relaxed)
+    });
+    let heard = receiver.heard.lock().unwrap();
+    let refused = heard.iter().filter(|(_, by, _)| by.is_none()).count();
+    let connections: std::collections::BTreeSet<usize> = heard.iter().map(|(number, ..)| *number).collect();
+    println!("{} webhooks on {} connections, {} edges", heard.len(), connections.len(), occupied(&heard));
+    assert!(refused == 0 && heard.len() > 2 * ROTATIONS, "{refused} of {} could not be verified", heard.len());
+    assert!(connections.len() < heard.len(), "connections are kept");
 }
 
 /// A connection that subscribes to one private channel after the other.

@@ -265,6 +265,21 @@ impl Drop for Node {
 
 /// OPS-36
 #[test]
+fn whoever_has_no_client_is_told_what_to_install() {
+    for (url, install) in [
+        ("postgres://ann:hush@127.0.0.1/x", "apt-get install postgresql-client"),
+        ("mysql://ann:hush@127.0.0.1/x", "apt-get install default-mysql-client"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
+        command.args(["app", "import", url, "--dry-run"]).env_clear().env("PATH", "/nowhere");
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(install) && !said.contains("hush"), "{said}");
+    }
+}
+
+/// OPS-36
+#[test]
 fn soketi_s_apps_come_out_of_postgresql_with_all_they_mean() {
     let Some(server) = postgres("import-postgres") else { return };
     let node = Node::start("postgres");

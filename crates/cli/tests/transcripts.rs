@@ -9,7 +9,7 @@
 mod apps;
 mod support;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -23,7 +23,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
 
-use apps::{apps_of, config_of};
+use apps::{Troupe, config_of};
 use support::{Node, connect, post};
 
 /// Pings after which everything said before has reached everybody. The first to come back proves that a worker has heard
@@ -39,7 +39,7 @@ fn every_conversation_goes_as_written_on_the_real_binary() {
     assert!(transcripts.len() > 30, "the transcripts are found");
     let node = Node::start("transcripts", &config_of(&transcripts));
     let failed = (0..).zip(&transcripts).filter(|(number, transcript)| {
-        let mut stage = Theatre { port: node.port, apps: apps_of(*number, transcript), people: BTreeMap::new() };
+        let mut stage = Theatre { port: node.port, troupe: Troupe::of(*number, transcript) };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| play(transcript, &mut stage))).is_err()
     });
     let failed: Vec<_> = failed.map(|(_, transcript)| format!("{}: {}", transcript.name, transcript.title)).collect();
@@ -54,8 +54,7 @@ struct Person {
 
 struct Theatre {
     port: u16,
-    apps: Vec<(String, App)>,
-    people: BTreeMap<String, Person>,
+    troupe: Troupe<Person>,
 }
 
 impl Person {
@@ -78,16 +77,9 @@ impl Person {
     }
 }
 
-impl Theatre {
-    fn person(&mut self, who: &str) -> &mut Person {
-        self.people.get_mut(who).unwrap_or_else(|| panic!("nobody is called {who}"))
-    }
-}
-
 impl Stage for Theatre {
     fn app(&self, name: &str) -> App {
-        let found = self.apps.iter().find(|(known, _)| known == name);
-        found.unwrap_or_else(|| panic!("no app is called {name}")).1.clone()
+        self.troupe.app(name)
     }
 
     fn open(&mut self, who: &str, target: &str, origin: Option<&str>) {
@@ -96,15 +88,15 @@ impl Stage for Theatre {
             request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
         }
         let (socket, _) = tungstenite::client(request, connect(self.port)).expect("every upgrade is accepted");
-        self.people.insert(who.to_owned(), Person { socket, heard: VecDeque::new(), is_closed: false });
+        self.troupe.people.insert(who.to_owned(), Person { socket, heard: VecDeque::new(), is_closed: false });
     }
 
     fn say(&mut self, who: &str, text: &str) {
-        self.person(who).socket.send(Message::text(text)).unwrap();
+        self.troupe.person(who).socket.send(Message::text(text)).unwrap();
     }
 
     fn hear(&mut self, who: &str) -> Option<Heard> {
-        let person = self.person(who);
+        let person = self.troupe.person(who);
         while person.heard.is_empty() && !person.is_closed {
             person.read();
         }
@@ -114,7 +106,7 @@ impl Stage for Theatre {
     fn rest(&mut self) {
         for round in 0..ROUNDS_TO_REST {
             let ping = round.to_be_bytes().to_vec();
-            for person in self.people.values_mut().filter(|person| !person.is_closed) {
+            for person in self.troupe.people.values_mut().filter(|person| !person.is_closed) {
                 person.socket.send(Message::Ping(ping.clone().into())).unwrap();
                 while !person.is_closed && person.read().as_ref() != Some(&ping) {}
             }
@@ -122,11 +114,11 @@ impl Stage for Theatre {
     }
 
     fn overheard(&mut self, who: &str) -> Option<Heard> {
-        self.person(who).heard.pop_front()
+        self.troupe.person(who).heard.pop_front()
     }
 
     fn leave(&mut self, who: &str) {
-        let mut person = self.people.remove(who).unwrap();
+        let mut person = self.troupe.people.remove(who).unwrap();
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         person.socket.close(Some(goodbye.clone())).unwrap();
         // What others do at the end may still come first.

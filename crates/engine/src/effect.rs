@@ -45,6 +45,14 @@ pub enum Effect {
     },
     /// Put a question to the backbone.
     Ask(Question),
+    /// Count the connection towards the app's quota, which it was not counted towards while it had shown no authorization.
+    /// [`crate::Input::Seated`] says what came of it, before anything else of this session is handled.
+    TakeSeat {
+        /// Whose.
+        session: SessionKey,
+        /// What the quota is at this moment; none for no limit.
+        max: Option<u32>,
+    },
 }
 
 /// Effects in the order they are to be performed. Reused from call to call so that nothing is allocated per delivery.
@@ -84,6 +92,10 @@ impl Effects {
 
     pub(crate) fn ask(&mut self, question: Question) {
         self.queue.push_back(Effect::Ask(question));
+    }
+
+    pub(crate) fn take_seat(&mut self, session: SessionKey, max: Option<u32>) {
+        self.queue.push_back(Effect::TakeSeat { session, max });
     }
 
     /// Queues `frame` for the receivers that `add` appends; for none, nothing is queued.

@@ -32,4 +32,4 @@ mod worker;
 pub use effect::{Effect, Effects, SessionKey};
 pub use opening::{AppLookup, Load, Opening, origin_allowed};
 pub use time::Moment;
-pub use worker::{Figures, Input, Settings, Worker};
+pub use worker::{Figures, Input, Seating, Settings, Worker};

@@ -2,7 +2,7 @@
 
 use crate::time::Moment;
 
-/// A bucket of one second's worth of tokens, refilled evenly. 16 bytes, since every connection carries one.
+/// A bucket of tokens, refilled evenly. 16 bytes, since every connection carries some.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBucket {
     /// Thousandths of a token.
@@ -11,14 +11,19 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    pub(crate) fn full(per_s: u32, now: Moment) -> Self {
-        Self { level: per_s.saturating_mul(1_000), filled_at: now }
+    pub(crate) fn full(tokens: u32, now: Moment) -> Self {
+        Self { level: tokens.saturating_mul(1_000), filled_at: now }
     }
 
-    /// Takes one token, or answers `false` when the rate is used up. The rate may differ from call to call: it is a
-    /// setting of the app, which can be reloaded.
+    /// Takes one token of those of a second, or answers `false` when the rate is used up. The rate may differ from call to
+    /// call: it is a setting of the app, which can be reloaded.
     pub(crate) fn take(&mut self, per_s: u32, now: Moment) -> bool {
-        let full = u64::from(per_s) * 1_000;
+        self.take_of(per_s, per_s, now)
+    }
+
+    /// The same where so many tokens may be there at once.
+    pub(crate) fn take_of(&mut self, tokens: u32, per_s: u32, now: Moment) -> bool {
+        let full = u64::from(tokens) * 1_000;
         let refill = now.ms_since(self.filled_at).saturating_mul(u64::from(per_s));
         let level = u64::from(self.level).saturating_add(refill).min(full);
         self.filled_at = now;
@@ -42,6 +47,14 @@ mod tests {
         assert!(bucket.take(10, Moment(200)));
         let after_a_pause = (0..20).filter(|_| bucket.take(10, Moment(60_000))).count();
         assert_eq!(after_a_pause, 10);
+    }
+
+    #[test]
+    fn more_than_a_second_of_tokens_may_be_there_at_once_and_comes_back_at_the_rate() {
+        let mut bucket = TokenBucket::full(50, Moment(0));
+        assert_eq!((0..99).filter(|_| bucket.take_of(50, 10, Moment(0))).count(), 50);
+        assert_eq!((0..99).filter(|_| bucket.take_of(50, 10, Moment(1_000))).count(), 10);
+        assert_eq!((0..99).filter(|_| bucket.take_of(50, 10, Moment(60_000))).count(), 50);
     }
 
     #[test]

@@ -12,6 +12,11 @@ use crate::refusal::Refusal;
 /// Protocol numbers spoken here. Every Android and .NET application sends 5.
 const PROTOCOLS: std::ops::RangeInclusive<u32> = 5..=7;
 
+/// What a connection is told for which there is no place at the moment.
+pub(crate) const OVER_CAPACITY: &str = "Over capacity, please reconnect";
+/// What a connection is told for which the app has no place.
+pub(crate) const OVER_QUOTA: &str = "The app is over its connection quota";
+
 /// The facts about a connection that was just upgraded.
 #[derive(Debug)]
 pub struct Opening {
@@ -25,6 +30,8 @@ pub struct Opening {
     pub origin: Option<String>,
     /// Whether it came over TLS, here or at a trusted proxy.
     pub secure: bool,
+    /// Whether it must show an authorization of the application in time. The operator's own sessions need not.
+    pub must_authorize: bool,
     /// Why newcomers may have to wait, if they do.
     pub load: Load,
     /// A fresh random id, never used before.
@@ -102,10 +109,10 @@ pub(crate) fn judge(opening: &Opening) -> Result<&Arc<App>, Refusal> {
         return Err(Refusal::closing(CloseCode::UNAUTHORIZED, "This origin is not allowed to connect to the app"));
     }
     if opening.load.over_quota {
-        return Err(Refusal::closing(CloseCode::OVER_QUOTA, "The app is over its connection quota"));
+        return Err(Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA));
     }
     if opening.load.overloaded {
-        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, "Over capacity, please reconnect"));
+        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY));
     }
     Ok(app)
 }
@@ -156,6 +163,7 @@ pub(crate) mod tests {
             client: ClientKind::Other,
             origin: None,
             secure: false,
+            must_authorize: false,
             load: Load::default(),
             socket_id: SocketId::new(1, 2),
         }

@@ -12,6 +12,7 @@ use fulmar_protocol::opening::ClientKind;
 use hashbrown::HashMap;
 
 use crate::limits::TokenBucket;
+use crate::opening::Opening;
 use crate::subscriptions::ChannelKey;
 use crate::time::Moment;
 use crate::worker::Settings;
@@ -24,10 +25,13 @@ pub(crate) struct Session {
     pub(crate) client: ClientKind,
     pub(crate) subscriptions: HashMap<ChannelKey, Subscription, RandomState>,
     pub(crate) client_events: TokenBucket,
+    pub(crate) subscribes: TokenBucket,
     /// Who signed in, or is signing in.
     pub(crate) user: Option<Box<SignedIn>>,
     /// By when it must show an authorization of the application; none when it has, or need not.
     pub(crate) authorize_by: Option<Moment>,
+    /// Whether it counts towards the app's quota. Where an authorization is asked for, it does only once it has shown one.
+    pub(crate) is_seated: bool,
     /// When the peer was last heard, in whatever form.
     pub(crate) heard_at: Moment,
     /// When a ping went out, if nothing was heard since.
@@ -93,17 +97,19 @@ pub(crate) enum Liveness {
 }
 
 impl Session {
-    pub(crate) fn new(socket_id: SocketId, app: Arc<App>, client: ClientKind, now: Moment) -> Self {
+    pub(crate) fn new(opening: &Opening, app: Arc<App>, settings: &Settings, now: Moment) -> Self {
         let per_s = app.limits.client_events_per_s_max;
         let authorize_within_ms = u64::from(app.limits.authorized_connections_timeout_s) * 1_000;
         Self {
             user: None,
-            authorize_by: app.authorized_connections.then(|| now.plus_ms(authorize_within_ms)),
-            socket_id,
+            authorize_by: opening.must_authorize.then(|| now.plus_ms(authorize_within_ms)),
+            is_seated: !opening.must_authorize,
+            socket_id: opening.socket_id,
             app,
-            client,
+            client: opening.client,
             subscriptions: HashMap::with_hasher(RandomState::default()),
             client_events: TokenBucket::full(per_s, now),
+            subscribes: TokenBucket::full(settings.subscribes_at_once(), now),
             heard_at: now,
             pinged_at: None,
             leave_at: None,

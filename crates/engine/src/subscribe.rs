@@ -17,7 +17,7 @@ use fulmar_protocol::server_message;
 use fulmar_protocol::signing::check_channel_auth;
 
 use crate::effect::{Effects, SessionKey};
-use crate::refusal::Refusal;
+use crate::refusal::{Kind, Refusal};
 use crate::session::{Place, Session, SignedIn, Standing, Subscription};
 use crate::subscriptions::ChannelKey;
 use crate::time::Moment;
@@ -39,16 +39,36 @@ pub(crate) struct Waiting {
 }
 
 impl Worker {
-    pub(crate) fn subscribe(&mut self, key: SessionKey, request: &Subscribe<'_>, effects: &mut Effects) {
-        if let Err(refusal) = self.try_subscribe(key, request, effects) {
+    pub(crate) fn subscribe(
+        &mut self,
+        now: Moment,
+        key: SessionKey,
+        request: &Subscribe<'_>,
+        text: &str,
+        effects: &mut Effects,
+    ) {
+        let admitted = self.keep_pace(now, key).and_then(|()| self.try_subscribe(key, request, text, effects));
+        if let Err(refusal) = admitted {
             self.refuse_subscription(key, &request.channel, &refusal, effects);
         }
+    }
+
+    /// Each subscribe costs a signature, and a question to the backbone: those of one connection have a rate.
+    fn keep_pace(&mut self, now: Moment, key: SessionKey) -> Result<(), Refusal> {
+        let (at_once, per_s) = (self.settings.subscribes_at_once(), self.settings.subscribes_per_s_max);
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        if session.subscribes.take_of(at_once, per_s, now) {
+            return Ok(());
+        }
+        let text = format!("This connection subscribes more often than {per_s} times a second, try again");
+        Err(Refusal::of_command(text).of_kind(Kind::TooFast))
     }
 
     fn try_subscribe(
         &mut self,
         key: SessionKey,
         request: &Subscribe<'_>,
+        text: &str,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get(key) else { return Ok(()) };
@@ -63,14 +83,15 @@ impl Worker {
         }
         let max = self.settings.channels_per_connection_max;
         if session.subscriptions.len() >= max {
-            return Err(Refusal::of_command(format!("This connection has its maximum of {max} subscriptions")));
+            let text = format!("This connection has its maximum of {max} subscriptions");
+            return Err(Refusal::of_command(text).of_kind(Kind::Full));
         }
         let member = admit(session, &name, request)?;
 
         let app = session.app.clone();
         let counted = is_counted(session, name.kind());
-        if name.kind().needs_auth() {
-            self.sessions.expect_mut(key).authorize_by = None;
+        if name.kind().needs_auth() && !self.is_seated(key, text, effects) {
+            return Ok(());
         }
         let channel = self.channels.find_or_add(&app.id, &name);
         self.next_ticket += 1;
@@ -100,7 +121,7 @@ impl Worker {
             && !ChannelKind::of(channel).is_encrypted()
             && channel.len() <= fulmar_protocol::name::CHANNEL_NAME_CEILING;
         if is_listener_told {
-            effects.send(key, server_message::subscription_error(channel, refusal.message(), 401));
+            effects.send(key, refusal.subscription_error(channel));
         }
     }
 
@@ -159,10 +180,12 @@ impl Worker {
             self.sessions.expect_mut(waiting.session).subscriptions.remove(&waiting.channel);
             let refusal = match why {
                 JoinRefusal::MembersFull { max } => {
-                    Refusal::of_command(format!("Presence channel {name} is full: it may have {max} members"))
+                    let text = format!("Presence channel {name} is full: it may have {max} members");
+                    Refusal::of_command(text).of_kind(Kind::Full)
                 }
                 JoinRefusal::Unavailable => {
-                    Refusal::of_command(format!("Subscribing to channel {name} is not possible now, try again"))
+                    let text = format!("Subscribing to channel {name} is not possible now, try again");
+                    Refusal::of_command(text).of_kind(Kind::Unavailable)
                 }
             };
             self.refuse_subscription(waiting.session, name.as_str(), &refusal, effects);

@@ -119,8 +119,14 @@ impl Users {
 }
 
 impl Worker {
-    pub(crate) fn sign_in(&mut self, key: SessionKey, request: &client_message::SignIn<'_>, effects: &mut Effects) {
-        if let Err(refusal) = self.try_sign_in(key, request, effects) {
+    pub(crate) fn sign_in(
+        &mut self,
+        key: SessionKey,
+        request: &client_message::SignIn<'_>,
+        text: &str,
+        effects: &mut Effects,
+    ) {
+        if let Err(refusal) = self.try_sign_in(key, request, text, effects) {
             self.figures.refused_sign_ins += 1;
             effects.send(key, refusal.frame());
         }
@@ -130,15 +136,19 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: &client_message::SignIn<'_>,
+        text: &str,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        let Some(session) = self.sessions.get(key) else { return Ok(()) };
         let app = session.app.clone();
         let signed = check_user_auth(&app, session.socket_id, &request.user_data, &request.auth)
             .map_err(|why| Refusal::of_command(why.to_string()))?;
         let data = parse_user_data(signed.user_data, &app)
             .map_err(|why| Refusal::of_command(format!("Invalid user_data: {why}")))?;
-        session.authorize_by = None;
+        if !self.is_seated(key, text, effects) {
+            return Ok(());
+        }
+        let session = self.sessions.expect_mut(key);
         let succeeded = server_message::signin_success(signed.user_data);
         if let Some(user) = &session.user {
             if user.user_id != data.user_id {

@@ -18,7 +18,7 @@ use fulmar_protocol::server_message;
 use hashbrown::HashMap;
 
 use crate::effect::{Effects, SessionKey};
-use crate::opening::{Opening, judge};
+use crate::opening::{OVER_CAPACITY, OVER_QUOTA, Opening, judge};
 use crate::refusal::Refusal;
 use crate::session::{Liveness, Session};
 use crate::subscribe::Waiting;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub pong_timeout_ms: u64,
     /// Channels one connection may be subscribed to.
     pub channels_per_connection_max: usize,
+    /// Subscribes one connection may send per second, beyond a first [`Settings::channels_per_connection_max`] at once.
+    pub subscribes_per_s_max: u32,
     /// Whether a refused subscription is also told to the channel's listeners (`pusher:subscription_error`).
     pub subscription_error_events: bool,
 }
@@ -48,9 +50,28 @@ impl Default for Settings {
             activity_timeout_ms: 120_000,
             pong_timeout_ms: 30_000,
             channels_per_connection_max: 10_000,
+            subscribes_per_s_max: 100,
             subscription_error_events: true,
         }
     }
+}
+
+impl Settings {
+    /// SDKs that reconnect ask for everything they had at once.
+    pub(crate) fn subscribes_at_once(&self) -> u32 {
+        u32::try_from(self.channels_per_connection_max).unwrap_or(u32::MAX).max(self.subscribes_per_s_max)
+    }
+}
+
+/// What came of asking for a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seating {
+    /// There was one.
+    Seated,
+    /// The app has as many connections as it may have, and that is certain.
+    OverQuota,
+    /// It seems so.
+    Later,
 }
 
 /// Everything that can wake a worker.
@@ -81,6 +102,13 @@ pub enum Input<'a> {
     Noticed(&'a Arc<UserNotice>),
     /// The backbone answers a question.
     Answered(Answer),
+    /// What came of [`crate::Effect::TakeSeat`].
+    Seated {
+        /// Whose.
+        session: SessionKey,
+        /// The outcome.
+        seating: Seating,
+    },
     /// The moment of [`Worker::next_deadline`] has come.
     Deadline,
     /// The socket has ended.
@@ -148,6 +176,8 @@ pub struct Worker {
     pub(crate) waiting: HashMap<u64, Waiting, RandomState>,
     pub(crate) next_ticket: u64,
     pub(crate) users: Users,
+    /// Messages that showed an authorization and are taken up again once their session has a seat.
+    parked: HashMap<SessionKey, Box<str>, RandomState>,
     pub(crate) figures: Figures,
     timers: BinaryHeap<Reverse<(Moment, Wake)>>,
     /// Timers at which those of ended sessions are looked for.
@@ -168,6 +198,7 @@ impl Worker {
             waiting: HashMap::with_hasher(RandomState::default()),
             next_ticket: 0,
             users: Users::default(),
+            parked: HashMap::with_hasher(RandomState::default()),
             figures: Figures::default(),
             timers: BinaryHeap::new(),
             sweep_at: TIMERS_UNSWEPT_MAX,
@@ -188,6 +219,7 @@ impl Worker {
             Input::Delivered(delivery) => self.delivered(now, delivery, effects),
             Input::Noticed(notice) => self.noticed(notice, effects),
             Input::Answered(answer) => self.answered(now, answer, effects),
+            Input::Seated { session, seating } => self.seated(now, session, seating, effects),
             Input::Deadline => self.deadline(now, effects),
             Input::Gone { session } => self.detach(session, effects),
             Input::Evict { session, code, reason } => self.evict(session, code, reason, effects),
@@ -233,7 +265,7 @@ impl Worker {
     fn opened(&mut self, now: Moment, key: SessionKey, opening: &Opening, effects: &mut Effects) {
         match judge(opening) {
             Ok(app) => {
-                let mut session = Session::new(opening.socket_id, app.clone(), opening.client, now);
+                let mut session = Session::new(opening, app.clone(), &self.settings, now);
                 // Judged before the drain began and handed over after it: it leaves with the others.
                 session.leave_at = self.drained_by.map(|by| now.plus_ms(opening.socket_id.spread(by.ms_since(now))));
                 let first_look = session.sooner(now.plus_ms(self.settings.activity_timeout_ms));
@@ -256,12 +288,16 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.hear(now);
         self.figures.messages += 1;
+        self.understand(now, key, text, effects);
+    }
+
+    fn understand(&mut self, now: Moment, key: SessionKey, text: &str, effects: &mut Effects) {
         match ClientMessage::parse(text) {
-            Ok(ClientMessage::Subscribe(request)) => self.subscribe(key, &request, effects),
+            Ok(ClientMessage::Subscribe(request)) => self.subscribe(now, key, &request, text, effects),
             Ok(ClientMessage::Unsubscribe { channel }) => self.unsubscribe(key, &channel, effects),
             Ok(ClientMessage::Ping) => effects.send(key, server_message::pong()),
             Ok(ClientMessage::Pong) => {}
-            Ok(ClientMessage::SignIn(request)) => self.sign_in(key, &request, effects),
+            Ok(ClientMessage::SignIn(request)) => self.sign_in(key, &request, text, effects),
             Ok(ClientMessage::ClientEvent(event)) => self.client_event(now, key, &event, effects),
             Ok(ClientMessage::Unsupported { event }) => {
                 let shown: String = event.chars().take(200).collect();
@@ -269,6 +305,36 @@ impl Worker {
                 effects.send(key, refusal.frame());
             }
             Err(malformed) => effects.send(key, Refusal::of_command(malformed.to_string()).frame()),
+        }
+    }
+
+    /// Whether a session that has just shown an authorization counts towards the quota. If not, it asks for a seat, and
+    /// `text`, the message that showed it, is taken up again when it has one: nothing of a session that must go is seen
+    /// by anybody.
+    pub(crate) fn is_seated(&mut self, key: SessionKey, text: &str, effects: &mut Effects) -> bool {
+        let session = self.sessions.expect_mut(key);
+        if !session.is_seated {
+            effects.take_seat(key, session.app.limits.max_connections);
+            self.parked.insert(key, text.into());
+            return false;
+        }
+        session.authorize_by = None;
+        true
+    }
+
+    fn seated(&mut self, now: Moment, key: SessionKey, seating: Seating, effects: &mut Effects) {
+        let parked = self.parked.remove(&key);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match seating {
+            Seating::Seated => {}
+            Seating::OverQuota => return self.end(key, Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA), effects),
+            Seating::Later => {
+                return self.end(key, Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY), effects);
+            }
+        }
+        session.is_seated = true;
+        if let Some(text) = parked {
+            self.understand(now, key, &text, effects);
         }
     }
 
@@ -294,6 +360,9 @@ impl Worker {
     fn detach(&mut self, key: SessionKey, effects: &mut Effects) {
         let Some(mut session) = self.sessions.remove(key) else { return };
         self.by_socket.remove(&session.socket_id);
+        if !session.is_seated {
+            self.parked.remove(&key);
+        }
         self.leave_all(key, &mut session, effects);
         self.sign_out(key, &mut session, effects);
     }
@@ -370,8 +439,13 @@ impl Worker {
             self.end_sessions_of(&app.id, &refusal, effects);
             return;
         }
-        for session in self.sessions.iter_mut().filter(|session| session.app.id == app.id) {
+        for key in self.sessions.keys_where(|session| session.app.id == app.id) {
+            let session = self.sessions.expect_mut(key);
             session.app = app.clone();
+            // Nothing is asked of it any more, so it will never show anything: it counts from now on.
+            if !session.is_seated && !app.authorized_connections {
+                effects.take_seat(key, app.limits.max_connections);
+            }
         }
     }
 
@@ -429,10 +503,6 @@ impl Sessions {
 
     fn remove(&mut self, key: SessionKey) -> Option<Box<Session>> {
         self.0.get_mut(key as usize)?.take()
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
-        self.0.iter_mut().filter_map(Option::as_deref_mut)
     }
 
     fn keys_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionKey> {

@@ -142,6 +142,9 @@ pub struct AppLimits {
     pub cache_ttl_s: u32,
     /// Users one connection may watch; the rest of a longer list is left out and the client told so (4302).
     pub watchlist_max: usize,
+    /// Connections on one node that are yet to show an authorization, where the app asks for one. They do not count towards
+    /// `max_connections`. Beyond it: 4100.
+    pub unauthorized_connections_max: u32,
     /// Seconds a connection may stay that shows no authorization, where the app asks for one. Beyond it: 4009.
     pub authorized_connections_timeout_s: u32,
 }
@@ -161,6 +164,7 @@ impl Default for AppLimits {
             client_events_per_s_max: 10,
             cache_ttl_s: 1_800,
             watchlist_max: 100,
+            unauthorized_connections_max: 5_000,
             authorized_connections_timeout_s: 30,
         }
     }

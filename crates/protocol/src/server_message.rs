@@ -63,8 +63,10 @@ pub fn presence_succeeded(channel: &ChannelName, roster: &[Member]) -> Frame {
 /// Tells a channel's own listeners that the subscription was refused, in the shape pusher-js makes itself when the
 /// application's auth endpoint refuses.
 #[must_use]
-pub fn subscription_error(channel: &str, message: &str, status: u16) -> Frame {
-    let mut inner = br#"{"type":"AuthError","error":"#.to_vec();
+pub fn subscription_error(channel: &str, kind: &str, message: &str, status: u16) -> Frame {
+    let mut inner = br#"{"type":"#.to_vec();
+    push_string(&mut inner, kind);
+    inner.extend_from_slice(br#","error":"#);
     push_string(&mut inner, message);
     inner.extend_from_slice(format!(r#","status":{status}}}"#).as_bytes());
     let inner = String::from_utf8(inner).expect("built from text");
@@ -263,7 +265,7 @@ mod tests {
             ),
             (cache_miss(&channel("cache-x")), r#"{"event":"pusher:cache_miss","channel":"cache-x","data":"{}"}"#),
             (
-                subscription_error("private-a", "no", 401),
+                subscription_error("private-a", "AuthError", "no", 401),
                 r#"{"event":"pusher:subscription_error","channel":"private-a","data":"{\"type\":\"AuthError\",\"error\":\"no\",\"status\":401}"}"#,
             ),
         ];

@@ -2,14 +2,17 @@
 //!
 //! It runs on the node's control thread, beside signals and reloads, and never on those that serve: whatever it does, no
 //! subscriber waits for it. Nothing here decides what an app may be; that is [`crate::registry`]. Reading order:
-//! [`routes`] (what there is), this file (who may), `calls` (what happens), `audit` (what is remembered).
+//! [`routes`] (what there is), this file (who may), `calls` (what happens), `relay` and `watch` (what happens in an app's
+//! name), `audit` (what is remembered).
 
 mod audit;
 mod calls;
 mod hearing;
 pub mod openapi;
+mod relay;
 mod reply;
 pub mod routes;
+mod watch;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,10 +21,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_protocol::app::Secret;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
@@ -29,12 +31,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use self::audit::Audit;
 use self::reply::{Failed, Reply};
 use self::routes::Route;
+use self::watch::{AnyBody, WATCHES_MAX};
 use crate::config;
+use crate::edge::Edge;
 use crate::registrar::Registrar;
 use crate::registry::Author;
 use crate::storage;
@@ -43,6 +47,8 @@ use crate::storage;
 const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a body; an app with all its settings takes a few thousand.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one connection that wait to be sent, and of a head.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long a head or a body may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// How long a caller without the token waits for its answer: with [`CONNECTIONS_MAX`], what guessing is worth.
@@ -58,6 +64,10 @@ const ACTOR: &str = "x-fulmar-actor";
 pub(crate) struct Admin {
     registrar: Arc<Registrar>,
     redis: Option<Arc<RedisBackbone>>,
+    /// Where an operator publishes, asks and listens in an app's name.
+    edge: Arc<Edge>,
+    /// For streams under way: they must not take every connection there may be.
+    watches: Arc<Semaphore>,
     audit: Audit,
     token: Secret,
     serves_at: SocketAddr,
@@ -85,6 +95,7 @@ impl Admin {
         folder: Option<&Path>,
         registrar: Arc<Registrar>,
         redis: Option<Arc<RedisBackbone>>,
+        edge: Arc<Edge>,
         serves_at: SocketAddr,
     ) -> Result<(Arc<Self>, std::net::TcpListener), AdminError> {
         let token = match (&config.token, folder) {
@@ -107,7 +118,9 @@ impl Admin {
         }
         tracing::info!(%address, "admin API");
         let audit = Audit::open(folder);
-        Ok((Arc::new(Self { registrar, redis, audit, token, serves_at, started: Instant::now() }), listener))
+        let watches = Arc::new(Semaphore::new(WATCHES_MAX));
+        let started = Instant::now();
+        Ok((Arc::new(Self { registrar, redis, edge, watches, audit, token, serves_at, started }), listener))
     }
 
     /// Accepts for as long as the node lives.
@@ -128,24 +141,35 @@ impl Admin {
             };
             let admin = self.clone();
             tokio::spawn(async move {
+                let cut = Arc::new(Notify::new());
+                let by_admin = cut.clone();
                 let service = service_fn(move |request| {
-                    let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(request, peer.ip().to_canonical()).await) }
+                    let (admin, cut) = (admin.clone(), by_admin.clone());
+                    async move { Ok::<_, Infallible>(admin.answer(request, peer.ip().to_canonical(), &cut).await) }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(REQUEST_WITHIN).half_close(false);
+                http.max_buf_size(BUFFER_BYTES_MAX);
                 // A peer that breaks off concerns nobody else.
-                let _: Result<(), hyper::Error> = http.serve_connection(TokioIo::new(stream), service).await;
+                tokio::select! {
+                    _ = http.serve_connection(TokioIo::new(stream), service) => {}
+                    () = cut.notified() => {}
+                }
                 drop(seat);
             });
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        self.try_answer(request, peer).await.unwrap_or_else(Reply::from).into_response()
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, cut: &Arc<Notify>) -> Response<AnyBody> {
+        self.try_answer(request, peer, cut).await.unwrap_or_else(|failed| Reply::from(failed).into_response())
     }
 
-    async fn try_answer(&self, request: Request<Incoming>, peer: IpAddr) -> Result<Reply, Failed> {
+    async fn try_answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        cut: &Arc<Notify>,
+    ) -> Result<Response<AnyBody>, Failed> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         if !self.admits(&head) && !routes::is_open(&path) {
@@ -153,11 +177,12 @@ impl Admin {
             tokio::time::sleep(REFUSED_AFTER).await;
             return Err(Failed::Token);
         }
-        let (route, id) = Route::of(head.method.as_str(), &path)?;
+        let (route, varying) = Route::of(head.method.as_str(), &path)?;
+        let (id, name) = (varying.id.to_owned(), varying.name.to_owned());
         let body = tokio::time::timeout(REQUEST_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await;
         let body = body.map_err(|_| Failed::Late)?.map_err(|_| Failed::Body)?.to_bytes();
         let author = Author { who: who(&head), at_ms: now_ms() };
-        self.perform(calls::Asked { route, id, head: &head, body: &body, author, peer }).await
+        self.perform(calls::Asked { route, id, name, head: &head, body: &body, author, peer, cut }).await
     }
 
     /// In constant time: how much of a guess is right must not show.

@@ -71,6 +71,12 @@ impl Apps {
         self.current.load().by_id.get(id).cloned()
     }
 
+    /// The app as it is served now, if it still is: whoever found it a moment ago may have been overtaken by a change.
+    #[must_use]
+    pub fn as_of_now(&self, app: &App) -> Option<Arc<App>> {
+        self.by_key(app.key.as_str()).filter(|current| current.id == app.id)
+    }
+
     /// All apps as they are now; later changes do not show in it.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -144,6 +150,19 @@ mod tests {
         assert_eq!(ids(&changes.removed), ["3"]);
         assert_eq!(changes.changed.len(), 1);
         assert!(changes.changed[0].from.enabled && !changes.changed[0].to.enabled);
+    }
+
+    /// OPS-41
+    #[test]
+    fn who_found_an_app_a_moment_ago_is_told_what_became_of_it() {
+        let apps = Apps::new(vec![App::new("1", "k1", "s1"), App::new("2", "k2", "s2")]);
+        let [one, two] = ["1", "2"].map(|id| apps.by_id(id).unwrap());
+        assert!(Arc::ptr_eq(&apps.as_of_now(&one).unwrap(), &one));
+        apps.replace(vec![App { enabled: false, ..App::new("1", "k1", "s1") }, App::new("3", "k2", "s3")]);
+        assert!(!apps.as_of_now(&one).unwrap().enabled);
+        assert!(apps.as_of_now(&two).is_none(), "its key is another's now");
+        apps.replace(Vec::new());
+        assert!(apps.as_of_now(&one).is_none());
     }
 
     /// OPS-6

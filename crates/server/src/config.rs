@@ -32,6 +32,8 @@ use fulmar_backbone::redis::settings::{Roles, Settings};
 use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
+use crate::webhooks::egress::Egress;
+
 pub use app::{WrittenApp, read_app};
 pub use finding::{Finding, Place, Refused, Weight, What};
 pub use keys::{Class, KEYS, Key, Kind, Preset, key};
@@ -61,6 +63,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// How it hears other nodes.
     pub backbone: Backbone,
+    /// How far webhooks may go, whatever apps say.
+    pub webhooks: Egress,
     /// The demo app, when it is on. It is also among `apps`.
     pub demo: Option<App>,
     /// Whether the demo app is on or off by itself, and not because somebody wrote so.
@@ -121,6 +125,8 @@ pub struct Limits {
     pub frame_timeout: Duration,
     /// Subscriptions of one connection.
     pub channels_per_connection_max: usize,
+    /// Subscribes of one connection per second, beyond a first [`Limits::channels_per_connection_max`] at once.
+    pub subscribes_per_s_max: u32,
     /// Bytes that may wait unsent for one connection.
     pub outbound_bytes_max: usize,
     /// How long a frame may wait unsent.
@@ -129,6 +135,8 @@ pub struct Limits {
     pub outbound_total_bytes_max: usize,
     /// How long an HTTP connection may be idle.
     pub keep_alive_timeout: Duration,
+    /// How long a caller may take nothing of its answer.
+    pub answer_timeout: Duration,
     /// Bytes of one REST request body.
     pub request_body_bytes_max: usize,
     /// How long a REST request may take to arrive.

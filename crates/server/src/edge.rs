@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use crate::gate::{Gate, Seat, Verdict};
 use crate::http::Api;
 use crate::http::clock::Clock;
 use crate::inbox::WorkerInbox;
+use crate::patient::Patient;
 use crate::peer::{client_ip, is_trusted, read_proxy_header};
 use crate::quota::NoSeat;
 use crate::rewind::Rewind;
@@ -96,6 +97,8 @@ pub(crate) struct Edge {
     pub(crate) request_timeout: Duration,
     /// How long an HTTP connection may be idle.
     pub(crate) keep_alive_timeout: Duration,
+    /// How long a caller may take nothing of its answer.
+    pub(crate) answer_timeout: Duration,
 }
 
 /// A connection that may become either.
@@ -103,11 +106,21 @@ struct Arrival<S> {
     stream: S,
     /// Bytes read so far.
     start: BytesMut,
-    /// The peer, or who a PROXY header says it is.
-    ip: IpAddr,
-    is_secure: bool,
+    came: Came,
     seat: Seat,
-    is_full: bool,
+}
+
+/// How a connection came here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came {
+    /// The peer, or who a PROXY header says it is.
+    pub(crate) ip: IpAddr,
+    /// The socket's own peer is one of our proxies, whoever it speaks for: its word about TLS counts.
+    pub(crate) by_proxy: bool,
+    /// It speaks TLS to us.
+    pub(crate) is_secure: bool,
+    /// It is let in only to be told that there is no room.
+    pub(crate) is_full: bool,
 }
 
 /// A stream that can be taken apart into what a worker owns.
@@ -146,15 +159,15 @@ impl Edge {
     }
 
     fn arrived(self: &Arc<Self>, tcp: TcpStream, ip: IpAddr, speaks: Speaks) {
-        let is_from_proxy = is_trusted(ip, &self.trusted_proxies);
-        let verdict = if is_from_proxy { self.gate.enter_for_others() } else { self.gate.enter(ip) };
+        let by_proxy = is_trusted(ip, &self.trusted_proxies);
+        let verdict = if by_proxy { self.gate.enter_for_others() } else { self.gate.enter(ip) };
         let (seat, is_full) = match verdict {
             Verdict::Welcome(seat) => (seat, false),
             Verdict::Full(seat) => (seat, true),
             Verdict::Gone => return,
         };
-        let arrival =
-            Arrival { stream: tcp, start: BytesMut::with_capacity(HEAD_BYTES), ip, is_secure: false, seat, is_full };
+        let came = Came { ip, by_proxy, is_secure: false, is_full };
+        let arrival = Arrival { stream: tcp, start: BytesMut::with_capacity(HEAD_BYTES), came, seat };
         let edge = self.clone();
         tokio::spawn(async move {
             // Whatever a peer does in its first seconds concerns nobody else: errors end its connection, no more.
@@ -166,11 +179,11 @@ impl Edge {
         let limit = self.handshake_timeout;
         let is_tls = within(limit, async {
             if self.expects_proxy_header
-                && is_trusted(arrival.ip, &self.trusted_proxies)
+                && arrival.came.by_proxy
                 && let Some(ip) = read_proxy_header(&mut arrival.stream).await?
             {
-                arrival.ip = ip.to_canonical();
-                arrival.is_full |= !arrival.seat.move_to(arrival.ip);
+                arrival.came.ip = ip.to_canonical();
+                arrival.came.is_full |= !arrival.seat.move_to(arrival.came.ip);
             }
             Ok(match speaks {
                 Speaks::Plain => false,
@@ -186,9 +199,9 @@ impl Edge {
             return self.first_request(arrival).await;
         };
         let acceptor = TlsAcceptor::from(certificate.config());
-        let Arrival { stream, start, ip, seat, is_full, .. } = arrival;
+        let Arrival { stream, start, came, seat } = arrival;
         let stream = within(limit, acceptor.accept(stream)).await?;
-        self.first_request(Arrival { stream, start, ip, is_secure: true, seat, is_full }).await
+        self.first_request(Arrival { stream, start, came: Came { is_secure: true, ..came }, seat }).await
     }
 
     /// Reads the first head. An upgrade goes to a worker at once, everything else to hyper.
@@ -212,9 +225,8 @@ impl Edge {
             }
             Head::Upgrade { upgrade: Ok(upgrade), head_bytes } => {
                 let leftover = arrival.start.split_off(head_bytes).to_vec();
-                let (ip, is_secure, is_full) = (arrival.ip, arrival.is_secure, arrival.is_full);
                 let socket = arrival.stream.into_socket()?;
-                let (opening, app_seat, seat) = self.opening(&upgrade.asked, ip, is_secure, is_full, arrival.seat);
+                let (opening, app_seat, seat) = self.opening(&upgrade.asked, arrival.came, arrival.seat);
                 let (response, seat) = (upgrade.response(), Some(seat));
                 self.least_loaded().adopt(Handover { socket, response, leftover, opening, seat, app_seat });
                 Ok(())
@@ -235,14 +247,11 @@ impl Edge {
     pub(crate) fn opening(
         &self,
         asked: &Asked,
-        peer: IpAddr,
-        is_tls: bool,
-        is_full: bool,
+        came: Came,
         mut seat: Seat,
     ) -> (Opening, Option<crate::gate::AppSeat>, Seat) {
-        let is_trusted = is_trusted(peer, &self.trusted_proxies);
-        let client = client_ip(peer, asked.forwarded_for.as_deref(), &self.trusted_proxies);
-        let has_place = client == peer || seat.move_to(client);
+        let client = client_ip(came.ip, asked.forwarded_for.as_deref(), &self.trusted_proxies);
+        let has_place = client == came.ip || seat.move_to(client);
         let request = OpenRequest::parse(&asked.target, &self.path_prefix);
         let app = match request.key {
             None => AppLookup::NoPath,
@@ -251,8 +260,11 @@ impl Edge {
                 None => AppLookup::NoApp { key },
             },
         };
+        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let now_ms = self.clock.elapsed_ms();
         let app_seat = match &app {
+            // That many are yet to show an authorization passes.
+            AppLookup::Found(app) if must_authorize => Some(self.gate.stand_in_app(app).ok_or(NoSeat::Later)),
             AppLookup::Found(app) => Some(self.gate.enter_app(app, now_ms)),
             _ => None,
         };
@@ -260,17 +272,18 @@ impl Edge {
             elsewhere: !self.takes_connections,
             draining: *self.phase.borrow() != Phase::Serving,
             over_quota: matches!(app_seat, Some(Err(NoSeat::OverQuota))),
-            overloaded: is_full
+            overloaded: came.is_full
                 || !has_place
                 || matches!(app_seat, Some(Err(NoSeat::Later)))
                 || !self.gate.admits_handshake(now_ms),
         };
         let opening = Opening {
             app,
+            must_authorize,
             protocol: request.protocol,
             client: request.client,
             origin: asked.origin.clone(),
-            secure: is_tls || (is_trusted && asked.is_forwarded_tls),
+            secure: came.is_secure || (came.by_proxy && asked.is_forwarded_tls),
             load,
             socket_id: self.socket_ids.next(),
         };
@@ -283,9 +296,10 @@ impl Edge {
     }
 
     async fn serve_http<S: Stream>(self: Arc<Self>, arrival: Arrival<S>) -> io::Result<()> {
-        let Arrival { stream, start, ip, is_secure, seat, is_full } = arrival;
+        let Arrival { stream, start, came, seat } = arrival;
         let cut = Arc::new(Notify::new());
-        let guest = Arc::new(Guest { ip, is_secure, is_full, seat: Mutex::new(Some(seat)), cut: cut.clone() });
+        let guest = Arc::new(Guest { came, seat: Mutex::new(Some(seat)), cut: cut.clone(), streams: Arc::default() });
+        let stream = Patient::new(stream, self.answer_timeout, guest.streams.clone());
         let io = TokioIo::new(Rewind::new(start.freeze(), stream));
         let edge = self.clone();
         let service = service_fn(move |request| {
@@ -330,7 +344,7 @@ impl Edge {
         let values = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
         if !headers.contains_key(hyper::header::UPGRADE) || !wants_websocket(&values("upgrade")) {
             let mut response = self.api.answer(request).await;
-            if guest.is_full {
+            if guest.came.is_full {
                 // A full node goes on publishing and saying that it is well; but this place is for others to be told.
                 response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -368,14 +382,14 @@ impl Edge {
         guest: &Guest,
     ) -> io::Result<()> {
         let parts = upgraded
-            .downcast::<TokioIo<Rewind<S>>>()
+            .downcast::<TokioIo<Rewind<Patient<S>>>>()
             .map_err(|_| io::Error::other("the upgraded stream is not the one that was served"))?;
         let (start, stream) = parts.io.into_inner().into_parts();
         let leftover = [start, parts.read_buf].concat();
         let seat = guest.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
         let seat = seat.ok_or_else(|| io::Error::other("a connection is upgraded once"))?;
-        let (opening, app_seat, seat) = self.opening(&upgrade.asked, guest.ip, guest.is_secure, guest.is_full, seat);
-        let (socket, seat) = (stream.into_socket()?, Some(seat));
+        let (opening, app_seat, seat) = self.opening(&upgrade.asked, guest.came, seat);
+        let (socket, seat) = (stream.into_inner().into_socket()?, Some(seat));
         self.least_loaded().adopt(Handover { socket, response: Vec::new(), leftover, opening, seat, app_seat });
         Ok(())
     }
@@ -383,12 +397,12 @@ impl Edge {
 
 /// A connection that speaks HTTP.
 pub(crate) struct Guest {
-    pub(crate) ip: IpAddr,
-    pub(crate) is_secure: bool,
-    is_full: bool,
+    pub(crate) came: Came,
     seat: Mutex<Option<Seat>>,
     /// Ends the connection, for whoever gives up on a peer that does not read.
     pub(crate) cut: Arc<Notify>,
+    /// It carries a stream, which has rules of its own for slow readers.
+    pub(crate) streams: Arc<AtomicBool>,
 }
 
 /// A descriptor kept for the moment when there is no other: then a newcomer can still be accepted and turned away, where

@@ -34,9 +34,9 @@ pub struct Gate {
     limits: GateLimits,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, u32>>,
-    per_app: Mutex<HashMap<AppId, Arc<AppCount>>>,
+    per_app: Mutex<HashMap<AppId, Arc<AppCounts>>>,
     /// What is known of the other nodes.
-    sight: ArcSwap<Sight>,
+    sight: Arc<ArcSwap<Sight>>,
     /// Second and handshakes within it, packed.
     handshakes: AtomicU64,
 }
@@ -59,19 +59,37 @@ pub struct Seat {
     ip: Option<IpAddr>,
 }
 
-/// One counted connection of an app.
+/// One counted connection of an app: towards its quota, or among those that are yet to show an authorization.
 #[derive(Debug)]
-pub struct AppSeat(Arc<AppCount>);
+pub struct AppSeat {
+    app: AppId,
+    counts: Arc<AppCounts>,
+    sight: Arc<ArcSwap<Sight>>,
+    is_seated: bool,
+}
 
 /// Connections of an app on this node.
 #[derive(Debug, Default)]
-struct AppCount {
-    open: AtomicU32,
+struct AppCounts {
+    /// Those that count towards its quota.
+    seated: AtomicU32,
+    /// Those that are yet to show an authorization.
+    standing: AtomicU32,
     /// Since when the app has been full on all nodes together; 0 while it is not.
     full_since_ms: AtomicU64,
 }
 
-impl AppCount {
+impl AppCounts {
+    /// Counts one more connection towards the quota; it stays counted only if it has a place.
+    fn sit_down(&self, app: &AppId, max: Option<u32>, sight: &Sight, now_ms: u64) -> Result<(), NoSeat> {
+        let own = self.seated.fetch_add(1, Ordering::Relaxed);
+        let Some(max) = max else { return Ok(()) };
+        let is_full = u64::from(own).saturating_add(sight.others(app)) >= u64::from(max);
+        admit(sight.facts(app, max, own, self.full_since_ms(is_full, now_ms))).inspect_err(|_| {
+            self.seated.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
     /// Notes whether the app is full, and answers since when.
     fn full_since_ms(&self, is_full: bool, now_ms: u64) -> u64 {
         if !is_full {
@@ -93,7 +111,7 @@ impl Gate {
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
             per_app: Mutex::new(HashMap::new()),
-            sight: ArcSwap::from_pointee(Sight::alone()),
+            sight: Arc::new(ArcSwap::from_pointee(Sight::alone())),
             handshakes: AtomicU64::new(0),
         })
     }
@@ -136,35 +154,42 @@ impl Gate {
     /// # Errors
     /// When it has, or seems to have, as many as it may, all nodes together.
     pub fn enter_app(&self, app: &App, now_ms: u64) -> Result<AppSeat, NoSeat> {
-        let count = locked(&self.per_app).entry(app.id.clone()).or_default().clone();
-        let own = count.open.fetch_add(1, Ordering::Relaxed);
-        let seat = AppSeat(count);
-        if let Some(max) = app.limits.max_connections {
-            let sight = self.sight.load();
-            let is_full = u64::from(own).saturating_add(sight.others(&app.id)) >= u64::from(max);
-            admit(sight.facts(&app.id, max, own, seat.0.full_since_ms(is_full, now_ms)))?;
-        }
-        Ok(seat)
+        let counts = self.counts_of(app);
+        counts.sit_down(&app.id, app.limits.max_connections, &self.sight.load(), now_ms)?;
+        Ok(AppSeat { app: app.id.clone(), counts, sight: self.sight.clone(), is_seated: true })
     }
 
     /// Takes what is known of the other nodes now. `limit` is the quota of an app, where it has one.
     pub fn see(&self, sight: Sight, limit: impl Fn(&AppId) -> Option<u32>) {
-        for (app, count) in &*locked(&self.per_app) {
-            let all = u64::from(count.open.load(Ordering::Relaxed)).saturating_add(sight.others(app));
+        for (app, counts) in &*locked(&self.per_app) {
+            let all = u64::from(counts.seated.load(Ordering::Relaxed)).saturating_add(sight.others(app));
             // Nobody may have come since there was room again.
             if limit(app).is_none_or(|max| all < u64::from(max)) {
-                count.full_since_ms.store(0, Ordering::Relaxed);
+                counts.full_since_ms.store(0, Ordering::Relaxed);
             }
         }
         self.sight.store(Arc::new(sight));
     }
 
-    /// Connections by app on this node.
+    /// Connections by app on this node, as far as they count towards quotas.
     #[must_use]
     pub fn connections(&self) -> HashMap<String, u64> {
         let per_app = locked(&self.per_app);
-        let open = per_app.iter().map(|(app, count)| (app, count.open.load(Ordering::Relaxed)));
+        let open = per_app.iter().map(|(app, counts)| (app, counts.seated.load(Ordering::Relaxed)));
         open.filter(|(_, open)| *open > 0).map(|(app, open)| (app.to_string(), open.into())).collect()
+    }
+
+    /// Counts a connection of `app` that is yet to show an authorization, and until then takes no seat of the quota. `None`
+    /// when there are as many as there may be.
+    pub fn stand_in_app(&self, app: &App) -> Option<AppSeat> {
+        let counts = self.counts_of(app);
+        let before = counts.standing.fetch_add(1, Ordering::Relaxed);
+        let seat = AppSeat { app: app.id.clone(), counts, sight: self.sight.clone(), is_seated: false };
+        (before < app.limits.unauthorized_connections_max).then_some(seat)
+    }
+
+    fn counts_of(&self, app: &App) -> Arc<AppCounts> {
+        locked(&self.per_app).entry(app.id.clone()).or_default().clone()
     }
 
     /// Connections open.
@@ -215,9 +240,25 @@ impl Drop for Seat {
     }
 }
 
+impl AppSeat {
+    /// Counts the connection towards the quota from now on, if that has a place.
+    ///
+    /// # Errors
+    /// When it has, or seems to have, none.
+    pub fn sit_down(&mut self, max: Option<u32>, now_ms: u64) -> Result<(), NoSeat> {
+        if !self.is_seated {
+            self.counts.sit_down(&self.app, max, &self.sight.load(), now_ms)?;
+            self.counts.standing.fetch_sub(1, Ordering::Relaxed);
+            self.is_seated = true;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for AppSeat {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let counter = if self.is_seated { &self.counts.seated } else { &self.counts.standing };
+        counter.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -318,6 +359,28 @@ mod tests {
 
     fn lease(node: &str, counter: u64) -> Lease {
         Lease { node: node.into(), counter, connections: vec![("1".into(), 1)], ..Lease::default() }
+    }
+
+    /// WS-137
+    #[test]
+    fn who_is_yet_to_show_an_authorization_takes_no_seat_and_has_a_bound_of_its_own() {
+        let gate = gate(100, None, None);
+        let mut app = App::new("1", "k", "s");
+        (app.limits.max_connections, app.limits.unauthorized_connections_max) = (Some(1), 2);
+        let mut standing =
+            vec![gate.stand_in_app(&app).expect("the first"), gate.stand_in_app(&app).expect("the second")];
+        assert!(gate.stand_in_app(&app).is_none());
+        assert!(gate.enter_app(&app, 0).is_ok(), "nobody sits yet, and who entered has gone again");
+        assert_eq!(standing[0].sit_down(Some(1), 0), Ok(()));
+        assert_eq!(standing[0].sit_down(Some(0), 0), Ok(()), "who sits stays");
+        assert_eq!(standing[1].sit_down(Some(1), 0), Err(NoSeat::OverQuota));
+        assert!(gate.enter_app(&app, 0).is_err());
+        assert!(gate.stand_in_app(&app).is_some(), "who sat down stands no more");
+        standing.remove(0);
+        assert_eq!(standing[0].sit_down(Some(1), 0), Ok(()));
+        drop(standing);
+        let counts = gate.counts_of(&app);
+        assert_eq!((counts.seated.load(Ordering::Relaxed), counts.standing.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod fallback;
 mod inbox;
 mod listen;
 mod node;
+mod patient;
 mod peer;
 mod registrar;
 mod rewind;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fulmar_backbone::Backbone;
 use fulmar_engine::Settings;
 use mio::{Poll, Waker};
 use tokio::runtime::Builder;
@@ -36,9 +35,10 @@ use crate::shutdown::{Drain, EndSignals};
 use crate::socket_ids::SocketIds;
 use crate::telemetry;
 use crate::tls::{Certificate, CertificateError};
+use crate::webhooks::egress::Egress;
 use crate::webhooks::request::SystemResolver;
 use crate::webhooks::{Setup as WebhookSetup, WebhookDesk, WebhookError};
-use crate::worker_loop::{LoopSettings, WAKE, WorkerLoop};
+use crate::worker_loop::{LoopSettings, Shared, WAKE, WorkerLoop};
 use crate::ws::outbox::Budget;
 
 /// How often the configuration and certificate files are looked at.
@@ -113,12 +113,15 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
-    let webhooks = start_webhooks(keeping.folder.clone(), &apps, &clock)?;
+    let webhooks = start_webhooks(keeping.folder.clone(), config.webhooks.clone(), &apps, &clock)?;
     let listens_at = listeners[0].0.local_addr().map_err(system("a listening socket"))?;
     // Over Redis the desk says what is wanted, and nothing is left with it: edges go to the outbox in Redis.
     let hearing = Hearing::start(config, webhooks.clone(), listens_at).map_err(system("the backbone"))?;
     let backbone = hearing.backbone.clone();
-    let (inboxes, workers) = start_workers(config, &backbone, &clock, &pulses)?;
+    let (inboxes, workers) = start_workers(
+        config,
+        &Shared { backbone: backbone.clone(), apps: apps.clone(), clock: clock.clone(), pulses: pulses.clone() },
+    )?;
     let (phase, seen_phase) = watch::channel(Phase::Serving);
     let api = Api::new(Setup {
         apps: apps.clone(),
@@ -152,6 +155,7 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
         message_bytes_max: config.limits.message_bytes_max,
         request_timeout: config.limits.request_timeout,
         keep_alive_timeout: config.limits.keep_alive_timeout,
+        answer_timeout: config.limits.answer_timeout,
     });
     let registrar = Arc::new(Registrar::new(desk, inboxes.clone(), webhooks.clone()));
     let storage = keeping.folder;
@@ -265,13 +269,8 @@ impl Node {
     /// Whatever keeps the admin API from starting, the node serves.
     fn start_admin(&self, config: &Config) {
         let Some(admin) = &config.admin else { return };
-        match Admin::start(
-            admin,
-            self.storage.as_deref(),
-            self.registrar.clone(),
-            self.hearing.redis.clone(),
-            self.address(config),
-        ) {
+        let (registrar, redis, edge) = (self.registrar.clone(), self.hearing.redis.clone(), self.edge.clone());
+        match Admin::start(admin, self.storage.as_deref(), registrar, redis, edge, self.address(config)) {
             Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
             Err(error) => tracing::warn!("the admin API is off: {error}"),
         }
@@ -355,12 +354,7 @@ async fn serve_listeners(edge: Arc<Edge>, listeners: Vec<(TcpListener, Speaks)>)
     while accepting.join_next().await.is_some() {}
 }
 
-fn start_workers(
-    config: &Config,
-    backbone: &Arc<dyn Backbone>,
-    clock: &Clock,
-    pulses: &Arc<Pulses>,
-) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), NodeError> {
+fn start_workers(config: &Config, shared: &Shared) -> Result<(Vec<Arc<WorkerInbox>>, Vec<WorkerThread>), NodeError> {
     let failed = system("a worker");
     let mut inboxes = Vec::new();
     let mut workers = Vec::new();
@@ -369,8 +363,7 @@ fn start_workers(
         let waker = Waker::new(poll.registry(), WAKE).map_err(&failed)?;
         let inbox = Arc::new(WorkerInbox::new(waker, config.limits.inbox_deliveries_max));
         let settings = loop_settings(config);
-        let (backbone, clock, pulses) = (backbone.clone(), clock.clone(), pulses.clone());
-        let worker = WorkerLoop::new(index, poll, inbox.clone(), backbone, clock, pulses, settings);
+        let worker = WorkerLoop::new(index, poll, inbox.clone(), shared.clone(), settings);
         let named = thread::Builder::new().name(format!("worker-{index}"));
         workers.push(named.spawn(move || worker.run()).map_err(&failed)?);
         inboxes.push(inbox);
@@ -380,6 +373,7 @@ fn start_workers(
 
 fn start_webhooks(
     folder: Option<PathBuf>,
+    egress: Egress,
     apps: &crate::apps::Apps,
     clock: &Clock,
 ) -> Result<Arc<WebhookDesk>, NodeError> {
@@ -387,6 +381,7 @@ fn start_webhooks(
         folder,
         clock: clock.clone(),
         resolver: Arc::new(SystemResolver),
+        egress,
         open_files: open_file_limit().map_err(system("reading the open-file limit"))?,
     });
     webhooks.set_apps(apps.snapshot().iter().cloned())?;
@@ -443,6 +438,7 @@ fn loop_settings(config: &Config) -> LoopSettings {
             activity_timeout_ms: ms(config.server.activity_timeout),
             pong_timeout_ms: ms(config.server.pong_timeout),
             channels_per_connection_max: limits.channels_per_connection_max,
+            subscribes_per_s_max: limits.subscribes_per_s_max,
             ..Settings::default()
         },
         budget: Budget { bytes_max: limits.outbound_bytes_max, age_max_ms: ms(limits.outbound_age_max) },

@@ -11,6 +11,7 @@
 //! (sockets). Neither exists, and no file is made, before an app has webhooks.
 
 pub mod address;
+pub mod egress;
 pub mod request;
 pub mod store;
 pub mod trial;
@@ -18,6 +19,7 @@ pub mod trial;
 mod clock;
 mod figures;
 mod keeper;
+mod pool;
 mod sender;
 
 use std::path::PathBuf;
@@ -40,6 +42,7 @@ pub use self::figures::WebhookFigures;
 pub use self::sender::WaitingLine;
 
 use self::clock::WebhookClock;
+use self::egress::Egress;
 use self::figures::Counters;
 use self::keeper::{Desk, Keeper, Message};
 use self::request::{Caller, Resolve};
@@ -77,6 +80,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Who knows the addresses of names.
     pub resolver: Arc<dyn Resolve>,
+    /// How far the operator lets them go.
+    pub egress: Egress,
     /// Files this process may open.
     pub open_files: u64,
 }
@@ -138,7 +143,7 @@ impl WebhookDesk {
         let (send, commands) = mpsc::unbounded_channel();
         let sending = Sending(send);
         let own = Sender {
-            caller: Caller::new(self.setup.resolver.clone()),
+            caller: Caller::new(self.setup.resolver.clone()).within(self.setup.egress.clone()),
             desk: self.desk.clone(),
             clock: clock.clone(),
             counters: self.counters.clone(),

@@ -15,16 +15,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fulmar_backbone::{Backbone, WorkerId};
-use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_engine::{AppLookup, Effect, Effects, Input, Moment, Seating, SessionKey, Settings, Worker};
 use fulmar_protocol::exchange::Answer;
 use fulmar_protocol::websocket;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use crate::apps::Apps;
 use crate::http::clock::Clock;
 use crate::http::health::{BEAT_EVERY_MS, Pulses};
 use crate::inbox::{Message, WorkerInbox};
+use crate::quota::NoSeat;
 use crate::ws::connection::{CLOSE_TIMEOUT_MS, Connection, Stage};
 use crate::ws::handover::{Handover, Socket};
 use crate::ws::outbox::{Budget, Flushed, Turn};
@@ -53,6 +55,15 @@ pub(crate) struct LoopSettings {
     pub(crate) frame_timeout_ms: u64,
 }
 
+/// What all loops of a node have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) backbone: Arc<dyn Backbone>,
+    pub(crate) apps: Arc<Apps>,
+    pub(crate) clock: Clock,
+    pub(crate) pulses: Arc<Pulses>,
+}
+
 /// One worker's loop and everything it owns.
 pub(crate) struct WorkerLoop {
     index: usize,
@@ -60,12 +71,15 @@ pub(crate) struct WorkerLoop {
     poll: Poll,
     inbox: Arc<WorkerInbox>,
     backbone: Arc<dyn Backbone>,
+    apps: Arc<Apps>,
     clock: Clock,
     pulses: Arc<Pulses>,
     settings: LoopSettings,
     worker: Worker,
     effects: Effects,
     answers: VecDeque<Answer>,
+    /// Sessions that asked for a seat of the quota, and whether they have it.
+    seatings: VecDeque<(SessionKey, Seating)>,
     connections: Slab<Connection>,
     turn: Turn,
     /// Connections with frames pending, each once.
@@ -90,11 +104,10 @@ impl WorkerLoop {
         index: usize,
         poll: Poll,
         inbox: Arc<WorkerInbox>,
-        backbone: Arc<dyn Backbone>,
-        clock: Clock,
-        pulses: Arc<Pulses>,
+        shared: Shared,
         settings: LoopSettings,
     ) -> Self {
+        let Shared { backbone, apps, clock, pulses } = shared;
         let id = backbone.attach(inbox.clone());
         Self {
             index,
@@ -102,12 +115,14 @@ impl WorkerLoop {
             poll,
             inbox,
             backbone,
+            apps,
             clock,
             pulses,
             worker: Worker::new(settings.engine),
             settings,
             effects: Effects::default(),
             answers: VecDeque::new(),
+            seatings: VecDeque::new(),
             connections: Slab::new(),
             turn: Turn::default(),
             dirty: VecDeque::new(),
@@ -237,6 +252,10 @@ impl WorkerLoop {
             while let Some(effect) = self.effects.next_effect() {
                 self.perform(now, effect);
             }
+            if let Some((session, seating)) = self.seatings.pop_front() {
+                self.worker.handle(now, Input::Seated { session, seating }, &mut self.effects);
+                continue;
+            }
             let Some(answer) = self.answers.pop_front() else { return };
             self.worker.handle(now, Input::Answered(answer), &mut self.effects);
         }
@@ -258,6 +277,17 @@ impl WorkerLoop {
                 self.begin_closing(now, session, false);
             }
             Effect::Ask(question) => self.answers.extend(self.backbone.ask(self.id, question)),
+            Effect::TakeSeat { session, max } => {
+                let connection = self.connections.get_mut(session as usize);
+                let seat = connection.and_then(|connection| connection.app_seat.as_mut());
+                let seated = seat.map_or(Ok(()), |seat| seat.sit_down(max, now.0));
+                let seating = match seated {
+                    Ok(()) => Seating::Seated,
+                    Err(NoSeat::OverQuota) => Seating::OverQuota,
+                    Err(NoSeat::Later) => Seating::Later,
+                };
+                self.seatings.push_back((session, seating));
+            }
         }
     }
 
@@ -267,7 +297,15 @@ impl WorkerLoop {
     }
 
     fn adopt(&mut self, now: Moment, handover: Handover) {
-        let Handover { mut socket, response, mut leftover, opening, seat, app_seat } = handover;
+        let Handover { mut socket, response, mut leftover, mut opening, seat, app_seat } = handover;
+        // It was looked up on another thread. What changed since then and reached this loop before the connection did
+        // would otherwise never reach it; what comes later finds it open.
+        if let AppLookup::Found(app) = &opening.app {
+            opening.app = match self.apps.as_of_now(app) {
+                Some(app) => AppLookup::Found(app),
+                None => AppLookup::NoApp { key: app.key.to_string() },
+            };
+        }
         let is_tls = matches!(socket, Socket::Tls(_));
         let entry = self.connections.vacant_entry();
         let token = Token(entry.key());

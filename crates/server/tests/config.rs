@@ -17,7 +17,8 @@ use fulmar_backbone::redis::{
 use fulmar_protocol::app::{App, AppLimits, Durability, Secret};
 use fulmar_protocol::webhook::{EventKind, Kinds};
 use fulmar_server::config::{
-    Backbone, CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Loaded, LogFormat, Refused, Sources, Weight, load,
+    Backbone, CLIENT_VARIABLES, Config, ConfigWatch, DEMO_APP, KEYS, Limits, Loaded, LogFormat, Refused, Sources,
+    Weight, load,
 };
 
 /// A folder that goes away with the test.
@@ -84,14 +85,41 @@ fn a_node_needs_no_configuration_at_all() {
     assert_eq!((config.demo, config.apps), (Some(demo.clone()), vec![demo]));
 }
 
+fn check_limits_of_0_1(limits: &Limits) {
+    assert_eq!(limits.connections_max, Some(50_000));
+    assert_eq!((limits.connections_per_ip_max, limits.handshakes_per_s_max), (Some(100), Some(2_000)));
+    assert_eq!((limits.handshake_timeout.as_millis(), limits.handshake_bytes_max), (3_000, 4_096));
+    assert_eq!((limits.message_bytes_max, limits.channels_per_connection_max), (131_072, 500));
+    assert_eq!((limits.subscribes_per_s_max, limits.answer_timeout.as_secs()), (20, 7));
+    assert_eq!((limits.frame_timeout.as_millis(), limits.keep_alive_timeout.as_secs()), (4_000, 30));
+    assert_eq!(limits.outbound_total_bytes_max, 67_108_864);
+    assert_eq!((limits.outbound_bytes_max, limits.outbound_age_max.as_secs()), (524_288, 5));
+    assert_eq!((limits.request_body_bytes_max, limits.request_timeout.as_millis()), (2_097_152, 8_000));
+    assert_eq!((limits.idempotency_keys_max, limits.inbox_deliveries_max), (500, 4_096));
+    assert_eq!(limits.cache_bytes_max, 1_048_576);
+}
+
 /// OPS-4, OPS-25, INC-2019-12-06
 #[test]
 fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/0.1.toml");
     let loaded = load(Sources::new().with_file(Some(file.clone()))).unwrap();
     assert_eq!(loaded.findings, []);
-    let Config { server, limits, shutdown, tls, logging, storage, admin, backbone, demo, demo_is_default, apps } =
-        loaded.config;
+    let Config {
+        server,
+        limits,
+        shutdown,
+        tls,
+        logging,
+        storage,
+        admin,
+        backbone,
+        webhooks,
+        demo,
+        demo_is_default,
+        apps,
+    } = loaded.config;
+    assert_eq!((webhooks.ports, webhooks.proxy.as_deref()), (vec![443, 8443], Some("10.0.0.9:3128")));
     let admin = admin.unwrap();
     assert_eq!((storage, demo_is_default), (Some("/var/lib/fulmar".into()), false));
     assert_eq!(
@@ -106,16 +134,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     let inside: IpAddr = "192.0.2.7".parse().unwrap();
     assert!(server.proxy_protocol && server.trusted_proxies.iter().any(|n| n.contains(&inside)));
     assert_eq!(server.trusted_proxies.len(), 3);
-    assert_eq!(limits.connections_max, Some(50_000));
-    assert_eq!((limits.connections_per_ip_max, limits.handshakes_per_s_max), (Some(100), Some(2_000)));
-    assert_eq!((limits.handshake_timeout.as_millis(), limits.handshake_bytes_max), (3_000, 4_096));
-    assert_eq!((limits.message_bytes_max, limits.channels_per_connection_max), (131_072, 500));
-    assert_eq!((limits.frame_timeout.as_millis(), limits.keep_alive_timeout.as_secs()), (4_000, 30));
-    assert_eq!(limits.outbound_total_bytes_max, 67_108_864);
-    assert_eq!((limits.outbound_bytes_max, limits.outbound_age_max.as_secs()), (524_288, 5));
-    assert_eq!((limits.request_body_bytes_max, limits.request_timeout.as_millis()), (2_097_152, 8_000));
-    assert_eq!((limits.idempotency_keys_max, limits.inbox_deliveries_max), (500, 4_096));
-    assert_eq!(limits.cache_bytes_max, 1_048_576);
+    check_limits_of_0_1(&limits);
     assert_eq!((shutdown.grace.as_secs(), shutdown.drain.as_secs()), (5, 60));
     let tls = tls.unwrap();
     assert_eq!(tls.cert, file.with_file_name("certs/node.pem"), "relative to the file");
@@ -143,6 +162,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         client_events_per_s_max: 5,
         cache_ttl_s: 600,
         watchlist_max: 10,
+        unauthorized_connections_max: 50,
         authorized_connections_timeout_s: 15,
     };
     assert_eq!(first.limits, expected);
@@ -174,7 +194,7 @@ fn redis_of_release_0_1(file: &Path) -> Settings {
         sentinel_credentials: Credentials { user: text("watcher"), password: text("of the Sentinels") },
         tls: Some(Encryption {
             ca: Some(file.with_file_name("certs/ca.pem")),
-            client: Some((file.with_file_name("certs/node.pem"), "/etc/fulmar/node.key".into())),
+            shown: Some((file.with_file_name("certs/node.pem"), "/etc/fulmar/node.key".into())),
         }),
         roles: Roles { websocket: true, rest: true, webhooks: false },
         advertise: text("node-1.example.com:7001"),

@@ -113,6 +113,12 @@ pub fn error_with_code(code: u16, message: &str) -> Heard {
 /// A channel's listeners are told that it was refused.
 #[must_use]
 pub fn subscription_error(channel: &str, message: &str) -> Heard {
-    let data = format!(r#"{{"type":"AuthError","error":{},"status":401}}"#, quoted(message));
+    subscription_refused(channel, "AuthError", message, 401)
+}
+
+/// The same for a reason that is not the authorization.
+#[must_use]
+pub fn subscription_refused(channel: &str, kind: &str, message: &str, status: u16) -> Heard {
+    let data = format!(r#"{{"type":"{kind}","error":{},"status":{status}}}"#, quoted(message));
     event(channel, "pusher:subscription_error", &data)
 }

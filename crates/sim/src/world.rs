@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, ManualClock, Memory};
 use fulmar_backbone::{Backbone, Inbox, WorkerId};
-use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_engine::{Effect, Effects, Input, Moment, Seating, SessionKey, Settings, Worker};
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use fulmar_protocol::name::SocketId;
@@ -86,6 +86,8 @@ struct Line {
     app: Option<AppId>,
     heard: VecDeque<Heard>,
     is_open: bool,
+    /// It counts towards the app's quota.
+    is_seated: bool,
 }
 
 /// A worker and what the real loop keeps beside it.
@@ -95,6 +97,7 @@ struct Desk {
     worker: Worker,
     effects: Effects,
     answers: VecDeque<Answer>,
+    seatings: VecDeque<(SessionKey, Seating)>,
     /// Which connection has which key.
     keys: Vec<Option<Connection>>,
 }
@@ -195,6 +198,7 @@ impl World {
                 worker: Worker::new(setup.engine),
                 effects: Effects::default(),
                 answers: VecDeque::new(),
+                seatings: VecDeque::new(),
                 keys: Vec::new(),
             }
         };
@@ -242,6 +246,10 @@ impl World {
                 self.perform(worker, effect);
             }
             let desk = &mut self.desks[worker];
+            if let Some((session, seating)) = desk.seatings.pop_front() {
+                desk.worker.handle(now, Input::Seated { session, seating }, &mut desk.effects);
+                continue;
+            }
             let Some(answer) = desk.answers.pop_front() else { return };
             desk.worker.handle(now, Input::Answered(answer), &mut desk.effects);
         }
@@ -270,6 +278,15 @@ impl World {
                 assert!(code.0 < 4_300, "no connection is closed with {code:?}");
                 let connection = self.hear(worker, session, Heard::Closed(code.0, reason.into_owned()));
                 self.hang_up(connection);
+            }
+            Effect::TakeSeat { session, max } => {
+                let connection = self.desks[worker].keys[session as usize].expect("only open sessions ask for a seat");
+                let app = self.lines[connection.0].app.clone();
+                let has_seat = max.is_none_or(|max| self.seated(app.as_ref()) < max as usize);
+                self.lines[connection.0].is_seated |= has_seat;
+                self.desks[worker]
+                    .seatings
+                    .push_back((session, if has_seat { Seating::Seated } else { Seating::OverQuota }));
             }
             Effect::Ask(question) => {
                 let desk = &mut self.desks[worker];

@@ -1,6 +1,6 @@
 //! Who is there, with many users, many connections and a backbone that takes its time.
 
-use fulmar_sim::frames::{error, event, event_from, member_added, member_removed, roster, subscription_error};
+use fulmar_sim::frames::{error, event, event_from, member_added, member_removed, roster, subscription_refused};
 use fulmar_sim::{Pace, Setup, World};
 
 /// WS-86: the limit counts users, not connections.
@@ -16,7 +16,7 @@ fn the_hundredth_user_has_room_and_the_next_has_not() {
     world.subscribe_user(late, "presence-room", "late");
     let text = "Presence channel presence-room is full: it may have 100 members";
     world.expect(late, error(text));
-    world.expect(late, subscription_error("presence-room", text));
+    world.expect(late, subscription_refused("presence-room", "LimitReached", text, 403));
     world.subscribe_user(late, "presence-room", "u7");
     let everybody: Vec<_> = users.iter().map(|user| (user.as_str(), "null")).collect();
     world.expect(late, roster("presence-room", &everybody));
@@ -34,7 +34,7 @@ fn a_refusal_that_comes_late_leaves_the_connection_and_the_roster_as_they_were()
     world.let_all_through();
     let text = "Presence channel presence-room is full: it may have 1 members";
     world.expect(bob, error(text));
-    world.expect(bob, subscription_error("presence-room", text));
+    world.expect(bob, subscription_refused("presence-room", "LimitReached", text, 403));
     world.publish("app-1", "presence-room", "e", "x");
     world.expect(ana, event("presence-room", "e", "x"));
     world.expect_nothing(bob);

@@ -298,6 +298,66 @@ fn signing_in_authorizes_and_a_switch_that_is_turned_off_closes_nobody() {
     assert!(world.is_open(late), "it was opened before");
 }
 
+/// WS-137
+#[test]
+fn a_connection_counts_from_its_authorization_on_and_is_refused_then_before_anybody_sees_it() {
+    let mut world = World::with_app(|app| {
+        app.authorized_connections = true;
+        app.limits.max_connections = Some(1);
+    });
+    let [first, second, third] = [0; 3].map(|_| world.connect("app-1"));
+    world.join(second, "open");
+    world.enter(first, "presence-a", "ana");
+    world.join(first, "private-b");
+    world.subscribe(second, "open-too");
+    world.expect(second, succeeded("open-too"));
+    // Its own authorization comes too late: there is no place, and nobody hears of it.
+    world.subscribe_user(second, "presence-a", "bob");
+    world.expect_closed(second, CloseCode::OVER_QUOTA);
+    world.sign_in(third, ANA);
+    world.expect_closed(third, CloseCode::OVER_QUOTA);
+    world.expect_nothing(first);
+    assert_eq!(world.users("app-1", "presence-a"), ["ana"]);
+    assert_eq!((world.backbone_figures().users, world.load().0), (0, 1), "no trace of the other two");
+    world.leave(first);
+    let next = world.connect("app-1");
+    world.join(next, "private-b");
+    assert!(world.is_open(next), "the place is free again");
+}
+
+/// WS-137
+#[test]
+fn what_is_said_with_the_authorization_and_behind_it_takes_effect_in_order() {
+    let mut world = World::with_app(|app| {
+        app.authorized_connections = true;
+        app.limits.max_connections = Some(1);
+    });
+    let user = world.connect("app-1");
+    sign_in(&mut world, user, ANA);
+    world.join(user, "#server-to-user-ana");
+    world.join(user, "private-a");
+    world.wait(31_000);
+    assert!(world.is_open(user));
+}
+
+/// WS-137: nothing is asked of them any more.
+#[test]
+fn connections_without_an_authorization_count_once_the_switch_is_off() {
+    let mut world = World::with_app(|app| {
+        app.authorized_connections = true;
+        app.limits.max_connections = Some(1);
+    });
+    let (first, second) = (world.connect("app-1"), world.connect("app-1"));
+    let mut app = (**world.app("app-1")).clone();
+    app.authorized_connections = false;
+    world.replace_app(app);
+    world.expect_nothing(first);
+    world.expect_closed(second, CloseCode::OVER_QUOTA);
+    let third = world.open("/app/key-1?protocol=7", None);
+    world.expect_closed(third, CloseCode::OVER_QUOTA);
+    assert!(world.is_open(first));
+}
+
 /// DEL-13
 #[test]
 fn users_of_different_apps_do_not_meet() {

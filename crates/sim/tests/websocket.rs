@@ -2,8 +2,33 @@
 
 use fulmar_engine::Settings;
 use fulmar_protocol::close::CloseCode;
-use fulmar_sim::frames::{error, event, member_removed, pong, subscription_error, succeeded};
+use fulmar_sim::frames::{error, event, member_removed, pong, subscription_error, subscription_refused, succeeded};
 use fulmar_sim::{Setup, World};
+
+/// WS-138
+#[test]
+fn a_connection_that_comes_back_may_ask_for_all_it_had_at_once_and_then_at_a_pace() {
+    let engine = Settings { channels_per_connection_max: 50, subscribes_per_s_max: 10, ..Settings::default() };
+    let mut world = World::of(Setup { engine, ..Setup::default() });
+    let ana = world.connect("app-1");
+    (0..50).for_each(|n| world.join(ana, &format!("c{n}")));
+    world.unsubscribe(ana, "c0");
+    let text = "This connection subscribes more often than 10 times a second, try again";
+    world.subscribe(ana, "c0");
+    world.expect(ana, error(text));
+    world.expect(ana, subscription_refused("c0", "LimitReached", text, 429));
+    world.publish("app-1", "c0", "e", "x");
+    world.expect_nothing(ana);
+    world.wait(100);
+    world.join(ana, "c0");
+    (0..50).for_each(|n| world.unsubscribe(ana, &format!("c{n}")));
+    world.expect_nothing(ana);
+    assert_eq!(world.channels("app-1"), [], "leaving has no pace");
+    let bob = world.connect("app-1");
+    world.join(bob, "c0");
+    world.wait(60_000);
+    (0..50).for_each(|n| world.join(ana, &format!("d{n}")));
+}
 
 /// WS-113
 #[test]
@@ -17,7 +42,7 @@ fn a_connection_has_room_for_so_many_channels_and_no_more() {
     let text = "This connection has its maximum of 3 subscriptions";
     world.subscribe(ana, "d");
     world.expect(ana, error(text));
-    world.expect(ana, subscription_error("d", text));
+    world.expect(ana, subscription_refused("d", "LimitReached", text, 403));
     world.unsubscribe(ana, "b");
     world.join(ana, "d");
     for channel in ["a", "b", "c", "d"] {

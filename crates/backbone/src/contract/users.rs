@@ -78,12 +78,13 @@ pub(super) fn adds_up_to_who_is_online(fixture: &Fixture) {
         let churning = [(1, &first), (2, &second)].map(|(seed, worker)| {
             scope.spawn(move || {
                 let mut dice = Dice(seed);
-                for _ in 0..500 {
+                let (rounds, pass_one_in) = if fixture.waits { (100, 25) } else { (500, 4) };
+                for _ in 0..rounds {
                     let user = USERS[dice.roll(3)];
                     worker.sign_in(user, &[]);
                     std::thread::yield_now();
                     worker.sign_out(user, &[]);
-                    if dice.roll(4) == 0 {
+                    if dice.roll(pass_one_in) == 0 {
                         pass_absence(fixture, &[worker]);
                     }
                 }

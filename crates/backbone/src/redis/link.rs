@@ -49,7 +49,7 @@ pub struct Greeting {
 /// Certificates, read once.
 pub struct Certificates {
     root: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
+    shown: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl std::fmt::Debug for Certificates {
@@ -65,11 +65,11 @@ impl Certificates {
     /// When one cannot be read.
     pub fn read(encryption: &Encryption) -> std::io::Result<Self> {
         let root = encryption.ca.as_ref().map(std::fs::read).transpose()?;
-        let client = match &encryption.client {
+        let shown = match &encryption.shown {
             Some((cert, key)) => Some((std::fs::read(cert)?, std::fs::read(key)?)),
             None => None,
         };
-        Ok(Self { root, client })
+        Ok(Self { root, shown })
     }
 }
 
@@ -271,18 +271,18 @@ impl Task {
     }
 
     async fn connect(&self, gone: mpsc::Sender<()>) -> Result<(MultiplexedConnection, Option<Server>), RedisError> {
-        let client = self.client()?;
+        let maker = self.maker()?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(IN_FLIGHT_MAX)
             .set_push_sender(self.pushed(gone));
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = maker.get_multiplexed_async_connection_with_config(&config).await?;
         let server = if self.greeting.asks_who { Some(who(&mut connection).await?) } else { None };
         Ok((connection, server))
     }
 
-    fn client(&self) -> Result<Client, RedisError> {
+    fn maker(&self) -> Result<Client, RedisError> {
         let malformed = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "an address is host:port"));
         let (host, port) = self.address.rsplit_once(':').ok_or_else(malformed)?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -311,7 +311,7 @@ impl Task {
         match &self.greeting.tls {
             None => Client::open(info),
             Some(certificates) => {
-                let client_tls = certificates.client.as_ref().map(|(client_cert, client_key)| ClientTlsConfig {
+                let client_tls = certificates.shown.as_ref().map(|(client_cert, client_key)| ClientTlsConfig {
                     client_cert: client_cert.clone(),
                     client_key: client_key.clone(),
                 });

@@ -40,7 +40,7 @@ pub struct Encryption {
     /// Certificates of those who may vouch for a server, PEM; the system's own where there is none.
     pub ca: Option<PathBuf>,
     /// A certificate and its key, PEM, that this node shows.
-    pub client: Option<(PathBuf, PathBuf)>,
+    pub shown: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a node does for others. All of it unless told otherwise.

@@ -53,14 +53,14 @@ impl Remote {
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>, seen: Option<u64>) -> Result<Value, Failure> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let seen = seen.map(|revision| format!("If-Match: {revision}\r\n")).unwrap_or_default();
+        self.call_with(method, path, &body, &seen)
+    }
+
+    /// The same with a body that is text already, and more headers, each with its line's end.
+    pub fn call_with(&self, method: &str, path: &str, body: &str, headers: &str) -> Result<Value, Failure> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
-             X-Fulmar-Actor: {}\r\n{seen}User-Agent: fulmar/{}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            self.target.authority(),
-            self.token,
-            actor(),
-            env!("CARGO_PKG_VERSION"),
+            "{method} {path} HTTP/1.1\r\n{}{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.head(),
             body.len(),
         );
         let (status, body) = exchange(&self.target, request.as_bytes())?;
@@ -72,6 +72,24 @@ impl Remote {
             }
             _ => Err(format!("{} does not answer as an admin API does ({status})", self.target.authority()).into()),
         }
+    }
+}
+
+impl Remote {
+    /// The node.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The headers of every call.
+    pub fn head(&self) -> String {
+        format!(
+            "Host: {}\r\nConnection: close\r\nAuthorization: Bearer {}\r\nX-Fulmar-Actor: {}\r\nUser-Agent: fulmar/{}\r\n",
+            self.target.authority(),
+            self.token,
+            actor(),
+            env!("CARGO_PKG_VERSION"),
+        )
     }
 }
 

@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
-use super::rest::call;
-use super::{Failure, Target, print};
+use super::{Door, Failure, print};
 use crate::args::ChannelsArgs;
 
 pub fn channels(args: &ChannelsArgs) -> Result<(), Failure> {
-    let target = Target::of(&args.target)?;
+    let door = Door::of(&args.target)?;
     let mut params = Vec::new();
     params.extend(args.info.as_deref().map(|info| ("info", info)));
     params.extend(args.prefix.as_deref().map(|prefix| ("filter_by_prefix", prefix)));
@@ -20,7 +19,7 @@ pub fn channels(args: &ChannelsArgs) -> Result<(), Failure> {
         Some(name) if args.users => format!("/channels/{name}/users"),
         Some(name) => format!("/channels/{name}"),
     };
-    let answer = call(&target, "GET", &path, &params, b"")?;
+    let answer = door.call("GET", &path, &params, "")?;
     let text = match (args.json, &args.name) {
         (true, _) => format!("{answer}\n"),
         (false, None) => listing(&answer),

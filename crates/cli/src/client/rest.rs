@@ -36,6 +36,17 @@ pub fn call(target: &Target, method: &str, path: &str, params: &[(&str, &str)], 
     judge(target, status, &body)
 }
 
+/// The query for these parameters, escaped, with its question mark; nothing for none.
+pub fn query(params: &[(&str, &str)]) -> String {
+    let escaped = |text: &str| -> String {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+        text.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    };
+    let pair = |(name, value): &(&str, &str)| format!("{}={}", escaped(name), escaped(value));
+    let pairs: Vec<String> = params.iter().map(pair).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
 /// One whole request, and the status and body of its answer.
 pub fn exchange(target: &Target, request: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
     let mut stream = connect(target)?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::connect::{PATIENCE, Stream, connect};
-use super::{Failure, Target, print};
+use super::{Door, Failure, Target, print};
 use crate::args::SubscribeArgs;
 
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -25,14 +25,14 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 const PONG_PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn subscribe(args: &SubscribeArgs) -> Result<(), Failure> {
-    let target = Target::of(&args.target)?;
+    let door = Door::of(&args.target)?;
     let parse = |name: &String| match ChannelName::parse(name, CHANNEL_NAME_CEILING) {
         Ok(name) => Ok(name),
         Err(why) => Err(Failure::usage(format!("the channel name {name:?} {why}"))),
     };
     let channels = args.channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     let channel_data = channel_data(&args.user_id, args.user_info.as_deref())?;
-    let mut listener = Listener { args, target: &target, channels, channel_data, left: args.count, was_open: false };
+    let mut listener = Listener { args, door: &door, channels, channel_data, left: args.count, was_open: false };
     loop {
         let before = Instant::now();
         match listener.listen() {
@@ -46,7 +46,10 @@ pub fn subscribe(args: &SubscribeArgs) -> Result<(), Failure> {
                 eprintln!("closed: {code} {reason}");
                 match CloseCode(code).advice() {
                     Advice::StayAway => {
-                        let hint = if code == CloseCode::NO_SUCH_APP.0 { target.app_hint() } else { "" };
+                        let hint = match &door {
+                            Door::Public(target) if code == CloseCode::NO_SUCH_APP.0 => target.app_hint(),
+                            _ => "",
+                        };
                         return Err(format!("the server asks not to come back{hint}").into());
                     }
                     // Coming back at once is meant for a server that goes away, not for one that closes at once.
@@ -69,7 +72,7 @@ fn channel_data(user_id: &str, user_info: Option<&str>) -> Result<String, Failur
 }
 
 /// How one connection ended.
-enum Ended {
+pub(super) enum Ended {
     /// As many events as were asked for have been printed.
     Done,
     /// The server closed.
@@ -90,10 +93,10 @@ impl From<String> for Ended {
     }
 }
 
-struct Listener<'a> {
-    args: &'a SubscribeArgs,
-    target: &'a Target,
-    channels: Vec<ChannelName>,
+pub(super) struct Listener<'a> {
+    pub(super) args: &'a SubscribeArgs,
+    door: &'a Door,
+    pub(super) channels: Vec<ChannelName>,
     channel_data: String,
     /// Events still to print; `None` is no end.
     left: Option<u64>,
@@ -101,19 +104,38 @@ struct Listener<'a> {
     was_open: bool,
 }
 
+/// What a message asks of whoever reads.
+pub(super) enum Asks {
+    /// The connection is established: subscribe, and ping after so much silence.
+    Subscriptions { socket_id: String, silence: Duration },
+    /// A pong.
+    Pong,
+    /// Nothing.
+    Nothing,
+}
+
 impl Listener<'_> {
     fn listen(&mut self) -> Ended {
-        match self.converse() {
+        if self.is_done() {
+            return Ended::Done;
+        }
+        let listened = match self.door {
+            Door::Public(target) => self.converse(target),
+            Door::Admin { remote, app } => super::watch::watch(self, remote, app),
+        };
+        match listened {
             Ok(()) => Ended::Done,
             Err(ended) => ended,
         }
     }
 
-    fn converse(&mut self) -> Result<(), Ended> {
-        if self.left == Some(0) {
-            return Ok(());
-        }
-        let mut socket = self.open()?;
+    /// Whether as many events as were asked for have been printed.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn converse(&mut self, target: &Target) -> Result<(), Ended> {
+        let mut socket = open(target)?;
         let mut silence = PATIENCE;
         let mut pinged = false;
         loop {
@@ -143,31 +165,23 @@ impl Listener<'_> {
             pinged = false;
             let message: Value =
                 serde_json::from_str(&text).map_err(|e| format!("the server said something that is not JSON: {e}"))?;
-            silence = self.hear(&mut socket, &message)?.unwrap_or(silence);
-            if self.left == Some(0) {
+            match self.hear(&message, &target.authority()) {
+                Asks::Subscriptions { socket_id, silence: named } => {
+                    silence = named;
+                    self.ask_for_channels(target, &mut socket, &socket_id)?;
+                }
+                Asks::Pong => say(&mut socket, &json!({"event": "pusher:pong", "data": {}}))?,
+                Asks::Nothing => {}
+            }
+            if self.is_done() {
                 let _ = socket.close(None).and_then(|()| socket.flush());
                 return Ok(());
             }
         }
     }
 
-    fn open(&self) -> Result<WebSocket<Stream>, Ended> {
-        let stream = connect(self.target)?;
-        let url = format!(
-            "{}://{}{}/app/{}?protocol=7&client=fulmar-cli&version={}",
-            if self.target.tls { "wss" } else { "ws" },
-            self.target.authority(),
-            self.target.path_prefix,
-            self.target.app.key,
-            env!("CARGO_PKG_VERSION"),
-        );
-        let (socket, _) = tungstenite::client(url, stream)
-            .map_err(|e| format!("{} does not open a WebSocket: {e}", self.target.authority()))?;
-        Ok(socket)
-    }
-
-    /// Takes one message; answers the silence after which to ping, when the server has named it.
-    fn hear(&mut self, socket: &mut WebSocket<Stream>, message: &Value) -> Result<Option<Duration>, Ended> {
+    /// Takes one message, and prints what is to be printed of it.
+    pub(super) fn hear(&mut self, message: &Value, from: &str) -> Asks {
         let text = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default();
         let channel = text("channel");
         match text("event") {
@@ -175,12 +189,11 @@ impl Listener<'_> {
                 let data: Value = serde_json::from_str(text("data")).unwrap_or_default();
                 let socket_id = data["socket_id"].as_str().unwrap_or_default();
                 let seconds = data["activity_timeout"].as_u64().unwrap_or(120).max(1);
-                eprintln!("connected to {} as {socket_id}", self.target.authority());
+                eprintln!("connected to {from} as {socket_id}");
                 self.was_open = true;
-                self.ask_for_channels(socket, socket_id)?;
-                return Ok(Some(Duration::from_secs(seconds)));
+                return Asks::Subscriptions { socket_id: socket_id.to_owned(), silence: Duration::from_secs(seconds) };
             }
-            "pusher:ping" => say(socket, &json!({"event": "pusher:pong", "data": {}}))?,
+            "pusher:ping" => return Asks::Pong,
             "pusher:pong" => {}
             "pusher:error" => eprintln!("error: {}", message["data"]),
             "pusher:subscription_error" => eprintln!("{channel}: not subscribed: {}", text("data")),
@@ -198,13 +211,13 @@ impl Listener<'_> {
                 self.left = self.left.map(|n| n - 1);
             }
         }
-        Ok(None)
+        Asks::Nothing
     }
 
-    fn ask_for_channels(&self, socket: &mut WebSocket<Stream>, socket_id: &str) -> Result<(), Ended> {
+    fn ask_for_channels(&self, target: &Target, socket: &mut WebSocket<Stream>, socket_id: &str) -> Result<(), Ended> {
         let id = SocketId::parse(socket_id).ok().flatten();
         for channel in &self.channels {
-            let request = subscription(&self.target.app, id, channel, &self.channel_data)
+            let request = subscription(&target.app, id, channel, &self.channel_data)
                 .ok_or_else(|| format!("the server named this connection {socket_id:?}, which nobody can sign"))?;
             say(socket, &request)?;
         }
@@ -220,6 +233,21 @@ impl Listener<'_> {
         let data = message.get("data").map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned));
         print(&format!("{}\t{}\t{}\n", text("channel"), text("event"), data.unwrap_or_default()));
     }
+}
+
+fn open(target: &Target) -> Result<WebSocket<Stream>, Ended> {
+    let stream = connect(target)?;
+    let url = format!(
+        "{}://{}{}/app/{}?protocol=7&client=fulmar-cli&version={}",
+        if target.tls { "wss" } else { "ws" },
+        target.authority(),
+        target.path_prefix,
+        target.app.key,
+        env!("CARGO_PKG_VERSION"),
+    );
+    let (socket, _) = tungstenite::client(url, stream)
+        .map_err(|e| format!("{} does not open a WebSocket: {e}", target.authority()))?;
+    Ok(socket)
 }
 
 /// The request for one channel; `None` when it needs a signature and there is no socket id to sign.

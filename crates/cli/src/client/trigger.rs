@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rest::call;
-use super::{Failure, Target, channels, print};
+use super::{Door, Failure, channels, print};
 use crate::args::TriggerArgs;
 
 pub fn trigger(args: &TriggerArgs) -> Result<(), Failure> {
-    let target = Target::of(&args.target)?;
+    let door = Door::of(&args.target)?;
     let channels: Vec<&String> = std::iter::once(&args.channel).chain(&args.also).collect();
     let mut body = Map::from_iter([
         ("name".to_owned(), json!(args.event)),
@@ -17,7 +16,7 @@ pub fn trigger(args: &TriggerArgs) -> Result<(), Failure> {
     for (name, value) in [("socket_id", &args.socket_id), ("info", &args.info)] {
         body.extend(value.as_ref().map(|v| (name.to_owned(), json!(v))));
     }
-    let answer = call(&target, "POST", "/events", &[], Value::Object(body).to_string().as_bytes())?;
+    let answer = door.call("POST", "/events", &[], &Value::Object(body).to_string())?;
     if args.json {
         print(&format!("{answer}\n"));
     } else if answer.get("channels").is_some() {

@@ -98,3 +98,24 @@ fn that_a_client_spoke_tls_is_believed_from_proxies_alone() {
         }
     }
 }
+
+/// WS-7, OPS-22
+#[test]
+fn a_proxy_that_names_the_client_in_a_header_of_its_own_is_believed_about_tls_as_well() {
+    let settings = "[server]\ntrusted_proxies = [\"127.0.0.2\"]\nproxy_protocol = true\n[app]\ntls_only = true";
+    let node = Node::start("proxy-header-tls", settings);
+    for (header, is_in) in [("X-Forwarded-Proto: https\r\n", true), ("X-Forwarded-Proto: http\r\n", false), ("", false)]
+    {
+        let mut wire = node.connect_from(PROXY);
+        wire.send(b"PROXY TCP4 198.51.100.1 127.0.0.1 5555 6001\r\n");
+        wire.upgrade(TARGET, header);
+        if is_in {
+            wire.established();
+        } else {
+            wire.turned_away(4000);
+        }
+    }
+    let mut stranger = node.connect();
+    stranger.upgrade(TARGET, "X-Forwarded-Proto: https\r\n");
+    stranger.turned_away(4000);
+}

@@ -1,5 +1,6 @@
 //! Readers that do not read, and writers that do not stop.
 
+use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -216,4 +217,32 @@ fn those_who_send_without_pause_keep_nobody_waiting() {
     // Unoptimised and on a machine under load; the turn of a loop is far shorter.
     assert!(longest < Duration::from_secs(2), "{longest:?}");
     eventually("everything of theirs is gone", || (rest.count("mine") == 0).then_some(()));
+}
+
+/// HTTP-69
+#[test]
+fn a_caller_that_takes_nothing_of_its_answers_is_ended_and_one_that_takes_a_little_is_not() {
+    let node = Node::start("answers", "[limits]\nanswer_timeout_s = 1");
+    let calls = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let [mut stubborn, mut slow] = [0; 2].map(|_| plain_with_small_buffer(node.port));
+    for stream in [&stubborn, &slow] {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let since = Instant::now();
+    let ended = loop {
+        match stubborn.write(calls.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => break error,
+            Ok(_) => {}
+        }
+        // Less than what is asked for, but never nothing for long.
+        let _ = slow.write(calls.as_bytes());
+        let _ = slow.read(&mut [0; 512]);
+        assert!(since.elapsed() < Duration::from_secs(15), "it stays for ever");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(matches!(ended.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended}");
+    assert!(since.elapsed() >= Duration::from_secs(1));
+    slow.set_nonblocking(false).unwrap();
+    assert!(slow.read(&mut [0; 512]).unwrap() > 0, "one that takes a little stays");
 }

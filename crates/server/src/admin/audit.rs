@@ -62,6 +62,13 @@ impl Entry {
         entry
     }
 
+    /// Something was done on channels. What was said there is nobody's business here.
+    pub(super) fn acted(&self, channels: &[String]) -> Value {
+        let mut entry = self.json("done");
+        entry["channels"] = channels.into();
+        entry
+    }
+
     pub(super) fn failed(&self, failed: &Failed) -> Value {
         let mut entry = self.json("failed");
         entry["error"] = failed.to_string().into();

@@ -1,15 +1,19 @@
 //! What each call does.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 
 use super::audit::Entry;
 use super::reply::{Failed, Reply};
 use super::routes::{Call, Route};
+use super::watch::{AnyBody, watched};
 use super::{Admin, hearing, openapi};
 use crate::registry::desk::Done;
 use crate::registry::desk::View;
@@ -21,14 +25,33 @@ use crate::webhooks::{WaitingLine, WebhookError};
 pub(super) struct Asked<'a> {
     pub(super) route: &'static Route,
     pub(super) id: String,
+    /// The channel's name in the path, still escaped.
+    pub(super) name: String,
     pub(super) head: &'a Parts,
     pub(super) body: &'a Bytes,
     pub(super) author: Author,
     pub(super) peer: IpAddr,
+    /// Ends the connection.
+    pub(super) cut: &'a Arc<Notify>,
+}
+
+impl Asked<'_> {
+    /// For the audit log.
+    pub(super) fn entry(&self) -> Entry {
+        let Author { at_ms, who } = self.author.clone();
+        Entry { at_ms, who, peer: self.peer, call: self.route.call, id: self.id.clone() }
+    }
 }
 
 impl Admin {
-    pub(super) async fn perform(&self, asked: Asked<'_>) -> Result<Reply, Failed> {
+    pub(super) async fn perform(&self, asked: Asked<'_>) -> Result<Response<AnyBody>, Failed> {
+        match asked.route.call {
+            Call::Watch => self.watch(&asked).map(watched),
+            _ => self.reply(asked).await.map(Reply::into_response),
+        }
+    }
+
+    async fn reply(&self, asked: Asked<'_>) -> Result<Reply, Failed> {
         let Asked { route, ref id, head, .. } = asked;
         let answer = match route.call {
             Call::Describe => openapi::description(),
@@ -40,6 +63,9 @@ impl Admin {
             Call::Audit => json!({ "entries": self.audit.last(limit(head)?)? }),
             Call::Webhooks => self.webhooks().await?,
             Call::Replay => return self.replay(asked).await,
+            Call::Publish => return self.publish(&asked).await,
+            Call::Channels | Call::Channel | Call::Members => return self.look_up(&asked).await,
+            Call::Watch => return Err(Failed::NoPath),
             Call::Add | Call::Edit | Call::Remove | Call::Rotate | Call::Retire | Call::Revert => {
                 return self.change(asked).await;
             }
@@ -49,8 +75,8 @@ impl Admin {
 
     /// A change is on record whether it was made or not.
     async fn change(&self, asked: Asked<'_>) -> Result<Reply, Failed> {
-        let Asked { route, id, head, body, author, peer } = asked;
-        let mut entry = Entry { at_ms: author.at_ms, who: author.who.clone(), peer, call: route.call, id: id.clone() };
+        let mut entry = asked.entry();
+        let Asked { route, id, head, body, author, .. } = asked;
         let made =
             object(body).and_then(|body| change(&mut self.registrar.desk(), route.call, &id, body, head, author));
         let done = match made {
@@ -106,8 +132,8 @@ impl Admin {
     }
 
     async fn replay(&self, asked: Asked<'_>) -> Result<Reply, Failed> {
-        let Asked { route, body, author, peer, .. } = asked;
-        let body = object(body)?;
+        let (route, entry) = (asked.route, asked.entry());
+        let body = object(asked.body)?;
         only(&body, &["id"])?;
         let wrong = || Failed::Json("an object whose id is that of a request that was given up");
         let id = match body.get("id") {
@@ -117,7 +143,6 @@ impl Admin {
                 Some(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?)
             }
         };
-        let entry = Entry { at_ms: author.at_ms, who: author.who, peer, call: route.call, id: String::new() };
         match self.registrar.webhooks().replay(id).await {
             Ok(replayed) => {
                 self.audit.write(&entry.replayed(replayed));
@@ -194,7 +219,12 @@ fn change(
         | Call::History
         | Call::Audit
         | Call::Webhooks
-        | Call::Replay => {
+        | Call::Replay
+        | Call::Publish
+        | Call::Channels
+        | Call::Channel
+        | Call::Members
+        | Call::Watch => {
             return Err(Failed::NoPath);
         }
     })

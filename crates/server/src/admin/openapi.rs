@@ -4,7 +4,7 @@
 use fulmar_protocol::webhook::EventKind;
 use serde_json::{Map, Value, json};
 
-use super::routes::ROUTES;
+use super::routes::{Call, ROUTES, Route};
 use crate::config::{KEYS, Kind};
 
 /// The description.
@@ -16,24 +16,11 @@ pub fn description() -> Value {
             "operationId": format!("{:?}", route.call).to_lowercase(),
             "summary": route.summary,
             "responses": {
-                route.status.to_string(): { "description": "Done", "content": content(route.answers) },
+                route.status.to_string(): { "description": "Done", "content": answered(route) },
                 "default": { "description": "Not done; the error says why", "content": content("Error") },
             },
         });
-        let mut parameters = Vec::new();
-        if route.path.contains("{id}") {
-            parameters.push(json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }));
-        }
-        match (route.method, route.path) {
-            (_, "/admin/v1/audit") => parameters.push(json!({
-                "name": "limit", "in": "query", "schema": { "type": "integer", "default": 100, "maximum": 1000 },
-            })),
-            ("PATCH", _) => parameters.push(json!({
-                "name": "If-Match", "in": "header", "schema": { "type": "string" },
-                "description": "The revision that was seen; 412 when the app is at another",
-            })),
-            _ => {}
-        }
+        let parameters = parameters(route);
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
         }
@@ -51,7 +38,7 @@ pub fn description() -> Value {
         "info": {
             "title": "Fulmar admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Apps of one node. Every call carries Authorization: Bearer TOKEN; X-Fulmar-Actor names who \
+            "description": "Apps of one node, and their channels. Every call carries Authorization: Bearer TOKEN; X-Fulmar-Actor names who \
                             calls, for the audit log.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
@@ -63,6 +50,54 @@ pub fn description() -> Value {
             "schemas": schemas(),
         },
     })
+}
+
+/// What varies in the path, and what may stand in the query or the head.
+fn parameters(route: &Route) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for name in ["id", "name"] {
+        if route.path.contains(&format!("{{{name}}}")) {
+            parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": text() }));
+        }
+    }
+    let mut query = |name: &str, schema: Value, description: &str| {
+        parameters.push(json!({ "name": name, "in": "query", "schema": schema, "description": description }));
+    };
+    match route.call {
+        Call::Audit => {
+            query("limit", json!({ "type": "integer", "default": 100, "maximum": 1000 }), "How many entries");
+        }
+        Call::Channels => {
+            query("filter_by_prefix", text(), "Only channels whose names begin so");
+            query("info", text(), "user_count, subscription_count; several separated by commas");
+        }
+        Call::Channel => query("info", text(), "user_count, subscription_count, cache; several separated by commas"),
+        Call::Watch => {
+            query("also", list(text()), "A further channel; may be repeated");
+            query("user_id", text(), "Who to be on presence channels");
+            query("user_info", text(), "What the others shall know of that user, as JSON");
+        }
+        _ => {}
+    }
+    match route.call {
+        Call::Edit => parameters.push(json!({
+            "name": "If-Match", "in": "header", "schema": text(),
+            "description": "The revision that was seen; 412 when the app is at another",
+        })),
+        Call::Publish => parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header", "schema": text(),
+            "description": "The same key with the same call within 120 seconds publishes nothing twice",
+        })),
+        _ => {}
+    }
+    parameters
+}
+
+fn answered(route: &Route) -> Value {
+    match route.call {
+        Call::Watch => json!({ "application/x-ndjson": { "schema": reference(route.answers) } }),
+        _ => content(route.answers),
+    }
 }
 
 fn content(schema: &str) -> Value {
@@ -95,7 +130,7 @@ fn object(properties: Value, required: &[&str]) -> Value {
 
 fn schemas() -> Value {
     let mut all = taken();
-    for more in [of_apps(), of_the_node()] {
+    for more in [of_apps(), of_channels(), of_the_node()] {
         all.extend(more);
     }
     all.into()
@@ -151,6 +186,40 @@ fn of_apps() -> Map<String, Value> {
     ])
 }
 
+/// What is taken and answered where somebody acts in an app's name.
+fn of_channels() -> Map<String, Value> {
+    let event = json!({
+        "name": text(),
+        "data": { "type": "string", "description": "Passed on as it is; SDKs parse JSON." },
+        "channels": list(text()),
+        "channel": { "type": "string", "description": "Instead of channels." },
+        "socket_id": { "type": "string", "description": "The one connection that shall not receive it." },
+        "info": { "type": "string", "description": "What to tell of the channels: user_count, subscription_count." },
+    });
+    let counts = json!({ "user_count": number(), "subscription_count": number() });
+    let by_name = json!({ "type": "object", "additionalProperties": object(counts, &[]) });
+    let cached = json!({ "type": ["object", "null"], "properties": { "data": text(), "ttl": number() } });
+    let channel = json!({
+        "occupied": { "type": "boolean" }, "user_count": number(), "subscription_count": number(), "cache": cached,
+    });
+    let message = json!({
+        "event": { "type": "string", "description": "As on a WebSocket; fulmar:closed, with code and message in data, \
+                                                     is the last one." },
+        "channel": text(),
+        "data": { "type": ["string", "object"] },
+        "user_id": text(),
+    });
+    let users = list(object(json!({ "id": text() }), &["id"]));
+    Map::from_iter([
+        ("Event".to_owned(), object(event, &["name", "data"])),
+        ("Published".to_owned(), object(json!({ "channels": by_name }), &[])),
+        ("Channels".to_owned(), object(json!({ "channels": by_name }), &["channels"])),
+        ("Channel".to_owned(), object(channel, &["occupied"])),
+        ("Members".to_owned(), object(json!({ "users": users }), &["users"])),
+        ("Message".to_owned(), object(message, &["event", "data"])),
+    ])
+}
+
 /// What is answered about the node, and about calls that were not done.
 fn of_the_node() -> Map<String, Value> {
     let entry = json!({
@@ -164,6 +233,7 @@ fn of_the_node() -> Map<String, Value> {
         "changed": list(text()),
         "error": text(),
         "times": number(),
+        "channels": list(text()),
     });
     let status = json!({
         "version": text(),

@@ -1,11 +1,12 @@
 //! Answers: JSON, always, and never from a cache.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::watch::{AnyBody, WATCHES_MAX};
 use crate::registry::{DeskError, PutError};
 use crate::webhooks::WebhookError;
 
@@ -37,6 +38,15 @@ pub(super) enum Failed {
     Audit(std::io::Error),
     #[error("this node keeps no audit log: it has no storage folder")]
     NoAudit,
+    /// What the signed API said, when it was called in an app's name.
+    #[error("{text}")]
+    Call { status: u16, text: String },
+    #[error("{0}")]
+    Channel(String),
+    #[error("app {0} is disabled")]
+    Disabled(String),
+    #[error("as much is being watched as may be at once ({WATCHES_MAX}), or the node is full: try again later")]
+    NoSeat,
     #[error(transparent)]
     Desk(#[from] DeskError),
     #[error(transparent)]
@@ -51,8 +61,10 @@ impl Failed {
             Self::Method { .. } => 405,
             Self::Late => 408,
             Self::Body => 413,
-            Self::Json(_) | Self::Query(_) => 400,
-            Self::Audit(_) | Self::NoAudit | Self::Webhooks(_) => 503,
+            Self::Json(_) | Self::Query(_) | Self::Channel(_) => 400,
+            Self::Disabled(_) => 403,
+            Self::Call { status, .. } => *status,
+            Self::Audit(_) | Self::NoAudit | Self::NoSeat | Self::Webhooks(_) => 503,
             Self::Desk(error) => match error {
                 DeskError::NotFound(_) | DeskError::NoRevision { .. } => 404,
                 DeskError::Invalid(_) | DeskError::NotEdited { .. } => 422,
@@ -80,8 +92,8 @@ impl Reply {
         Self { status, body, allow: None }
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(Bytes::from(format!("{:#}\n", self.body))));
+    pub(super) fn into_response(self) -> Response<AnyBody> {
+        let mut response = Response::new(Either::Left(Full::new(Bytes::from(format!("{:#}\n", self.body)))));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -36,6 +36,16 @@ pub enum Call {
     Webhooks,
     /// Send again what was given up.
     Replay,
+    /// Publish in an app's name.
+    Publish,
+    /// The occupied channels of an app.
+    Channels,
+    /// How things stand on one channel.
+    Channel,
+    /// Who is on a presence channel.
+    Members,
+    /// What a subscriber sees, as it comes.
+    Watch,
 }
 
 /// One line of the table.
@@ -43,7 +53,7 @@ pub enum Call {
 pub struct Route {
     /// In capitals.
     pub method: &'static str,
-    /// With `{id}` for the one part that varies.
+    /// With `{id}` for an app's id and `{name}` for a channel's name.
     pub path: &'static str,
     /// What it stands for.
     pub call: Call,
@@ -158,16 +168,57 @@ pub static ROUTES: &[Route] = &[
         "Replayed",
         "Send again what was given up: one request by its id, or all of them",
     ),
+    route(
+        "POST",
+        "/admin/v1/apps/{id}/events",
+        Call::Publish,
+        "Event",
+        "Published",
+        "Publish an event, as POST /apps/ID/events of the signed API does; Idempotency-Key works",
+    ),
+    route("GET", "/admin/v1/apps/{id}/channels", Call::Channels, "", "Channels", "The occupied channels of an app"),
+    route(
+        "GET",
+        "/admin/v1/apps/{id}/channels/{name}",
+        Call::Channel,
+        "",
+        "Channel",
+        "How things stand on one channel",
+    ),
+    route(
+        "GET",
+        "/admin/v1/apps/{id}/channels/{name}/users",
+        Call::Members,
+        "",
+        "Members",
+        "The users on a presence channel",
+    ),
+    route(
+        "GET",
+        "/admin/v1/apps/{id}/channels/{name}/events",
+        Call::Watch,
+        "",
+        "Message",
+        "Subscribe, and answer what a subscriber is sent, one JSON object per line, as it comes. The answer has no end of \
+         its own; a reader that falls behind is told so (fulmar:closed, 4100) and cut off",
+    ),
 ];
 
+/// What varies in a path, still escaped; empty where the pattern has no such part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Varying<'a> {
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+}
+
 impl Route {
-    /// The line for a request, and what stands for `{id}`.
-    pub(super) fn of(method: &str, path: &str) -> Result<(&'static Self, String), Failed> {
+    /// The line for a request, and what varies in its path.
+    pub(super) fn of<'a>(method: &str, path: &'a str) -> Result<(&'static Self, Varying<'a>), Failed> {
         let mut allow = Vec::new();
         for route in ROUTES {
-            if let Some(id) = matches(route.path, path) {
+            if let Some(varying) = matches(route.path, path) {
                 if route.method == method {
-                    return Ok((route, id.to_owned()));
+                    return Ok((route, varying));
                 }
                 allow.push(route.method);
             }
@@ -181,11 +232,19 @@ pub(super) fn is_open(path: &str) -> bool {
     path == "/openapi.json"
 }
 
-/// What stands for `{id}`, empty where the pattern has none; `None` when the path is another.
-fn matches<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
-    let Some((before, after)) = pattern.split_once("{id}") else { return (pattern == path).then_some("") };
-    let id = path.strip_prefix(before)?.strip_suffix(after)?;
-    (!id.is_empty() && !id.contains('/')).then_some(id)
+/// What varies; `None` when the path is another.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<Varying<'a>> {
+    let mut varying = Varying::default();
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(varying),
+            (Some("{id}"), Some(id)) if !id.is_empty() => varying.id = id,
+            (Some("{name}"), Some(name)) if !name.is_empty() => varying.name = name,
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => return None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -196,10 +255,27 @@ mod tests {
     #[test]
     fn a_path_is_one_call_and_no_other() {
         for route in ROUTES {
-            let (found, id) = Route::of(route.method, &route.path.replace("{id}", "a.b-7")).expect("is in the table");
-            assert_eq!((found.call, id.as_str()), (route.call, if route.path.contains("{id}") { "a.b-7" } else { "" }));
+            let path = route.path.replace("{id}", "a.b-7").replace("{name}", "presence-a;b");
+            let (found, varying) = Route::of(route.method, &path).expect("is in the table");
+            let expected = |part, value| if route.path.contains(part) { value } else { "" };
+            assert_eq!(found.call, route.call, "{path}");
+            assert_eq!(
+                varying,
+                Varying { id: expected("{id}", "a.b-7"), name: expected("{name}", "presence-a;b") },
+                "{path}"
+            );
         }
-        for path in ["/", "/admin/v1/apps/", "/admin/v1/apps/a/b", "/admin/v1/apps//history", "/admin/v2/apps"] {
+        for path in [
+            "/",
+            "/admin/v1/apps/",
+            "/admin/v1/apps/a/b",
+            "/admin/v1/apps//history",
+            "/admin/v2/apps",
+            "/admin/v1/apps/a/channels/",
+            "/admin/v1/apps/a/channels//events",
+            "/admin/v1/apps/a/channels/b/c",
+            "/admin/v1/apps/a/channels/b/events/",
+        ] {
             assert!(matches!(Route::of("GET", path), Err(Failed::NoPath)), "{path}");
         }
         let Err(Failed::Method { allow }) = Route::of("PUT", "/admin/v1/apps/7") else {

@@ -131,7 +131,7 @@ fn encryption(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Encrypti
         }
         return None;
     }
-    let client = match (cert, key) {
+    let shown = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (Some(_), None) => {
             refuse(1, What::Needs("backbone.tls_key"));
@@ -143,7 +143,7 @@ fn encryption(taken: &mut Taken, findings: &mut Vec<Finding>) -> Option<Encrypti
         }
         (None, None) => None,
     };
-    Some(Encryption { ca, client })
+    Some(Encryption { ca, shown })
 }
 
 /// Somebody who names servers and forgets to say that they are to be used would have several nodes that do not hear each

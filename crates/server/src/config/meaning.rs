@@ -15,10 +15,11 @@ use super::backbone::{backbone, roles};
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Preset};
 use super::raw::{RawApp, RawConfig, Settings, Written};
-use super::rules::{address, network};
+use super::rules::{address, network, proxy};
 use super::taken::Taken;
 use super::value::Value;
 use super::{Admin, Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
+use crate::webhooks::egress::Egress;
 
 /// Id, key and secret of the demo app. They are public, and printed at start.
 pub const DEMO_APP: (&str, &str, &str) = ("1", "demo-key", "demo-secret");
@@ -78,6 +79,10 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     let storage = taken.path("storage.path");
     let admin = admin(&mut taken, findings);
     let backbone = backbone(&mut taken, server.roles, findings);
+    let webhooks = Egress {
+        ports: taken.list("webhooks.ports").iter().filter_map(|text| text.parse().ok()).collect(),
+        proxy: proxy(&taken.text("webhooks.proxy")).map(str::to_owned),
+    };
     let demo_wanted = taken.optional_switch("demo.enabled");
     taken.assert_empty();
 
@@ -87,8 +92,20 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     check_demo(effective, demo_wanted, server.host, findings);
     apps.extend(demo.clone());
     let demo_is_default = demo_wanted.is_none();
-    let config =
-        Config { server, limits, shutdown, tls, logging, storage, admin, backbone, demo, demo_is_default, apps };
+    let config = Config {
+        server,
+        limits,
+        shutdown,
+        tls,
+        logging,
+        storage,
+        admin,
+        backbone,
+        webhooks,
+        demo,
+        demo_is_default,
+        apps,
+    };
     check_together(effective, &config, findings);
     config
 }
@@ -129,10 +146,12 @@ fn limits(taken: &mut Taken) -> Limits {
         message_bytes_max: taken.number("limits.message_bytes_max"),
         frame_timeout: taken.millis("limits.frame_timeout_ms"),
         channels_per_connection_max: taken.number("limits.channels_per_connection_max"),
+        subscribes_per_s_max: taken.number("limits.subscribes_per_s_max"),
         outbound_bytes_max: taken.number("limits.outbound_bytes_max"),
         outbound_age_max: taken.seconds("limits.outbound_age_max_s"),
         outbound_total_bytes_max: taken.number("limits.outbound_total_bytes_max"),
         keep_alive_timeout: taken.seconds("limits.keep_alive_timeout_s"),
+        answer_timeout: taken.seconds("limits.answer_timeout_s"),
         request_body_bytes_max: taken.number("limits.request_body_bytes_max"),
         request_timeout: taken.millis("limits.request_timeout_ms"),
         idempotency_keys_max: taken.number("limits.idempotency_keys_max"),
@@ -220,6 +239,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
         client_events_per_s_max: taken.number("apps.client_events_per_s_max"),
         cache_ttl_s: taken.number("apps.cache_ttl_s"),
         watchlist_max: taken.number("apps.watchlist_max"),
+        unauthorized_connections_max: taken.number("apps.unauthorized_connections_max"),
         authorized_connections_timeout_s: taken.number("apps.authorized_connections_timeout_s"),
     };
     let (enabled, client_events) = (taken.switch("apps.enabled"), taken.switch("apps.client_events"));

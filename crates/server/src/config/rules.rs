@@ -28,6 +28,24 @@ pub(super) fn check_network(text: &str) -> Result<(), &'static str> {
     network(text).map(|_| ()).ok_or("must hold networks such as 10.0.0.0/8 or fd00::/8, or single addresses")
 }
 
+pub(super) fn check_port(text: &str) -> Result<(), &'static str> {
+    let is_port = text.parse::<u16>().is_ok_and(|port| port > 0);
+    if is_port { Ok(()) } else { Err("must hold ports from 1 to 65535 as texts, such as [\"443\"]") }
+}
+
+/// `HOST:PORT` of a proxy's URL.
+pub(super) fn proxy(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_plain = !host.is_empty() && !authority.contains(['/', '@', '?', '#', ' ']);
+    (is_plain && check_port(port).is_ok()).then_some(authority)
+}
+
+pub(super) fn check_proxy(text: &str) -> Result<(), &'static str> {
+    let is_proxy = text.is_empty() || proxy(text).is_some();
+    if is_proxy { Ok(()) } else { Err("must be empty, or http://HOST:PORT") }
+}
+
 pub(super) fn check_path_prefix(text: &str) -> Result<(), &'static str> {
     let plain = text.bytes().all(|b| is_unreserved(b) || b == b'/');
     let framed = text.starts_with('/') && !text.ends_with('/') && !text.contains("//");

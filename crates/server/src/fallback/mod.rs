@@ -6,12 +6,13 @@
 //!
 //! Reading order: [`Address`] (what a path asks for), [`frames`] (the text), [`line`] (worker and requests), [`sessions`]
 //! (which there are), [`answer`] (streams and polls), [`elsewhere`] (sessions of other nodes), `requests` (how they come
-//! together).
+//! together), `own` (sessions of the node itself).
 
 pub(crate) mod answer;
 pub(crate) mod elsewhere;
 pub(crate) mod frames;
 pub(crate) mod line;
+mod own;
 mod requests;
 pub(crate) mod sessions;
 

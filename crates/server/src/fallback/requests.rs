@@ -4,6 +4,7 @@
 //! inside the session, because a client that is refused by an HTTP status learns nothing from it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::frames;
 use super::line::{Line, Signal, WorkerEnd};
 use super::sessions::Found;
 use super::{Address, Verb};
-use crate::edge::{Edge, Guest};
+use crate::edge::{Came, Edge, Guest};
 use crate::gate::{Seat, Verdict};
 use crate::peer::{client_ip, is_trusted};
 use crate::ws::handover::{Handover, Socket};
@@ -112,6 +113,7 @@ impl Edge {
                 receiver
             }
         };
+        guest.streams.store(address.verb == Verb::Stream, Ordering::Relaxed);
         match address.verb {
             Verb::Stream => answer::stream(receiver),
             Verb::Poll | Verb::Send => answer::poll(receiver).await,
@@ -127,9 +129,9 @@ impl Edge {
 
     /// A session takes a seat of its own: its requests come and go, by one connection or several.
     fn seat(&self, asked: &Asked, guest: &Guest) -> Result<(Seat, bool), NoSeat> {
-        let peer_is_trusted = is_trusted(guest.ip, &self.trusted_proxies);
+        let peer_is_trusted = is_trusted(guest.came.ip, &self.trusted_proxies);
         let forwarded_for = asked.forwarded_for.as_deref().filter(|_| peer_is_trusted);
-        match self.gate.enter(client_ip(guest.ip, forwarded_for, &self.trusted_proxies)) {
+        match self.gate.enter(client_ip(guest.came.ip, forwarded_for, &self.trusted_proxies)) {
             Verdict::Welcome(seat) => Ok((seat, false)),
             Verdict::Full(seat) => Ok((seat, true)),
             Verdict::Gone => Err(NoSeat),
@@ -137,7 +139,7 @@ impl Edge {
     }
 
     fn open_session(&self, line: &Arc<Line>, asked: &Asked, guest: &Guest, seat: Seat, is_full: bool) {
-        let (opening, app_seat, seat) = self.opening(asked, guest.ip, guest.is_secure, is_full, seat);
+        let (opening, app_seat, seat) = self.opening(asked, Came { is_full, ..guest.came }, seat);
         line.take_seat(seat);
         let socket = Socket::Fallback(WorkerEnd::new(line.clone()));
         let (response, leftover) = (Vec::new(), Vec::new());

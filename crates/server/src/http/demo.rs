@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fulmar_protocol::app::App;
-use fulmar_protocol::signing::Signer;
-use hyper::Request;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::Method;
+use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::http::request::Parts;
 use serde_json::json;
 
 use super::Api;
+use super::own::{OwnAnswer, OwnCall};
 use super::refusal::Refusal;
 use super::reply::Reply;
-use super::routes::{Call, Route};
+use crate::apps::Apps;
 
 const PAGE: &str = include_str!("demo.html");
 
@@ -55,6 +55,11 @@ impl Demo {
         Reply::page(self.page.clone())
     }
 
+    /// Whether the app is still there, and still the demo app.
+    pub(super) fn is_served_by(&self, apps: &Apps) -> bool {
+        apps.as_of_now(&self.app).is_some_and(|app| app.enabled && app.secret == self.app.secret)
+    }
+
     fn keep_pace(&self, now_ms: u64) -> Result<(), Refusal> {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let second = now_ms / 1_000;
@@ -69,7 +74,7 @@ impl Demo {
 impl Api {
     /// The page's button: publishes the text in the body, and tells how.
     pub(super) async fn demo_send(&self, head: &Parts, body: &Bytes) -> Result<Reply, Refusal> {
-        let demo = self.demo.as_ref().ok_or(Refusal::NotFound)?;
+        let demo = self.demo().ok_or(Refusal::NotFound)?;
         if !is_same_origin(&head.headers) {
             return Err(Refusal::OtherOrigin);
         }
@@ -80,18 +85,11 @@ impl Api {
         let data = json!(String::from_utf8_lossy(body));
         // Written out, because people read it and a map would sort it.
         let call = format!(r#"{{"name":"my-event","channels":["my-channel"],"data":{data}}}"#);
-        let path = format!("/apps/{}/events", demo.app.id);
-        let query = Signer::of(&demo.app).sign_request("POST", &path, &[], call.as_bytes(), self.clock.unix_s());
         let sent = Bytes::from(call);
-        let request = Request::post(format!("{path}?{query}")).header(CONTENT_TYPE, "application/json");
-        // An id that makes no valid address is a mistake of the configuration, which does not let it through.
-        let (head, ()) = request.body(()).map_err(|_| Refusal::NotFound)?.into_parts();
-        let route = Route::Api { app: Some(demo.app.id.as_str()), call: Call::Events };
-        let (status, answer) = match self.perform(&head, route, &sent).await {
-            Ok(reply) => (reply.status(), String::from_utf8_lossy(reply.body()).into_owned()),
-            Err(refusal) => (refusal.status(), refusal.to_string()),
-        };
-        let sent = String::from_utf8_lossy(&sent);
+        let call =
+            OwnCall { method: Method::POST, below: "/events", params: &[], headers: &HeaderMap::new(), body: &sent };
+        let OwnAnswer { status, body, path, query } = self.call_for(&demo.app, call).await;
+        let (answer, sent) = (String::from_utf8_lossy(&body), String::from_utf8_lossy(&sent));
         let shown = json!({ "status": status.as_u16(), "answer": answer, "path": path, "query": query, "body": sent });
         Ok(Reply::json(shown.to_string()))
     }

@@ -24,7 +24,7 @@ use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{ANSWER_WITHIN, Api, within};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const NOTHING_TO_TELL: Bytes = Bytes::from_static(b"{}");
 

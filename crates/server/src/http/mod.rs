@@ -3,7 +3,8 @@
 //! [`Api::answer`] takes a request and returns its response; it accepts no sockets, speaks no WebSocket and keeps nothing
 //! about a connection. The order of the checks is fixed: size, path and method, signature, the app's switch, the call's
 //! own rules, and only then anything that others can see. Reading order: [`routes`] (what there is), [`events`]
-//! (publishing), [`channels`] and [`users`] (asking), [`idempotency`] (repeats), [`refusal`] (every no).
+//! (publishing), [`channels`] and [`users`] (asking), [`idempotency`] (repeats), [`own`] (calls of the node itself), [`refusal`] (every
+//! no).
 
 pub mod clock;
 pub mod health;
@@ -13,6 +14,7 @@ mod body;
 mod channels;
 mod demo;
 mod events;
+mod own;
 mod refusal;
 mod reply;
 mod routes;
@@ -44,6 +46,7 @@ use self::body::{Budget, Whole, read_whole};
 use self::clock::Clock;
 use self::health::{Pulses, Readiness};
 use self::idempotency::Remembered;
+pub(crate) use self::own::OwnCall;
 use self::refusal::Refusal;
 use self::reply::Reply;
 use self::routes::{Call, Route, takes, without_prefix};
@@ -191,14 +194,19 @@ impl Api {
                 || Reply::text("ready\n"),
                 |missing| Reply::unwell(&format_args!("not ready: {missing}")),
             )),
-            Route::Page => self.demo.as_ref().map(demo::Demo::page).ok_or(Refusal::NotFound),
+            Route::Page => self.demo().map(demo::Demo::page).ok_or(Refusal::NotFound),
             Route::DemoSend | Route::Unknown => Err(Refusal::NotFound),
         }
     }
 
+    /// The demo page, for as long as its app is served: a reload may have switched it off.
+    fn demo(&self) -> Option<&demo::Demo> {
+        self.demo.as_ref().filter(|demo| demo.is_served_by(&self.apps))
+    }
+
     fn exists(&self, route: Route<'_>) -> bool {
         match route {
-            Route::Page | Route::DemoSend => self.demo.is_some(),
+            Route::Page | Route::DemoSend => self.demo().is_some(),
             Route::Unknown => false,
             _ => true,
         }

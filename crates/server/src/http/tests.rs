@@ -41,6 +41,7 @@ const SECRET: &str = "7ad3773142a6692b25b8";
 struct World {
     api: Arc<Api>,
     app: App,
+    apps: Arc<Apps>,
     backbone: Arc<Gated>,
     heard: Arc<Heard>,
     worker: WorkerId,
@@ -98,8 +99,9 @@ impl World {
         let mut disabled = App::new("4", "disabled-key", "s");
         disabled.enabled = false;
         let apps = vec![given.app.clone(), App::new("5", "other-key", "other-secret"), disabled];
+        let apps = Arc::new(Apps::new(apps));
         let api = Arc::new(Api::new(Setup {
-            apps: Arc::new(Apps::new(apps)),
+            apps: apps.clone(),
             backbone: Arc::<Gated>::clone(&backbone),
             limits: given.limits,
             path_prefix: given.path_prefix.to_owned(),
@@ -110,7 +112,7 @@ impl World {
             demo: given.demo.then(|| Arc::new(given.app.clone())),
             clock,
         }));
-        Self { api, app: given.app, backbone, heard, worker, readiness, pulses, dial, cache_time }
+        Self { api, app: given.app, apps, backbone, heard, worker, readiness, pulses, dial, cache_time }
     }
 
     fn pass(&self, time: Duration) {

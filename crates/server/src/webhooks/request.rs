@@ -1,8 +1,9 @@
 //! One attempt to tell one endpoint: resolve, judge, connect, ask once, look at the status.
 //!
 //! A name is resolved once, and the connection goes to an address that was judged; redirects are answers like any other
-//! and none of them is a success, so nothing can lead the node elsewhere afterwards. Connections are not kept. How often
-//! and when is decided elsewhere.
+//! and none of them is a success, so nothing can lead the node elsewhere afterwards. A connection that is kept from an
+//! earlier attempt is used only when it leads to an address that was judged in this one. How often and when is decided
+//! elsewhere.
 
 use std::future::Future;
 use std::io;
@@ -23,10 +24,12 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::{Destination, destination, is_allowed};
+use super::egress::{Egress, ProxyError, connect_through};
+use super::pool::{Open, Place, Pool};
 
 /// How long an attempt may take, from the name to the status.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -106,6 +109,12 @@ pub enum AttemptError {
         /// Its first address.
         address: IpAddr,
     },
+    /// The operator does not let webhooks go to this port.
+    #[error("port {0} is not among webhooks.ports")]
+    Port(u16),
+    /// The operator's proxy made no connection.
+    #[error(transparent)]
+    Proxy(ProxyError),
     /// Nobody accepts connections there.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -146,6 +155,8 @@ impl AttemptError {
 pub struct Caller {
     resolver: Arc<dyn Resolve>,
     tls: Arc<ClientConfig>,
+    pool: Arc<Pool>,
+    egress: Arc<Egress>,
 }
 
 impl Caller {
@@ -165,7 +176,13 @@ impl Caller {
         let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let versions = versions.expect("this provider has the versions that rustls takes for safe");
         let tls = versions.with_root_certificates(roots).with_no_client_auth();
-        Self { resolver, tls: Arc::new(tls) }
+        Self { resolver, tls: Arc::new(tls), pool: Arc::default(), egress: Arc::default() }
+    }
+
+    /// Goes no further than the operator allows.
+    #[must_use]
+    pub fn within(self, egress: Egress) -> Self {
+        Self { egress: Arc::new(egress), ..self }
     }
 
     /// Makes one attempt. The answer is the status, which is a success.
@@ -191,18 +208,65 @@ impl Caller {
         stamp: u64,
     ) -> Result<u16, AttemptError> {
         let to = destination(&endpoint.url).map_err(AttemptError::Url)?;
+        if !self.egress.allows_port(to.port) {
+            return Err(AttemptError::Port(to.port));
+        }
         let request = request(&to, endpoint, batch, stamp)?;
         let addresses = self.allowed_addresses(webhooks, &to).await?;
-        let socket = connect(&addresses).await?;
+        let may_lead =
+            |place: &Place| place.is_tls == to.is_tls && place.host == to.host && addresses.contains(&place.address);
+        if let Some((place, open)) = self.pool.take(Instant::now(), may_lead) {
+            match self.exchange(place, open, request.clone()).await {
+                // The endpoint may have closed it while it was idle, which says nothing about the endpoint. Nobody knows
+                // whether it heard the request, so that it may hear it twice: the same bytes under the same ids.
+                Err(AttemptError::Http(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        let (place, open) = self.open(&to, &addresses).await?;
+        self.exchange(place, open, request).await
+    }
+
+    /// Closes connections that were kept for long enough.
+    pub(super) fn sweep(&self) {
+        self.pool.sweep(Instant::now());
+    }
+
+    async fn open(&self, to: &Destination, addresses: &[SocketAddr]) -> Result<(Place, Open), AttemptError> {
+        let (address, socket) = connect(addresses, self.egress.proxy.as_deref()).await?;
+        let place = Place { address, host: to.host.clone(), is_tls: to.is_tls };
         if !to.is_tls {
-            return exchange(socket, request).await;
+            return Ok((place, handshake(socket).await?));
         }
         let name = ServerName::try_from(to.host.clone()).map_err(|_| AttemptError::Url("has no proper host name"))?;
         let connector = TlsConnector::from(self.tls.clone());
         match connector.connect(name, socket).await {
-            Ok(stream) => exchange(stream, request).await,
-            Err(source) => Err(AttemptError::Tls { host: to.host, source }),
+            Ok(stream) => Ok((place, handshake(stream).await?)),
+            Err(source) => Err(AttemptError::Tls { host: to.host.clone(), source }),
         }
+    }
+
+    /// Asks once, and keeps the connection when it can be used again.
+    async fn exchange(&self, place: Place, mut open: Open, request: Request<Full<Bytes>>) -> Result<u16, AttemptError> {
+        let answer = open.sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        let mut body = answer.into_body();
+        let mut bytes = 0;
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > ANSWER_BYTES_MAX {
+                    return false;
+                }
+            }
+            open.sender.ready().await.is_ok()
+        };
+        // Whether the rest of the answer arrives matters to nobody but the next request.
+        if timeout(ANSWER_TIMEOUT, reading).await.unwrap_or(false) {
+            self.pool.put(Instant::now(), place, open);
+        }
+        if (200..300).contains(&status) { Ok(status) } else { Err(AttemptError::Status(status)) }
     }
 
     /// The addresses of a destination that may be spoken to.
@@ -229,17 +293,23 @@ impl Caller {
     }
 }
 
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, AttemptError> {
+async fn connect(addresses: &[SocketAddr], proxy: Option<&str>) -> Result<(SocketAddr, TcpStream), AttemptError> {
     let mut last = None;
     for (n, &address) in addresses.iter().enumerate() {
         let patience = if n + 1 == addresses.len() { ATTEMPT_TIMEOUT } else { CONNECT_TIMEOUT };
-        match timeout(patience, TcpStream::connect(address)).await {
+        let connecting = async {
+            match proxy {
+                Some(proxy) => connect_through(proxy, address).await.map_err(AttemptError::Proxy),
+                None => TcpStream::connect(address).await.map_err(|source| AttemptError::Connect { address, source }),
+            }
+        };
+        match timeout(patience, connecting).await {
             Ok(Ok(socket)) => {
                 // It only speeds things up.
                 let _: io::Result<()> = socket.set_nodelay(true);
-                return Ok(socket);
+                return Ok((address, socket));
             }
-            Ok(Err(source)) => last = Some(AttemptError::Connect { address, source }),
+            Ok(Err(error)) => last = Some(error),
             Err(_) => last = Some(AttemptError::Timeout),
         }
     }
@@ -277,7 +347,6 @@ fn request(
         .header("X-Fulmar-Webhook-Id", webhook_id(stamp, batch))
         .header("X-Fulmar-Event-Ids", event_ids(stamp, batch))
         .header("User-Agent", concat!("fulmar/", env!("CARGO_PKG_VERSION")))
-        .header("Connection", "close")
         .body(Full::new(Bytes::copy_from_slice(batch.body.as_bytes())))
         .map_err(broken)?;
     for (name, value) in &endpoint.headers {
@@ -290,31 +359,14 @@ fn request(
     Ok(request)
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<u16, AttemptError>
+async fn handshake<S>(stream: S) -> Result<Open, AttemptError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::Builder::new()
+    let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         .title_case_headers(true)
         .handshake(TokioIo::new(stream))
         .await?;
-    // Ends with the request: the task is dropped with this guard.
-    let mut driving = tokio::task::JoinSet::new();
-    driving.spawn(async move { drop(connection.await) });
-    let answer = sender.send_request(request).await?;
-    let status = answer.status().as_u16();
-    let mut body = answer.into_body();
-    let mut bytes = 0;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            bytes += frame.data_ref().map_or(0, Bytes::len);
-            if bytes > ANSWER_BYTES_MAX {
-                return;
-            }
-        }
-    };
-    // Whether the rest of the answer arrives matters to nobody.
-    let _ = timeout(ANSWER_TIMEOUT, reading).await;
-    if (200..300).contains(&status) { Ok(status) } else { Err(AttemptError::Status(status)) }
+    Ok(Open { sender, driving: tokio::spawn(async move { drop(connection.await) }) })
 }

@@ -291,6 +291,7 @@ impl Lines {
     }
 
     fn look(&mut self) {
+        self.own.caller.sweep();
         let now = self.now();
         for attempt in self.queues.expire(now) {
             self.give_up(attempt, "its time was over before its turn came");

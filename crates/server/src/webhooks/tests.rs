@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use super::egress::Egress;
 use super::request::{AttemptError, Resolving};
 use super::store::Ended;
 use super::*;
@@ -342,6 +343,150 @@ async fn whoever_does_not_answer_within_four_seconds_has_not_been_told() {
     assert_eq!(begun.elapsed(), request::ATTEMPT_TIMEOUT);
 }
 
+/// What an endpoint does with one request.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Answers,
+    /// And closes, as servers do that keep nothing.
+    AnswersAndCloses,
+    /// It closes without a word, as servers do that were idle for too long just then.
+    Closes,
+}
+
+/// An endpoint that does these things in turn, the last one again and again, on however many connections; what it heard, with
+/// the number of the connection.
+async fn keeping(does: &'static [Does]) -> (SocketAddr, mpsc::UnboundedReceiver<(usize, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let turn = Arc::new(AtomicUsize::new(0));
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (tell, turn) = (tell.clone(), turn.clone());
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                let mut buffer = [0; 4_096];
+                loop {
+                    match stream.read(&mut buffer).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(bytes) => heard.extend_from_slice(&buffer[..bytes]),
+                    }
+                    if !is_whole(&heard) {
+                        continue;
+                    }
+                    let does = does[turn.fetch_add(1, Ordering::SeqCst).min(does.len() - 1)];
+                    tell.send((number, String::from_utf8(std::mem::take(&mut heard)).unwrap())).unwrap();
+                    if does == Does::Closes || (stream.write_all(&ok()).await.is_err()) || does != Does::Answers {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, told)
+}
+
+/// HOOK-33
+#[tokio::test]
+async fn one_connection_takes_one_request_after_the_other() {
+    let (address, mut told) = keeping(&[Does::Answers]).await;
+    let (caller, to) = (caller(Arc::new(Names::default())), endpoint(&format!("http://{address}/")));
+    for n in 0..5 {
+        let body = format!("{{\"n\":{n}}}");
+        assert_eq!(caller.attempt(&anywhere(), &to, &batch(&body), 1).await.unwrap(), 200);
+        let (number, heard) = told.recv().await.unwrap();
+        assert!(number == 0 && heard.ends_with(&body) && !heard.contains("Connection:"), "{number}: {heard}");
+    }
+}
+
+/// HOOK-33, HOOK-18
+#[tokio::test]
+async fn a_kept_connection_that_breaks_costs_no_attempt_loses_nothing_and_repeats_the_same_bytes() {
+    let does = &[Does::Answers, Does::Closes, Does::AnswersAndCloses, Does::Answers];
+    let (address, mut told) = keeping(does).await;
+    let (caller, to) = (caller(Arc::new(Names::default())), endpoint(&format!("http://{address}/")));
+    for body in ["\"one\"", "\"two\"", "\"three\""] {
+        assert_eq!(caller.attempt(&anywhere(), &to, &batch(body), 1).await.unwrap(), 200, "{body}");
+    }
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|(_, text): &(usize, String)| !text.ends_with("three\"")) {
+        heard.push(told.recv().await.unwrap());
+    }
+    let twos: Vec<_> = heard.iter().filter(|(_, text)| text.ends_with("two\"")).collect();
+    assert_eq!((twos.len(), &twos[0].1), (2, &twos[1].1), "heard and not answered, and then the same again");
+    assert_ne!(twos[0].0, twos[1].0, "on a new connection");
+    assert_eq!(heard.iter().filter(|(_, text)| text.ends_with("one\"")).count(), 1);
+    // On a new connection it is the endpoint that is in trouble: that is an attempt that failed.
+    let (address, mut told) = keeping(&[Does::Closes]).await;
+    let outcome = caller.attempt(&anywhere(), &endpoint(&format!("http://{address}/")), &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Http(_))), "{outcome:?}");
+    assert!(told.recv().await.is_some() && told.try_recv().is_err(), "asked once");
+}
+
+/// HOOK-33, HOOK-24
+#[tokio::test]
+async fn a_kept_connection_is_judged_anew_with_each_request() {
+    let (address, mut told) = keeping(&[Does::Answers]).await;
+    let names = Names::of(&[("moving.example", &[&["127.0.0.1"], &["127.0.0.1"], &["203.0.113.7"]])]);
+    let (caller, to) = (caller(names), endpoint(&format!("http://moving.example:{}/", address.port())));
+    assert_eq!(caller.attempt(&anywhere(), &to, &batch("{}"), 1).await.unwrap(), 200);
+    assert!(told.recv().await.is_some());
+    let outcome = caller.attempt(&Webhooks::default(), &to, &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Forbidden { .. })), "it is not allowed any more: {outcome:?}");
+    let outcome = caller.attempt(&Webhooks::default(), &to, &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Forbidden { .. })), "the name leads elsewhere: {outcome:?}");
+    assert!(told.try_recv().is_err());
+}
+
+/// HOOK-34
+#[tokio::test]
+async fn an_operator_confines_webhooks_to_ports_and_sends_them_through_a_proxy() {
+    let (address, mut told) = keeping(&[Does::Answers]).await;
+    let to = endpoint(&format!("http://hooks.example:{}/", address.port()));
+    let names = || Names::of(&[("hooks.example", &[&["127.0.0.1"]])]);
+    let only = |ports: &[u16]| caller(names()).within(Egress { ports: ports.to_vec(), proxy: None });
+    let outcome = only(&[443]).attempt(&anywhere(), &to, &batch("{}"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Port(port)) if port == address.port()), "{outcome:?}");
+    assert!(told.try_recv().is_err());
+    assert_eq!(only(&[443, address.port()]).attempt(&anywhere(), &to, &batch("{}"), 1).await.unwrap(), 200);
+    assert!(told.recv().await.is_some());
+
+    // A proxy that lets one connection through and no more.
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = proxy.local_addr().unwrap().to_string();
+    let (tell, mut asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for answer in ["HTTP/1.1 200 Go\r\nVia: x\r\n\r\n", "HTTP/1.1 403 No\r\n\r\n"] {
+            let (mut stream, _) = proxy.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            tell.send(String::from_utf8(head).unwrap()).unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            if answer.contains("200") {
+                let mut onward = tokio::net::TcpStream::connect(address).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut onward).await });
+            }
+        }
+    });
+    let through = || caller(names()).within(Egress { ports: Vec::new(), proxy: Some(at.clone()) });
+    let first = through();
+    for body in ["1", "2"] {
+        assert_eq!(first.attempt(&anywhere(), &to, &batch(body), 1).await.unwrap(), 200);
+        assert!(told.recv().await.unwrap().1.ends_with(body));
+    }
+    let line = asked.recv().await.unwrap();
+    assert!(line.starts_with(&format!("CONNECT 127.0.0.1:{} HTTP/1.1\r\n", address.port())), "the address: {line}");
+    let outcome = through().attempt(&anywhere(), &to, &batch("3"), 1).await;
+    let Err(AttemptError::Proxy(error)) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("answered 403 to CONNECT 127.0.0.1:"), "{error}");
+    let outcome = through().attempt(&Webhooks::default(), &to, &batch("4"), 1).await;
+    assert!(matches!(outcome, Err(AttemptError::Forbidden { .. })), "judged before the proxy is asked: {outcome:?}");
+    assert!(told.try_recv().is_err());
+}
+
 /// HOOK-29
 #[tokio::test]
 async fn an_https_endpoint_must_show_a_certificate_for_its_name_that_is_trusted() {
@@ -423,6 +568,7 @@ impl World {
             folder: Some(folder.to_owned()),
             clock: Clock::system(),
             resolver: Arc::new(Names::default()),
+            egress: Egress::default(),
             open_files: 1_024,
         }));
         webhooks.set_apps([Arc::new(app)]).unwrap();

@@ -90,6 +90,7 @@ fn set(app: &mut App, key: &str, value: &str) {
         "watchlist" => app.watchlist = switch(),
         "watchlist_max" => limits.watchlist_max = number(),
         "authorized_connections" => app.authorized_connections = switch(),
+        "unauthorized_connections_max" => limits.unauthorized_connections_max = short(),
         "authorized_connections_timeout_s" => limits.authorized_connections_timeout_s = short(),
         "tls_only" => app.tls_only = switch(),
         "previous_secret" => app.previous_secret = Some(Secret::new(value.as_str().expect("text"))),

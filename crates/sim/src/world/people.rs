@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fulmar_backbone::{Backbone, PublishError, Terms};
 use fulmar_engine::{AppLookup, Input, Load, Opening, SessionKey};
-use fulmar_protocol::app::App;
+use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::close::CloseCode;
 use fulmar_protocol::name::{ChannelKind, ChannelName, SocketId};
 use fulmar_protocol::opening::OpenRequest;
@@ -57,8 +57,10 @@ impl World {
             },
         };
         let app_id = if let AppLookup::Found(app) = &app { Some(app.id.clone()) } else { None };
+        let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
         let opening = Opening {
             app,
+            must_authorize,
             protocol: request.protocol,
             client: request.client,
             origin: origin.map(str::to_owned),
@@ -76,14 +78,19 @@ impl World {
         keys[free] = Some(connection);
         let key = SessionKey::try_from(free).expect("tests are small");
         let (heard, socket_id) = (VecDeque::new(), opening.socket_id);
-        self.lines.push(Line { worker, key, socket_id, app: app_id, heard, is_open: true });
+        self.lines.push(Line { worker, key, socket_id, app: app_id, heard, is_open: true, is_seated: !must_authorize });
         self.tell(worker, Input::Opened { session: key, opening });
         connection
     }
 
     fn is_over_quota(&self, app: &App) -> bool {
-        let open = self.lines.iter().filter(|line| line.is_open && line.app.as_ref() == Some(&app.id)).count();
-        app.limits.max_connections.is_some_and(|max| open >= max as usize)
+        let seated = self.seated(Some(&app.id));
+        !app.authorized_connections && app.limits.max_connections.is_some_and(|max| seated >= max as usize)
+    }
+
+    /// Connections that count towards an app's quota.
+    pub(super) fn seated(&self, app: Option<&AppId>) -> usize {
+        self.lines.iter().filter(|line| line.is_open && line.is_seated && line.app.as_ref() == app).count()
     }
 
     /// The socket ends, without a word or after one: all the same to the engine.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::bus::Flight;
-use super::listen::Listener;
+use super::listen::Hearing;
 use super::publish::LaneSide;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
@@ -47,7 +47,7 @@ pub(super) struct Group {
     attach_at: Option<Duration>,
     is_attaching: bool,
     pub(super) lanes: [LaneSide; LANES],
-    pub(super) listener: Listener,
+    pub(super) hearing: Hearing,
     pub(super) store: Store,
     pub(super) circuit: Circuit,
     pub(super) round: Round,
@@ -90,7 +90,7 @@ impl Group {
             attach_at: None,
             is_attaching: false,
             lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
-            listener: Listener::default(),
+            hearing: Hearing::default(),
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             circuit: Circuit::default(),
             round: Round::default(),
@@ -146,7 +146,7 @@ impl Driver {
         let lanes: [LinkId; LANES] = std::array::from_fn(|lane| self.open(Place::Lane(group, lane), address));
         let this = &mut self.groups[group];
         this.command = Some(command);
-        this.listener.link = Some(listen);
+        this.hearing.link = Some(listen);
         for (side, link) in this.lanes.iter_mut().zip(lanes) {
             side.link = Some(link);
         }

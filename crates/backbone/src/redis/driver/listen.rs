@@ -38,7 +38,7 @@ const HELD_MAX: usize = 65_536;
 
 /// What this node hears from a group's primary.
 #[derive(Default)]
-pub(super) struct Listener {
+pub(super) struct Hearing {
     pub(super) link: Option<LinkId>,
     /// Run id of the server that the link leads to.
     run: Option<String>,
@@ -83,116 +83,116 @@ enum Stage {
 impl Driver {
     pub(super) fn follow_topic(&mut self, topic: Topic) {
         let group = self.group_of(topic.slot());
-        let listener = &mut self.groups[group].listener;
-        listener.leaving.retain(|leaving| *leaving != topic);
-        listener.queue.push_back(topic);
+        let hearing = &mut self.groups[group].hearing;
+        hearing.leaving.retain(|leaving| *leaving != topic);
+        hearing.queue.push_back(topic);
     }
 
     pub(super) fn unfollow_topic(&mut self, topic: &Topic) {
         let group = self.group_of(topic.slot());
-        let listener = &mut self.groups[group].listener;
-        listener.queue.retain(|queued| queued != topic);
-        if listener.confirmed.remove(topic) {
-            listener.leaving.push(topic.clone());
+        let hearing = &mut self.groups[group].hearing;
+        hearing.queue.retain(|queued| queued != topic);
+        if hearing.confirmed.remove(topic) {
+            hearing.leaving.push(topic.clone());
         }
     }
 
     /// The connection to the primary before stays open beside the new one.
     pub(super) fn retire_listening(&mut self, group: usize) {
         let until = self.now() + OLD_FOR;
-        let listener = &mut self.groups[group].listener;
-        listener.stage = Stage::Away;
-        listener.run = None;
-        let retired = listener.link.take();
-        let before = listener.old.take().map(|(link, _)| link);
+        let hearing = &mut self.groups[group].hearing;
+        hearing.stage = Stage::Away;
+        hearing.run = None;
+        let retired = hearing.link.take();
+        let before = hearing.old.take().map(|(link, _)| link);
         self.close(before);
         if let Some(link) = retired {
             if let Some((_, place)) = self.links.get_mut(&link) {
                 *place = Place::Old(group);
             }
-            self.groups[group].listener.old = Some((link, until));
+            self.groups[group].hearing.old = Some((link, until));
         }
     }
 
     pub(super) fn close_old(&mut self, group: usize) {
-        let old = self.groups[group].listener.old.take().map(|(link, _)| link);
+        let old = self.groups[group].hearing.old.take().map(|(link, _)| link);
         self.close(old);
     }
 
     pub(super) fn listen_up(&mut self, group: usize, server: Option<Server>) {
-        let listener = &mut self.groups[group].listener;
-        listener.run = server.map(|server| server.run);
-        listener.stage = Stage::Away;
-        (listener.is_asking, listener.asked_at) = (false, Duration::ZERO);
+        let hearing = &mut self.groups[group].hearing;
+        hearing.run = server.map(|server| server.run);
+        hearing.stage = Stage::Away;
+        (hearing.is_asking, hearing.asked_at) = (false, Duration::ZERO);
         self.start_listening(group);
     }
 
     pub(super) fn listen_down(&mut self, group: usize, why: &str) {
-        let listener = &mut self.groups[group].listener;
+        let hearing = &mut self.groups[group].hearing;
         tracing::debug!(group, why, "no subscriptions on the primary");
-        listener.run = None;
-        listener.stage = Stage::Away;
-        listener.is_asking = false;
+        hearing.run = None;
+        hearing.stage = Stage::Away;
+        hearing.is_asking = false;
     }
 
     /// Subscribes to everything that is followed, once the connection leads to the attached server.
     pub(super) fn start_listening(&mut self, group: usize) {
         let now = self.now();
         let this = &mut self.groups[group];
-        let is_believed = this.attached.as_ref().is_some_and(|at| Some(&at.run) == this.listener.run.as_ref());
+        let is_believed = this.attached.as_ref().is_some_and(|at| Some(&at.run) == this.hearing.run.as_ref());
         if !is_believed {
             return;
         }
-        let listener = &mut this.listener;
-        listener.stage = Stage::Subscribing;
-        (listener.is_asking, listener.heard_at) = (false, now);
-        listener.confirmed.clear();
-        listener.leaving.clear();
+        let hearing = &mut this.hearing;
+        hearing.stage = Stage::Subscribing;
+        (hearing.is_asking, hearing.heard_at) = (false, now);
+        hearing.confirmed.clear();
+        hearing.leaving.clear();
         let mut topics: Vec<Topic> =
             self.hub.interest().filter(|t| self.group_of(t.slot()) == group).cloned().collect();
         topics.sort_by_cached_key(|topic| std::cmp::Reverse(self.hub.subscriptions(topic.as_str())));
-        let listener = &mut self.groups[group].listener;
-        listener.queue = topics.into();
-        let link = listener.link;
+        let hearing = &mut self.groups[group].hearing;
+        hearing.queue = topics.into();
+        let link = hearing.link;
         let pulse = self.keys.pulse();
         let purpose = Purpose::Followed { group, topics: Vec::new(), is_pulse: true };
-        self.groups[group].listener.is_asking = self.ask(link, purpose, Ask::Subscribe(vec![pulse]));
+        self.groups[group].hearing.is_asking = self.ask(link, purpose, Ask::Subscribe(vec![pulse]));
     }
 
     /// Subscribes to and leaves what waits for it.
     pub(super) fn pump_listening(&mut self, now: Duration, group: usize) {
-        let listener = &mut self.groups[group].listener;
-        if listener.stage == Stage::Away || listener.is_asking {
+        let hearing = &mut self.groups[group].hearing;
+        if hearing.stage == Stage::Away || hearing.is_asking {
             return;
         }
-        if listener.queue.is_empty() {
-            if listener.stage == Stage::Subscribing {
+        if hearing.queue.is_empty() {
+            if hearing.stage == Stage::Subscribing {
                 self.start_filling(group);
             }
-        } else if listener.stage == Stage::Ready || now >= listener.asked_at + CHUNK_PAUSE {
-            let count = listener.queue.len().min(CHUNK);
-            let topics: Vec<Topic> = listener.queue.drain(..count).collect();
+        } else if hearing.stage == Stage::Ready || now >= hearing.asked_at + CHUNK_PAUSE {
+            let count = hearing.queue.len().min(CHUNK);
+            let topics: Vec<Topic> = hearing.queue.drain(..count).collect();
             let channels = topics.iter().map(|topic| self.keys.channel(topic)).collect();
-            listener.asked_at = now;
-            let link = listener.link;
+            hearing.asked_at = now;
+            let link = hearing.link;
             let purpose = Purpose::Followed { group, topics, is_pulse: false };
-            self.groups[group].listener.is_asking = self.ask(link, purpose, Ask::Subscribe(channels));
+            self.groups[group].hearing.is_asking = self.ask(link, purpose, Ask::Subscribe(channels));
         }
-        let listener = &mut self.groups[group].listener;
-        if !listener.leaving.is_empty() {
-            let channels = listener.leaving.drain(..).map(|topic| self.keys.channel(&topic)).collect();
-            let link = listener.link;
+        let hearing = &mut self.groups[group].hearing;
+        if !hearing.leaving.is_empty() {
+            let channels = hearing.leaving.drain(..).map(|topic| self.keys.channel(&topic)).collect();
+            let link = hearing.link;
             let _: bool = self.ask(link, Purpose::Ignored, Ask::Unsubscribe(channels));
         }
     }
 
     pub(super) fn followed(&mut self, group: usize, topics: Vec<Topic>, is_pulse: bool, outcome: Result<Value, Lost>) {
-        let listener = &mut self.groups[group].listener;
-        if outcome.is_err() || listener.stage == Stage::Away {
+        let hearing = &mut self.groups[group].hearing;
+        if outcome.is_err() || hearing.stage == Stage::Away {
             // The connection is gone, and with it all subscriptions: everything is subscribed to on the next one.
             return;
         }
-        listener.is_asking = false;
+        hearing.is_asking = false;
         if is_pulse {
             return;
         }
@@ -201,9 +201,9 @@ impl Driver {
         for topic in topics {
             if self.hub.follows(topic.as_str()) {
                 self.hub.followed(moment, topic.as_str(), &mut outs);
-                self.groups[group].listener.confirmed.insert(topic);
+                self.groups[group].hearing.confirmed.insert(topic);
             } else {
-                self.groups[group].listener.leaving.push(topic);
+                self.groups[group].hearing.leaving.push(topic);
             }
         }
         self.outs = outs;
@@ -211,8 +211,8 @@ impl Driver {
 
     fn start_filling(&mut self, group: usize) {
         let this = &mut self.groups[group];
-        let listener = &mut this.listener;
-        let from = match (&listener.position, &listener.run) {
+        let hearing = &mut this.hearing;
+        let from = match (&hearing.position, &hearing.run) {
             (None, _) | (_, None) => None,
             (Some((of, at)), Some(run)) if of == run => Some(at.to_string()),
             (Some((_, at)), Some(_)) => Some(format!("{}-0", at.ms().saturating_sub(OTHER_SERVER_MS))),
@@ -221,8 +221,8 @@ impl Driver {
             // Nothing was heard here before, so nothing can have been missed.
             None => self.heard_everything(group),
             Some(from) => {
-                listener.stage = Stage::Filling;
-                listener.fill_from = from;
+                hearing.stage = Stage::Filling;
+                hearing.fill_from = from;
                 self.ask_to_fill(group);
             }
         }
@@ -230,14 +230,14 @@ impl Driver {
 
     fn ask_to_fill(&mut self, group: usize) {
         let Some(facts) = self.groups[group].facts() else { return };
-        let listener = &self.groups[group].listener;
+        let hearing = &self.groups[group].hearing;
         let mut command = scripts::FILL.call(&self.keys, &facts);
-        command.arg(&listener.fill_from).arg(FILL_ENTRIES);
-        if listener.confirmed.len() <= FILL_TOPICS_MAX {
-            for topic in &listener.confirmed {
+        command.arg(&hearing.fill_from).arg(FILL_ENTRIES);
+        if hearing.confirmed.len() <= FILL_TOPICS_MAX {
+            for topic in &hearing.confirmed {
                 command.arg(topic.as_str());
             }
-            if listener.confirmed.is_empty() {
+            if hearing.confirmed.is_empty() {
                 // No topics would mean all of them.
                 command.arg("");
             }
@@ -249,7 +249,7 @@ impl Driver {
     }
 
     pub(super) fn filled(&mut self, group: usize, outcome: Result<Value, Lost>) {
-        if self.groups[group].listener.stage != Stage::Filling {
+        if self.groups[group].hearing.stage != Stage::Filling {
             return;
         }
         let parts = match outcome {
@@ -271,12 +271,12 @@ impl Driver {
             else {
                 continue;
             };
-            self.groups[group].listener.filled += 1;
+            self.groups[group].hearing.filled += 1;
             self.hear(&topic, LogId::parse(&id), message);
         }
-        match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].listener.fill_from) {
+        match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].hearing.fill_from) {
             Some(last) => {
-                self.groups[group].listener.fill_from = last;
+                self.groups[group].hearing.fill_from = last;
                 self.ask_to_fill(group);
             }
             None => self.heard_everything(group),
@@ -287,22 +287,22 @@ impl Driver {
     fn heard_everything(&mut self, group: usize) {
         let now = self.now();
         let this = &mut self.groups[group];
-        this.listener.stage = Stage::Ready;
-        this.listener.was_ready = true;
-        this.listener.deaf_since = None;
-        this.listener.heard_at = now;
+        this.hearing.stage = Stage::Ready;
+        this.hearing.was_ready = true;
+        this.hearing.deaf_since = None;
+        this.hearing.heard_at = now;
         self.deliver_held(group);
     }
 
     /// Whether everything that is followed is heard from the attached server.
     pub(super) fn hears(&self, group: usize) -> bool {
         let this = &self.groups[group];
-        this.listener.stage == Stage::Ready
-            && this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == this.listener.run.as_ref())
+        this.hearing.stage == Stage::Ready
+            && this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == this.hearing.run.as_ref())
     }
 
     fn deliver_held(&mut self, group: usize) {
-        for (topic, id, message) in std::mem::take(&mut self.groups[group].listener.held) {
+        for (topic, id, message) in std::mem::take(&mut self.groups[group].hearing.held) {
             self.hear(topic.as_str(), Some(id), &message);
         }
     }
@@ -311,14 +311,14 @@ impl Driver {
     pub(super) fn pushed(&mut self, group: usize, is_believed: bool, channel: &[u8], message: Vec<u8>) {
         let now = self.now();
         if is_believed {
-            self.groups[group].listener.heard_at = now;
+            self.groups[group].hearing.heard_at = now;
         }
         let Ok(channel) = std::str::from_utf8(channel) else { return };
         let Some(topic) = self.keys.topic_of(channel) else {
             return self.pulsed(group, is_believed, &message);
         };
         let Some((id, rest)) = Message::with_id(&message) else { return };
-        if !is_believed || self.groups[group].listener.stage != Stage::Filling {
+        if !is_believed || self.groups[group].hearing.stage != Stage::Filling {
             if is_believed {
                 self.stands_at(group, id);
             }
@@ -327,10 +327,10 @@ impl Driver {
         let Some(topic) = Topic::parse(topic) else { return };
         let at = message.len() - rest.len();
         let message = Bytes::from(message);
-        self.groups[group].listener.held.push_back((topic, id, message.slice(at..)));
+        self.groups[group].hearing.held.push_back((topic, id, message.slice(at..)));
         self.stands_at(group, id);
-        if self.groups[group].listener.held.len() >= HELD_MAX {
-            self.groups[group].listener.gaps += 1;
+        if self.groups[group].hearing.held.len() >= HELD_MAX {
+            self.groups[group].hearing.gaps += 1;
             self.deliver_held(group);
         }
     }
@@ -350,19 +350,19 @@ impl Driver {
 
     /// Everything up to this entry was heard, or is held. While names are still being subscribed to it was not.
     fn stands_at(&mut self, group: usize, id: LogId) {
-        let listener = &mut self.groups[group].listener;
-        if listener.stage != Stage::Ready && listener.stage != Stage::Filling {
+        let hearing = &mut self.groups[group].hearing;
+        if hearing.stage != Stage::Ready && hearing.stage != Stage::Filling {
             return;
         }
-        let Some(run) = &listener.run else { return };
-        match &mut listener.position {
+        let Some(run) = &hearing.run else { return };
+        match &mut hearing.position {
             Some((of, at)) if of == run => *at = (*at).max(id),
             position => *position = Some((run.clone(), id)),
         }
     }
 
     pub(super) fn pulse_answered(&mut self, group: usize, outcome: Result<Value, Lost>) {
-        self.groups[group].listener.is_pulsing = false;
+        self.groups[group].hearing.is_pulsing = false;
         match outcome {
             Ok(Value::Array(parts)) => {
                 if let Some(Value::Int(epoch)) = parts.first() {
@@ -383,32 +383,32 @@ impl Driver {
 
     /// Sends a heartbeat when none was heard, and says so when nothing is heard at all.
     pub(super) fn time_listening(&mut self, now: Duration, group: usize) {
-        if self.groups[group].listener.old.as_ref().is_some_and(|(_, until)| now >= *until) {
+        if self.groups[group].hearing.old.as_ref().is_some_and(|(_, until)| now >= *until) {
             self.close_old(group);
         }
         self.time_pulse(now, group);
         let is_ready = {
-            let listener = &self.groups[group].listener;
-            listener.stage == Stage::Ready && now < listener.heard_at + SILENCE_MAX
+            let hearing = &self.groups[group].hearing;
+            hearing.stage == Stage::Ready && now < hearing.heard_at + SILENCE_MAX
         };
-        let listener = &mut self.groups[group].listener;
+        let hearing = &mut self.groups[group].hearing;
         if is_ready {
-            listener.deaf_since = None;
+            hearing.deaf_since = None;
             return;
         }
-        let is_silent = listener.stage == Stage::Ready;
-        let since = *listener.deaf_since.get_or_insert(now);
-        if !listener.was_ready
+        let is_silent = hearing.stage == Stage::Ready;
+        let since = *hearing.deaf_since.get_or_insert(now);
+        if !hearing.was_ready
             || now < since + DEAF_AFTER
-            || listener.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
+            || hearing.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
         {
             return;
         }
-        listener.said_deaf_at = Some(now);
-        let link = listener.link;
+        hearing.said_deaf_at = Some(now);
+        let link = hearing.link;
         if is_silent {
             // The connection is of no use: on the next one everything is subscribed to and filled.
-            listener.stage = Stage::Away;
+            hearing.stage = Stage::Away;
             self.reset(link);
         }
         self.somebody_is_deaf(now, group);
@@ -418,14 +418,14 @@ impl Driver {
     fn time_pulse(&mut self, now: Duration, group: usize) {
         let Some(facts) = self.groups[group].facts() else { return };
         let jitter = PULSE_EVERY / 8 * u32::try_from(self.origin % 4).expect("below four");
-        let listener = &mut self.groups[group].listener;
-        let due = listener.heard_at.max(listener.pulsed_at) + PULSE_EVERY + jitter;
-        if now < due || listener.is_pulsing {
+        let hearing = &mut self.groups[group].hearing;
+        let due = hearing.heard_at.max(hearing.pulsed_at) + PULSE_EVERY + jitter;
+        if now < due || hearing.is_pulsing {
             return;
         }
-        listener.pulsed_at = now;
+        hearing.pulsed_at = now;
         let command = scripts::PULSE.call(&self.keys, &facts);
         let link = self.groups[group].command;
-        self.groups[group].listener.is_pulsing = self.ask(link, Purpose::Pulse(group), Ask::Command(command));
+        self.groups[group].hearing.is_pulsing = self.ask(link, Purpose::Pulse(group), Ask::Command(command));
     }
 }

@@ -173,7 +173,7 @@ impl Driver {
             over_the_bus: group.circuit.is_open(),
             circuit_openings: group.circuit.openings(),
             unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
-            filled: group.listener.filled,
+            filled: group.hearing.filled,
         });
         let figures = crate::redis::Figures {
             live_nodes: self.nodes.live(),

@@ -198,6 +198,15 @@ pub(super) const KEYS: &[Key] = &[
     )
     .reloadable(),
     integer(
+        "apps.unauthorized_connections_max",
+        (1, U32_MAX),
+        5_000,
+        "connections",
+        "Connections on one node that have shown no authorization yet, where authorized_connections asks for it. They do \
+         not count towards max_connections. Beyond it newcomers are closed with 4100, and SDKs come back.",
+    )
+    .reloadable(),
+    integer(
         "apps.authorized_connections_timeout_s",
         (1, 3_600),
         30,

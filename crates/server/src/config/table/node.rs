@@ -1,7 +1,7 @@
 //! The keys of the node itself. Data; nothing happens here.
 
 use crate::config::keys::{Key, Kind, Preset, hard, integer};
-use crate::config::rules::{check_host, check_network, check_path_prefix, check_role};
+use crate::config::rules::{check_host, check_network, check_path_prefix, check_port, check_proxy, check_role};
 
 const U32_MAX: u64 = u32::MAX as u64;
 const GIB: u64 = 1 << 30;
@@ -134,6 +134,14 @@ pub(super) const KEYS: &[Key] = &[
         "Channels one connection may be subscribed to at once.",
     ),
     integer(
+        "limits.subscribes_per_s_max",
+        (1, 1_000_000),
+        100,
+        "subscribes per second and connection",
+        "Subscribes one connection may send, beyond a first limits.channels_per_connection_max at once, which is what an \
+         SDK sends when it comes back. Beyond it a subscribe is refused and the connection stays.",
+    ),
+    integer(
         "limits.outbound_bytes_max",
         (65_536, 4 * GIB),
         1 << 20,
@@ -161,6 +169,13 @@ pub(super) const KEYS: &[Key] = &[
         75,
         "seconds",
         "How long an HTTP connection may be idle, the head of its next request included.",
+    ),
+    integer(
+        "limits.answer_timeout_s",
+        (1, 3_600),
+        10,
+        "seconds",
+        "How long a caller may take nothing of its answers; then its connection ends.",
     ),
     integer(
         "limits.request_body_bytes_max",
@@ -291,6 +306,19 @@ pub(super) const KEYS: &[Key] = &[
         "A file that holds the token and nothing else (a line break at its end is not part of it).",
     )
     .soft(),
+    hard(
+        "webhooks.ports",
+        Kind::List(check_port),
+        Preset::EmptyList,
+        "Ports that webhooks may go to, whatever URLs apps have, such as [\"443\"]. None is no limit.",
+    ),
+    hard(
+        "webhooks.proxy",
+        Kind::Text(check_proxy),
+        Preset::Text(""),
+        "A proxy that takes CONNECT, as http://HOST:PORT, through which all webhooks go. It is asked for the address that \
+         was judged, not for the name. Empty connects directly.",
+    ),
     hard(
         "demo.enabled",
         Kind::Switch,

@@ -1,6 +1,7 @@
 //! The demo page and its button.
 
 use bytes::Bytes;
+use fulmar_protocol::app::App;
 use http_body_util::Full;
 use hyper::{Method, Request};
 
@@ -25,6 +26,20 @@ async fn the_page_is_there_with_the_demo_app_and_only_then() {
     assert!(!said.body.contains(SECRET));
     assert_eq!(World::new().plain(Method::GET, "/", "").await.status, 404);
     assert_eq!(press(&World::new(), "x").await.status, 404);
+}
+
+/// HTTP-57
+#[tokio::test]
+async fn the_page_goes_when_a_reload_switches_its_app_off_and_comes_back_with_it() {
+    let world = world();
+    world.apps.replace(vec![App::new("9", "k", "s")]);
+    for said in [world.plain(Method::GET, "/", "").await, press(&world, "x").await] {
+        assert_eq!(said.status, 404);
+    }
+    world.apps.replace(vec![App { enabled: false, ..world.app.clone() }]);
+    assert_eq!(world.plain(Method::GET, "/", "").await.status, 404);
+    world.apps.replace(vec![world.app.clone()]);
+    assert_eq!(world.plain(Method::GET, "/", "").await.status, 200);
 }
 
 /// HTTP-57

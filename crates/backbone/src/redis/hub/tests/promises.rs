@@ -105,7 +105,11 @@ fn fixture(nodes: usize) -> Fixture {
         let ms = u64::try_from(time.as_millis()).expect("a short time");
         clock.world().0.live(ms);
     };
-    Fixture { nodes: nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect(), pass: Box::new(pass) }
+    Fixture {
+        nodes: nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect(),
+        pass: Box::new(pass),
+        waits: false,
+    }
 }
 
 /// RED-17, DEL-1: every promise that any backbone makes.
