@@ -184,7 +184,7 @@ pub(crate) mod tests {
         o.app = AppLookup::NoPath;
         o.protocol = ProtocolVersion::Missing;
         o.origin = Some("https://bad.example".into());
-        o.load = Load { draining: true, over_quota: true, overloaded: true };
+        o.load = Load { elsewhere: false, draining: true, over_quota: true, overloaded: true };
         assert_eq!(code(&o), Some(4100));
         o.load.draining = false;
         assert_eq!(code(&o), Some(4005));
