@@ -24,7 +24,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(redis: &Redis, args: &[&str]) -> Self {
+    fn start_at_once(redis: &Redis, args: &[&str]) -> Self {
         let folder = Folder::make("node").unwrap();
         let config = folder.path().join("fulmar.toml");
         let app = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\nmax_connections = 2\n";
@@ -41,7 +41,11 @@ impl Node {
         let first = BufReader::new(process.stdout.take().unwrap()).lines().next().unwrap().unwrap();
         let address = first.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap();
         let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        let node = Self { process, port, folder };
+        Self { process, port, folder }
+    }
+
+    fn start(redis: &Redis, args: &[&str]) -> Self {
+        let node = Self::start_at_once(redis, args);
         eventually("the node is ready", PATIENCE, || {
             node.ask("GET", "/readyz", "", "").starts_with("200").then_some(())
         })
@@ -207,4 +211,38 @@ fn connections_are_counted_over_all_nodes_and_a_node_that_just_started_tells_nob
         said.contains("c[4100,").then_some(())
     })
     .unwrap();
+}
+
+/// NODE-5
+#[test]
+fn a_node_serves_before_redis_is_there_and_delivers_once_it_is() {
+    let Some(redis) = redis() else { return };
+    redis.kill();
+    let node = Node::start_at_once(&redis, &[]);
+    assert_eq!(node.ask("GET", "/readyz", "", ""), "503 not ready: the self-test is not done yet\n");
+    assert_eq!(node.ask("GET", "/livez", "", ""), "200 ok\n");
+    let mut stream = node.open("POST", &format!("/pusher/app/k2/7/streams00/xhr_streaming{OPENING}"), "", "");
+    await_text(&mut stream, "connection_established");
+    assert_eq!(node.say("streams00", "pusher:subscribe", &json!({ "channel": "room" })), "204 ");
+    redis.restart().unwrap();
+    await_text(&mut stream, "subscription_succeeded");
+    node.trigger("room", "after all");
+    await_text(&mut stream, "after all");
+}
+
+/// NODE-7
+#[test]
+fn a_node_that_is_told_to_end_takes_its_lease_along() {
+    let Some(redis) = redis() else { return };
+    let (mut ending, staying) = (Node::start(&redis, &[]), Node::start(&redis, &[]));
+    let leases = || {
+        let keys = redis.call(&["KEYS", "fulmar*nodes"]).unwrap();
+        let key = keys.list().first().expect("nodes have leases").text();
+        redis.call(&["HLEN", &key]).unwrap().number()
+    };
+    assert_eq!(leases(), Some(2));
+    assert!(Command::new("kill").arg(ending.process.id().to_string()).status().unwrap().success());
+    assert!(ending.process.wait().unwrap().success());
+    assert_eq!(leases(), Some(1));
+    staying.trigger("room", "goes on");
 }

@@ -29,7 +29,7 @@ pub mod webhook_batch;
 pub mod webhook_queue;
 mod worker;
 
-pub use effect::{Effect, Effects, SessionKey};
+pub use effect::{Effect, Effects, Seating, SessionKey};
 pub use opening::{AppLookup, Load, Opening, origin_allowed};
 pub use time::Moment;
-pub use worker::{Figures, Input, Seating, Settings, Worker};
+pub use worker::{Figures, Input, Settings, Worker};

@@ -17,7 +17,7 @@ use fulmar_protocol::name::SocketId;
 use fulmar_protocol::server_message;
 use hashbrown::HashMap;
 
-use crate::effect::{Effects, SessionKey};
+use crate::effect::{Effects, Seating, SessionKey};
 use crate::opening::{OVER_CAPACITY, OVER_QUOTA, Opening, judge};
 use crate::refusal::Refusal;
 use crate::session::{Liveness, Session};
@@ -61,17 +61,6 @@ impl Settings {
     pub(crate) fn subscribes_at_once(&self) -> u32 {
         u32::try_from(self.channels_per_connection_max).unwrap_or(u32::MAX).max(self.subscribes_per_s_max)
     }
-}
-
-/// What came of asking for a seat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seating {
-    /// There was one.
-    Seated,
-    /// The app has as many connections as it may have, and that is certain.
-    OverQuota,
-    /// It seems so.
-    Later,
 }
 
 /// Everything that can wake a worker.
