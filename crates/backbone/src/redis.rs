@@ -2,6 +2,8 @@
 
 pub mod envelope;
 pub mod keys;
+pub mod outbox;
+pub mod primaries;
 pub mod records;
 pub mod settings;
 pub mod topic;
