@@ -358,6 +358,7 @@ fn start_webhooks(
 ) -> Result<Arc<WebhookDesk>, NodeError> {
     let webhooks = WebhookDesk::new(WebhookSetup {
         folder,
+        shared: None,
         clock: clock.clone(),
         resolver: Arc::new(SystemResolver),
         open_files: open_file_limit().map_err(system("reading the open-file limit"))?,
