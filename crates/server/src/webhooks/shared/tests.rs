@@ -56,8 +56,11 @@ impl Churn {
 
     /// Moves the time of every part behind all that is held, and waits until all is told.
     fn end(&mut self, redis: &Redis) {
-        self.ms += 2 * APART_MS;
-        (0..16).for_each(|part| redis.nothing(part, self.ms));
+        // Once for what is held, and once for the batches that it opens.
+        for _ in 0..2 {
+            self.ms += 2 * APART_MS;
+            (0..16).for_each(|part| redis.nothing(part, self.ms));
+        }
         until("all is told", LONG, || redis.is_idle());
     }
 

@@ -84,8 +84,9 @@ impl Redis {
 
     fn wait(&self) {
         until("Redis answers", Duration::from_secs(20), || {
+            let is_loaded = self.try_ask(&["PING"]) == Some(Said::Text("PONG".to_owned()));
             self.try_ask(&["INFO", "server"]).is_some_and(|said| match said {
-                Said::Text(info) => {
+                Said::Text(info) if is_loaded => {
                     let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
                     *self.run.lock().unwrap() = run.trim().to_owned();
                     true
