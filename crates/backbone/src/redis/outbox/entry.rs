@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn names_of_comings_are_read_back() {
         let channel = ChannelName::parse("presence-a", 200).unwrap();
-        let odd = UserId::parse("a\nb:c", 200).unwrap();
+        let odd = UserId::parse("a b:c", 200).unwrap();
         for of in [Subject::Channel(channel.clone()), Subject::Member(channel, odd.clone()), Subject::User(odd)] {
             let app = AppId::new("7");
             assert_eq!(subject(&place(&app, &of)), Some((app, of)));

@@ -127,7 +127,7 @@ fn the_parts_of_a_dead_node_are_another_ones_within_six_seconds() {
 
 /// A node of the test below.
 enum Node {
-    Here(WebhookDesk),
+    Here(Box<WebhookDesk>),
     Process(std::process::Child),
 }
 
@@ -161,8 +161,11 @@ fn with_nodes_dying_at_any_moment_every_edge_is_told_in_turn_and_under_one_ident
     // One in six is refused.
     let (ledger, url) = Ledger::open(|number| number % 6 != 5);
     let mut churn = Churn::new(24);
-    let mut nodes =
-        vec![Node::Here(node(&redis, "n0", &url)), Node::Here(node(&redis, "n1", &url)), child(&redis, "n2", &url)];
+    let mut nodes = vec![
+        Node::Here(Box::new(node(&redis, "n0", &url))),
+        Node::Here(Box::new(node(&redis, "n1", &url))),
+        child(&redis, "n2", &url),
+    ];
     for round in 0..6 {
         for _ in 0..3 {
             churn.flip(&redis);
@@ -170,7 +173,7 @@ fn with_nodes_dying_at_any_moment_every_edge_is_told_in_turn_and_under_one_ident
         }
         let turn = usize::try_from(chance.below(3)).unwrap();
         let name = format!("n{}", round + 3);
-        let next = if turn == 2 { child(&redis, &name, &url) } else { Node::Here(node(&redis, &name, &url)) };
+        let next = if turn == 2 { child(&redis, &name, &url) } else { Node::Here(Box::new(node(&redis, &name, &url))) };
         match std::mem::replace(&mut nodes[turn], next) {
             Node::Here(desk) => desk.crash(),
             Node::Process(mut process) => {
