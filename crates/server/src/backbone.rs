@@ -40,16 +40,18 @@ pub(crate) fn new_origin() -> io::Result<u64> {
 }
 
 /// Knows the primaries from the moment there is a backbone: webhooks are there before it, because it asks them what is wanted.
-#[derive(Default)]
-struct Later(OnceLock<Arc<RedisBackbone>>);
+struct Later {
+    groups: usize,
+    redis: OnceLock<Arc<RedisBackbone>>,
+}
 
 impl Primaries for Later {
     fn groups(&self) -> usize {
-        self.0.get().map_or(0, |redis| redis.groups())
+        self.groups
     }
 
     fn primary(&self, group: usize) -> Option<Primary> {
-        self.0.get()?.primary(group)
+        self.redis.get()?.primary(group)
     }
 }
 
@@ -64,7 +66,11 @@ pub(crate) struct Bond {
 impl Bond {
     /// For a node of this configuration and incarnation.
     pub(crate) fn new(config: &Config, origin: u64) -> Self {
-        let later = Arc::new(Later::default());
+        let groups = match &config.backbone {
+            config::Backbone::Embedded => 0,
+            config::Backbone::Redis(settings) => settings.topology.groups().len(),
+        };
+        let later = Arc::new(Later { groups, redis: OnceLock::new() });
         let shared = match &config.backbone {
             config::Backbone::Embedded => None,
             config::Backbone::Redis(settings) => Some(Shared {
@@ -102,7 +108,7 @@ impl Hearing {
                 say_hello(&settings, origin);
                 let redis = Arc::new(RedisBackbone::start(settings, origin, Some(outbox))?);
                 // It is set nowhere else.
-                let _: Result<(), _> = bond.later.0.set(redis.clone());
+                let _: Result<(), _> = bond.later.redis.set(redis.clone());
                 Ok(Self { backbone: redis.clone(), redis: Some(redis), groups, origin })
             }
         }
