@@ -13,6 +13,7 @@ pub mod keys;
 pub mod lane;
 pub mod lease;
 pub mod link;
+pub mod outbox;
 pub mod primaries;
 pub mod records;
 pub mod round;

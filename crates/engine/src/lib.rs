@@ -26,6 +26,7 @@ mod subscriptions;
 mod time;
 mod users;
 pub mod webhook_batch;
+pub mod webhook_part;
 pub mod webhook_queue;
 mod worker;
 

@@ -5,6 +5,10 @@
 //! churn, and they still do after a crash: what must survive one comes out as [`Record`]s, to be stored before anybody
 //! acts on them, and goes in again through [`WebhookBook::restore`].
 //!
+//! Where edges lie in a stream until all that follows from them is sealed, they come with a [`Mark`]
+//! ([`WebhookBook::take_marked`]): then nothing is [`Record::Queued`], each is [`Record::Settled`] once, and comings and
+//! goings become records when their edge is settled, because until then the stream still has them.
+//!
 //! It sends nothing, stores nothing and reads no clock. A held going takes no record: what was announced stays announced
 //! until its going is sealed or queued, in one record set with its removal.
 
@@ -18,20 +22,17 @@ use fulmar_protocol::signing::sign_webhook;
 use fulmar_protocol::webhook::{self, BATCH_EVENTS_MAX, Change, Edge, Event, Subject};
 use hashbrown::HashMap;
 
+mod informing;
 mod records;
 
-pub use self::records::{Address, Batch, Now, Place, Record, Restored, Told};
-use crate::counts::{self, CountThrottle, TOLD_AT_ONCE_MAX};
+pub use self::records::{Address, Batch, Mark, Now, Place, Record, Restored, Told};
+use crate::counts::CountThrottle;
 use crate::time::Moment;
 
 /// How long a going is held, in milliseconds.
 pub const HOLD_MS: u64 = 3_000;
 /// How long a batch stays open after its first event, in milliseconds.
 pub const BATCH_MS: u64 = 250;
-/// After a cache miss was told, further ones of that channel are not, for so many milliseconds.
-const MISS_QUIET_MS: u64 = 3_000;
-/// Channels whose last miss is remembered. When there are more, a miss may be told twice.
-const MISSES_MAX: usize = 65_536;
 
 /// The book of one node.
 #[derive(Debug)]
@@ -39,11 +40,11 @@ pub struct WebhookBook {
     apps: HashMap<AppId, Arc<App>, RandomState>,
     present: HashMap<Place, Presence, RandomState>,
     open: BTreeMap<Address, Open>,
-    /// In how many open batches the event of a turn waits.
-    waits_in: HashMap<u64, usize, RandomState>,
+    /// What is not settled, by its turn.
+    waits_in: HashMap<u64, Waits, RandomState>,
     /// The request sealed last: endpoints that are told the same at the same time share its text.
     last_sealed: Option<Batch>,
-    counts: HashMap<(AppId, ChannelName), CountThrottle, RandomState>,
+    counts: HashMap<(AppId, ChannelName), Counting, RandomState>,
     /// Until when further misses are not told.
     misses: HashMap<(AppId, ChannelName), Moment, RandomState>,
     misses_looked_at: usize,
@@ -56,8 +57,33 @@ pub struct WebhookBook {
 #[derive(Debug)]
 struct Presence {
     generation: u64,
-    /// The timer at whose end its going is told, while it is away.
-    held: Option<(Moment, u64)>,
+    /// While it is away.
+    held: Option<Held>,
+}
+
+/// A going that is not told yet.
+#[derive(Debug)]
+struct Held {
+    /// At whose end it is told.
+    timer: (Moment, u64),
+    mark: Option<Mark>,
+}
+
+/// An event in open batches.
+#[derive(Debug)]
+struct Waits {
+    /// In how many.
+    batches: usize,
+    /// What becomes true for the stored book when it is in none any more.
+    then: Option<Record>,
+}
+
+/// The count of a large channel.
+#[derive(Debug, Default)]
+struct Counting {
+    throttle: CountThrottle,
+    /// Of the count that is kept back.
+    mark: Option<Mark>,
 }
 
 #[derive(Debug)]
@@ -109,15 +135,32 @@ impl WebhookBook {
                 records.push(Record::Went { place });
                 continue;
             }
-            let held = Some(self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone())));
-            self.present.insert(place, Presence { generation, held });
+            let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
+            self.present.insert(place, Presence { generation, held: Some(Held { timer, mark: None }) });
         }
         let sealed_up_to: HashMap<Address, u64, RandomState> = restored.sealed_up_to.into_iter().collect();
         for (app, turn, told) in restored.queued {
             let mut takers = self.takers(&app, &told.event);
             takers.retain(|to| sealed_up_to.get(to).is_none_or(|last| *last < turn));
-            self.wait_for_all(now, takers, turn, &told, records);
+            self.wait_for_all(now, takers, turn, &told, None, records);
         }
+    }
+
+    /// Goes on with what another node had announced whose edges go on to come: it is here until they say otherwise. Call
+    /// it once, after the first [`WebhookBook::set_apps`].
+    pub fn believe(&mut self, announced: impl IntoIterator<Item = (Place, u64)>, records: &mut Vec<Record>) {
+        for (place, generation) in announced {
+            if self.is_wanted(&place) {
+                self.present.insert(place, Presence { generation, held: None });
+            } else {
+                records.push(Record::Went { place });
+            }
+        }
+    }
+
+    /// Gives out no identity below this one from now on.
+    pub fn advance_to(&mut self, next_id: u64) {
+        self.next_id = self.next_id.max(next_id);
     }
 
     /// These apps from now on. What is no longer for anybody is forgotten without a word.
@@ -126,11 +169,15 @@ impl WebhookBook {
         self.apps = told.map(|app| (app.id.clone(), app)).collect();
         // It was sealed with the secret of then.
         self.last_sealed = None;
-        self.counts.retain(|(app, _), _| self.apps.contains_key(app));
+        let apps = &self.apps;
+        let uncounted = self.counts.extract_if(|(app, _), _| !apps.contains_key(app));
+        uncounted.for_each(|(_, counting)| leave(counting.mark, records));
         let unwanted: Vec<Place> = self.present.keys().filter(|place| !self.is_wanted(place)).cloned().collect();
         for place in unwanted {
-            let held = self.present.remove(&place).and_then(|presence| presence.held);
-            held.and_then(|timer| self.timers.remove(&timer));
+            if let Some(held) = self.present.remove(&place).and_then(|presence| presence.held) {
+                self.timers.remove(&held.timer);
+                leave(held.mark, records);
+            }
             records.push(Record::Went { place });
         }
         let closed: Vec<Address> = self.open.keys().filter(|to| !self.knows(to)).cloned().collect();
@@ -144,17 +191,26 @@ impl WebhookBook {
 
     /// Takes what the backbone decided.
     pub fn take(&mut self, now: Now, edge: Edge, records: &mut Vec<Record>) {
+        self.take_edge(now, edge, None, records);
+    }
+
+    /// Takes an edge that lies in a stream. `now` is its own time, or later.
+    pub fn take_marked(&mut self, now: Now, edge: Edge, mark: Mark, records: &mut Vec<Record>) {
+        self.take_edge(now, edge, Some(mark), records);
+    }
+
+    fn take_edge(&mut self, now: Now, edge: Edge, mark: Option<Mark>, records: &mut Vec<Record>) {
         let Edge { app, change } = edge;
-        let Some(app) = self.apps.get(&app).cloned() else { return };
+        let Some(app) = self.apps.get(&app).cloned() else { return leave(mark, records) };
         match change {
-            Change::Came(subject) => self.came(now, &app, subject, records),
-            Change::Went(subject) => self.went(now, Place { app: app.id.clone(), subject }),
-            Change::Counted(channel, count) => self.counted(now, &app, channel, count, records),
-            Change::CacheMissed(channel) => self.cache_missed(now, &app, channel, records),
+            Change::Came(subject) => self.came(now, &app, subject, mark, records),
+            Change::Went(subject) => self.went(now, Place { app: app.id.clone(), subject }, mark, records),
+            Change::Counted(channel, count) => self.counted(now, &app, channel, count, mark, records),
+            Change::CacheMissed(channel) => self.cache_missed(now, &app, channel, mark, records),
             Change::ClientSaid { channel, frame, socket_id } => {
-                if let Some(event) = Event::of_client_event(&channel, &frame, socket_id) {
-                    let id = self.identities(1);
-                    self.tell(now, &app, Told { id, event }, records);
+                match Event::of_client_event(&channel, &frame, socket_id) {
+                    Some(event) => self.tell(now, &app, event, mark, records),
+                    None => leave(mark, records),
                 }
             }
         }
@@ -195,99 +251,88 @@ impl WebhookBook {
         Some(sealed(now, &app, id, webhook::events_of(&old.body), old.event_ids.clone(), old.lanes.clone()))
     }
 
-    fn came(&mut self, now: Now, app: &Arc<App>, subject: Subject, records: &mut Vec<Record>) {
+    fn came(&mut self, now: Now, app: &Arc<App>, subject: Subject, mark: Option<Mark>, records: &mut Vec<Record>) {
         let place = Place { app: app.id.clone(), subject };
         if !self.is_wanted(&place) {
-            return;
+            return leave(mark, records);
         }
         if let Some(presence) = self.present.get_mut(&place) {
-            // Back within the hold: it never was away. (Or announced twice, which no backbone does.)
-            presence.held.take().and_then(|timer| self.timers.remove(&timer));
-            return;
+            let going = presence.held.as_ref().and_then(|held| held.mark.as_ref()?.generation);
+            let is_stale = |generation| generation < going.unwrap_or(presence.generation);
+            let is_repeat = mark.as_ref().and_then(|mark| mark.generation).is_some_and(is_stale);
+            if !is_repeat && let Some(held) = presence.held.take() {
+                // Back within the hold: it never was away. (Or announced twice, which no backbone does.)
+                self.timers.remove(&held.timer);
+                leave(held.mark, records);
+            }
+            return leave(mark, records);
         }
-        let generation = self.identities(2);
         let event = Event::of_subject(&place.subject, true);
+        let generation = match &mark {
+            Some(mark) => mark.generation.unwrap_or(0),
+            None => self.identities(2),
+        };
         self.present.insert(place.clone(), Presence { generation, held: None });
-        records.push(Record::Came { place, generation });
-        self.tell(now, app, Told { id: generation, event }, records);
+        let id = mark.as_ref().map_or(generation, |mark| mark.id);
+        self.tell_as(now, app, Told { id, event }, mark, Some(Record::Came { place, generation }), records);
     }
 
-    fn went(&mut self, now: Now, place: Place) {
+    fn went(&mut self, now: Now, place: Place, mark: Option<Mark>, records: &mut Vec<Record>) {
         // What was never announced came before anybody wanted to hear of it.
-        if self.present.get(&place).is_some_and(|presence| presence.held.is_none()) {
-            let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
-            if let Some(presence) = self.present.get_mut(&place) {
-                presence.held = Some(timer);
-            }
+        let is_of_now = |presence: &Presence| {
+            let generation = mark.as_ref().and_then(|mark| mark.generation);
+            presence.held.is_none() && generation.is_none_or(|generation| generation >= presence.generation)
+        };
+        if !self.present.get(&place).is_some_and(is_of_now) {
+            return leave(mark, records);
+        }
+        let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
+        if let Some(presence) = self.present.get_mut(&place) {
+            presence.held = Some(Held { timer, mark });
         }
     }
 
     fn gone(&mut self, now: Now, place: Place, records: &mut Vec<Record>) {
-        let Some(presence) = self.present.remove(&place) else { return };
-        let app = self.apps.get(&place.app).cloned();
-        let event = Event::of_subject(&place.subject, false);
-        records.push(Record::Went { place });
-        if let Some(app) = app {
-            self.tell(now, &app, Told { id: presence.generation + 1, event }, records);
-        }
-    }
-
-    fn counted(&mut self, now: Now, app: &Arc<App>, channel: ChannelName, count: u64, records: &mut Vec<Record>) {
-        let key = (app.id.clone(), channel);
-        let told = match count {
-            // Only large channels have anything to remember, and every large one was small before it is empty.
-            0..=TOLD_AT_ONCE_MAX => {
-                self.counts.remove(&key);
-                counts::Told::Now
-            }
-            _ => self.counts.entry(key.clone()).or_default().changed(count, now.moment),
+        let Some(Presence { generation, held }) = self.present.remove(&place) else { return };
+        let mark = held.and_then(|held| held.mark);
+        let went = Record::Went { place: place.clone() };
+        let Some(app) = self.apps.get(&place.app).cloned() else {
+            records.push(went);
+            return leave(mark, records);
         };
-        match told {
-            counts::Told::Now => {
-                let id = self.identities(1);
-                self.tell(now, app, Told { id, event: Event::of_count(&key.1, count) }, records);
-            }
-            counts::Told::At(at) => {
-                self.wake_at(at, Wake::Count(key.0, key.1));
-            }
-            counts::Told::AlreadyHeld => {}
-        }
+        let id = mark.as_ref().map_or(generation + 1, |mark| mark.id);
+        let event = Event::of_subject(&place.subject, false);
+        self.tell_as(now, &app, Told { id, event }, mark, Some(went), records);
     }
 
-    fn count_due(&mut self, now: Now, app: &AppId, channel: ChannelName, records: &mut Vec<Record>) {
-        let key = (app.clone(), channel);
-        let due = self.counts.get_mut(&key).map(|throttle| throttle.due(now.moment));
-        if let (Some(count), Some(app)) = (due.flatten(), self.apps.get(app).cloned()) {
-            let id = self.identities(1);
-            self.tell(now, &app, Told { id, event: Event::of_count(&key.1, count) }, records);
-        }
+    fn tell(&mut self, now: Now, app: &Arc<App>, event: Event, mark: Option<Mark>, records: &mut Vec<Record>) {
+        let id = mark.as_ref().map_or_else(|| self.identities(1), |mark| mark.id);
+        self.tell_as(now, app, Told { id, event }, mark, None, records);
     }
 
-    fn cache_missed(&mut self, now: Now, app: &Arc<App>, channel: ChannelName, records: &mut Vec<Record>) {
-        let key = (app.id.clone(), channel);
-        if self.misses.get(&key).is_some_and(|until| now.moment < *until) {
-            return;
+    /// Adds an event to the open batch of every endpoint that takes it, or makes it a batch of its own. `then` is what the
+    /// stored book is to say: at once, or when a mark is settled.
+    fn tell_as(
+        &mut self,
+        now: Now,
+        app: &Arc<App>,
+        told: Told,
+        mark: Option<Mark>,
+        then: Option<Record>,
+        records: &mut Vec<Record>,
+    ) {
+        let mut takers = self.takers(&app.id, &told.event);
+        if let Some(mark) = mark {
+            takers.retain(|to| !mark.told_at.contains(&to.url));
+            return self.wait_for_all(now, takers, mark.turn, &told, then, records);
         }
-        if self.misses.len() >= self.misses_looked_at.max(MISSES_MAX / 64) {
-            self.misses.retain(|_, until| now.moment < *until);
-            self.misses_looked_at = (self.misses.len() * 2).min(MISSES_MAX);
-        }
-        let id = self.identities(1);
-        self.tell(now, app, Told { id, event: Event::of_cache_miss(&key.1) }, records);
-        if self.misses.len() < MISSES_MAX {
-            self.misses.insert(key, now.moment.plus_ms(MISS_QUIET_MS));
-        }
-    }
-
-    /// Adds an event to the open batch of every endpoint that takes it, or makes it a batch of its own.
-    fn tell(&mut self, now: Now, app: &Arc<App>, told: Told, records: &mut Vec<Record>) {
-        let takers = self.takers(&app.id, &told.event);
+        records.extend(then);
         if !app.webhooks.batching {
             takers.into_iter().for_each(|to| self.seal(now, to, vec![(None, told.clone())], records));
         } else if !takers.is_empty() {
             let turn = self.identities(1);
             records.push(Record::Queued { app: app.id.clone(), turn, told: told.clone() });
-            self.wait_for_all(now, takers, turn, &told, records);
+            self.wait_for_all(now, takers, turn, &told, None, records);
         }
     }
 
@@ -297,14 +342,25 @@ impl WebhookBook {
         takers.map(|endpoint| Address { app: app.id.clone(), url: endpoint.url.clone() }).collect()
     }
 
-    fn wait_for_all(&mut self, now: Now, takers: Vec<Address>, turn: u64, told: &Told, records: &mut Vec<Record>) {
+    fn wait_for_all(
+        &mut self,
+        now: Now,
+        takers: Vec<Address>,
+        turn: u64,
+        told: &Told,
+        then: Option<Record>,
+        records: &mut Vec<Record>,
+    ) {
+        self.waits_in.insert(turn, Waits { batches: takers.len(), then });
         if takers.is_empty() {
-            records.push(Record::Settled { turn });
-            return;
+            return self.settle([turn].into_iter(), records);
         }
-        self.waits_in.insert(turn, takers.len());
         for to in takers {
-            self.wait(now, to, turn, told.clone(), records);
+            if self.apps.get(&to.app).is_some_and(|app| app.webhooks.batching) {
+                self.wait(now, to, turn, told.clone(), records);
+            } else {
+                self.seal(now, to, vec![(Some(turn), told.clone())], records);
+            }
         }
     }
 
@@ -340,22 +396,29 @@ impl WebhookBook {
             }
         };
         self.last_sealed = Some(batch.clone());
-        let turns = events.iter().filter_map(|(turn, _)| *turn);
-        records.push(Record::Sealed { to, batch, up_to: turns.clone().next_back() });
-        self.settle(turns, records);
+        let turns: Vec<u64> = events.iter().filter_map(|(turn, _)| *turn).collect();
+        records.push(Record::Sealed { to, batch, turns: turns.clone() });
+        self.settle(turns.into_iter(), records);
     }
 
     /// The events of these turns left one open batch.
     fn settle(&mut self, turns: impl Iterator<Item = u64>, records: &mut Vec<Record>) {
         for turn in turns {
             match self.waits_in.get_mut(&turn) {
-                Some(batches) if *batches > 1 => *batches -= 1,
+                Some(waits) if waits.batches > 1 => waits.batches -= 1,
                 _ => {
-                    self.waits_in.remove(&turn);
+                    let then = self.waits_in.remove(&turn).and_then(|waits| waits.then);
                     records.push(Record::Settled { turn });
+                    records.extend(then.filter(|then| self.still_holds(then)));
                 }
             }
         }
+    }
+
+    /// Whether a coming is still announced when its edge is settled: the apps may have changed meanwhile.
+    fn still_holds(&self, then: &Record) -> bool {
+        let Record::Came { place, generation } = then else { return true };
+        self.present.get(place).is_some_and(|presence| presence.generation == *generation)
     }
 
     fn is_wanted(&self, place: &Place) -> bool {
@@ -377,6 +440,11 @@ impl WebhookBook {
         self.timers.insert((at, self.next_timer), wake);
         (at, self.next_timer)
     }
+}
+
+/// Nothing comes of the edge with this mark, or nothing more.
+fn leave(mark: Option<Mark>, records: &mut Vec<Record>) {
+    records.extend(mark.map(|mark| Record::Settled { turn: mark.turn }));
 }
 
 fn sealed<'a>(

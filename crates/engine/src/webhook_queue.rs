@@ -265,6 +265,17 @@ impl WebhookQueues {
         expired
     }
 
+    /// Takes a batch out again that is not under way. Answers whether there was one.
+    pub fn withdraw(&mut self, now: Moment, batch: &Attempt) -> bool {
+        let Some(line) = self.lines.get_mut(&batch.to) else { return false };
+        if line.batches.get(&batch.id).is_none_or(|entry| entry.pool.is_some()) {
+            return false;
+        }
+        line.forget(batch.id);
+        self.settle(now, &batch.to);
+        true
+    }
+
     /// Drops the lines of endpoints that are not `wanted`; answers what waited in them. Requests under way are no longer
     /// known when they end.
     pub fn retain(&mut self, wanted: impl Fn(&Address) -> bool) -> Vec<Attempt> {

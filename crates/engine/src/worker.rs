@@ -317,9 +317,7 @@ impl Worker {
         match seating {
             Seating::Seated => {}
             Seating::OverQuota => return self.end(key, Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA), effects),
-            Seating::Later => {
-                return self.end(key, Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY), effects);
-            }
+            Seating::Later => return self.end(key, Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY), effects),
         }
         session.is_seated = true;
         if let Some(text) = parked {

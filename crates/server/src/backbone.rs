@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fulmar_backbone::memory::{Memory, SystemClock};
 use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::primaries::{Primaries, Primary};
 use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Outbox};
 use fulmar_protocol::name::ChannelName;
@@ -21,6 +22,7 @@ use crate::gate::Gate;
 use crate::http::clock::Clock;
 use crate::quota::Census;
 use crate::self_test::{self, Errand};
+use crate::webhooks::shared::Shared;
 
 /// How often the leases of the others are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -36,15 +38,72 @@ pub(crate) struct Hearing {
     origin: u64,
 }
 
+/// The number of this incarnation of a node: what tells it from others, and from itself before a restart.
+///
+/// # Errors
+/// When the system gives no random number.
+pub(crate) fn new_origin() -> io::Result<u64> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::from)?;
+    Ok(u64::from_ne_bytes(random))
+}
+
+/// Knows the primaries from the moment there is a backbone: webhooks are there before it, because it asks them what is wanted.
+struct Later {
+    groups: usize,
+    redis: OnceLock<Arc<RedisBackbone>>,
+}
+
+impl Primaries for Later {
+    fn groups(&self) -> usize {
+        self.groups
+    }
+
+    fn primary(&self, group: usize) -> Option<Primary> {
+        self.redis.get()?.primary(group)
+    }
+}
+
+/// What webhooks and the backbone need of each other, before either is there.
+pub(crate) struct Bond {
+    origin: u64,
+    later: Arc<Later>,
+    /// Where webhooks find the outbox; `None` for a node alone, whose webhooks are its own.
+    pub(crate) shared: Option<Shared>,
+}
+
+impl Bond {
+    /// For a node of this configuration and incarnation.
+    pub(crate) fn new(config: &Config, origin: u64) -> Self {
+        let groups = match &config.backbone {
+            config::Backbone::Embedded => 0,
+            config::Backbone::Redis(settings) => settings.topology.groups().len(),
+        };
+        let later = Arc::new(Later { groups, redis: OnceLock::new() });
+        let shared = match &config.backbone {
+            config::Backbone::Embedded => None,
+            config::Backbone::Redis(settings) => Some(Shared {
+                primaries: later.clone(),
+                settings: Arc::new((**settings).clone()),
+                node: format!("{origin:016x}"),
+            }),
+        };
+        Self { origin, later, shared }
+    }
+}
+
 impl Hearing {
     /// Starts what the configuration says. `listens_at` is where the node's HTTP port really is.
     ///
     /// # Errors
-    /// When the system gives no random number or no thread, or a certificate cannot be read. Never because of a server.
-    pub(crate) fn start(config: &Config, outbox: Arc<dyn Outbox>, listens_at: SocketAddr) -> io::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::from)?;
-        let origin = u64::from_ne_bytes(random);
+    /// When the system gives no thread, or a certificate cannot be read. Never because of a server.
+    pub(crate) fn start(
+        config: &Config,
+        bond: &Bond,
+        outbox: Arc<dyn Outbox>,
+        listens_at: SocketAddr,
+    ) -> io::Result<Self> {
+        let origin = bond.origin;
         match &config.backbone {
             config::Backbone::Embedded => {
                 let cache_bytes_max = config.limits.cache_bytes_max as u64;
@@ -57,6 +116,8 @@ impl Hearing {
                 let groups = settings.topology.groups();
                 say_hello(&settings, origin);
                 let redis = Arc::new(RedisBackbone::start(settings, origin, Some(outbox))?);
+                // It is set nowhere else.
+                let _: Result<(), _> = bond.later.redis.set(redis.clone());
                 Ok(Self { backbone: redis.clone(), redis: Some(redis), groups, origin })
             }
         }

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::backbone::Hearing;
+use crate::backbone::{Bond, Hearing, new_origin};
 use crate::banner::banner;
 use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload, What};
 use crate::edge::{Edge, Phase, Speaks};
@@ -113,10 +113,11 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
     let pulses = Arc::new(Pulses::new(config.server.workers, clock.clone()));
     let readiness = Arc::new(Readiness::default());
     readiness.configured();
-    let webhooks = start_webhooks(keeping.folder.clone(), config.webhooks.clone(), &apps, &clock)?;
+    let bond = Bond::new(config, new_origin().map_err(system("the random source"))?);
+    let webhooks = start_webhooks(keeping.folder.clone(), bond.shared.clone(), config.webhooks.clone(), &apps, &clock)?;
     let listens_at = listeners[0].0.local_addr().map_err(system("a listening socket"))?;
     // Over Redis the desk says what is wanted, and nothing is left with it: edges go to the outbox in Redis.
-    let hearing = Hearing::start(config, webhooks.clone(), listens_at).map_err(system("the backbone"))?;
+    let hearing = Hearing::start(config, &bond, webhooks.clone(), listens_at).map_err(system("the backbone"))?;
     let backbone = hearing.backbone.clone();
     let (inboxes, workers) = start_workers(
         config,
@@ -373,12 +374,14 @@ fn start_workers(config: &Config, shared: &Shared) -> Result<(Vec<Arc<WorkerInbo
 
 fn start_webhooks(
     folder: Option<PathBuf>,
+    shared: Option<crate::webhooks::shared::Shared>,
     egress: Egress,
     apps: &crate::apps::Apps,
     clock: &Clock,
 ) -> Result<Arc<WebhookDesk>, NodeError> {
     let webhooks = WebhookDesk::new(WebhookSetup {
         folder,
+        shared,
         clock: clock.clone(),
         resolver: Arc::new(SystemResolver),
         egress,

@@ -6,6 +6,9 @@
 //!                                  +--> waiting answers   +--> sender --> lines --> endpoints
 //! ```
 //!
+//! That is one node with the embedded backbone. Where edges are decided in Redis they lie there, and so does what is
+//! sealed; see [`shared`].
+//!
 //! The backbone decides edges under its own locks and leaves them here without waiting; a subscription whose edge must
 //! be on disk first is answered through its worker's inbox. Two threads: the keeper (book and disk) and the sender
 //! (sockets). Neither exists, and no file is made, before an app has webhooks.
@@ -13,6 +16,7 @@
 pub mod address;
 pub mod egress;
 pub mod request;
+pub mod shared;
 pub mod store;
 pub mod trial;
 
@@ -28,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
+use fulmar_backbone::redis::outbox::OutboxError;
 use fulmar_backbone::{Inbox, Outbox};
 use fulmar_engine::webhook_queue::Sockets;
 use fulmar_protocol::app::{App, AppId};
@@ -46,7 +51,8 @@ use self::egress::Egress;
 use self::figures::Counters;
 use self::keeper::{Desk, Keeper, Message};
 use self::request::{Caller, Resolve};
-use self::sender::{Command, Sender, Sending};
+use self::sender::{Command, Ends, Sender, Sending};
+use self::shared::{Shared, SharedKeeper, Start, Tasks, Told};
 use self::store::{GivenUp, Store, StoreError};
 use crate::http::clock::Clock;
 
@@ -61,6 +67,9 @@ pub enum WebhookError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The outbox in Redis.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// Nobody says where webhooks that wait are to be kept.
     #[error("webhooks need a folder that outlives the node: set storage.path")]
     NoFolder,
@@ -74,8 +83,10 @@ pub enum WebhookError {
 
 /// What webhooks are started with.
 pub struct Setup {
-    /// The folder of the store, if there is one.
+    /// The folder of the store, if there is one. Not used where the outbox is shared.
     pub folder: Option<PathBuf>,
+    /// Where edges are decided in Redis: the outbox that all nodes share.
+    pub shared: Option<Shared>,
     /// What time it is.
     pub clock: Clock,
     /// Who knows the addresses of names.
@@ -99,9 +110,17 @@ pub struct WebhookDesk {
 }
 
 struct Threads {
-    keeper: JoinHandle<()>,
+    keeping: Keeping,
     sender: JoinHandle<()>,
     sending: Sending,
+}
+
+/// Who keeps what must survive.
+enum Keeping {
+    /// A thread with a file.
+    Own(JoinHandle<()>),
+    /// Redis.
+    Shared(SharedKeeper),
 }
 
 impl WebhookDesk {
@@ -126,9 +145,15 @@ impl WebhookDesk {
     pub fn set_apps(&self, apps: impl IntoIterator<Item = Arc<App>>) -> Result<(), WebhookError> {
         let told: Vec<Arc<App>> = apps.into_iter().filter(|app| !app.webhooks.endpoints.is_empty()).collect();
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if threads.is_some() {
+        if let Some(Threads { keeping, sending, .. }) = &*threads {
             // Before the backbone sees them: an edge for an app that the keeper does not know yet would be lost.
-            self.desk.put(Message::Apps(told.clone()));
+            match keeping {
+                Keeping::Own(_) => self.desk.put(Message::Apps(told.clone())),
+                Keeping::Shared(keeper) => {
+                    sending.send(Command::Apps(told.clone()));
+                    keeper.tasks.tell(|| Told::Apps(told.clone()));
+                }
+            }
         } else if !told.is_empty() {
             *threads = Some(self.start(told.clone())?);
         }
@@ -138,26 +163,44 @@ impl WebhookDesk {
     }
 
     fn start(&self, apps: Vec<Arc<App>>) -> Result<Threads, WebhookError> {
-        let store = Store::open(self.setup.folder.as_deref().ok_or(WebhookError::NoFolder)?)?;
-        let clock = WebhookClock(self.setup.clock.clone());
         let (send, commands) = mpsc::unbounded_channel();
         let sending = Sending(send);
+        if let Some(shared) = &self.setup.shared {
+            let (counters, clock) = (self.counters.clone(), WebhookClock(self.setup.clock.clone()));
+            let start = Start { apps: apps.clone(), sending: sending.clone(), clock, counters };
+            let keeper = SharedKeeper::start(shared, start)?;
+            let sender = self.start_sender(shared.stamp(), keeper.tasks.ends(), apps, commands)?;
+            return Ok(Threads { keeping: Keeping::Shared(keeper), sender, sending });
+        }
+        let store = Store::open(self.setup.folder.as_deref().ok_or(WebhookError::NoFolder)?)?;
+        let (stamp, desk) = (store.stamp(), self.desk.clone());
+        let (counters, clock) = (self.counters.clone(), WebhookClock(self.setup.clock.clone()));
+        let keeper = Keeper::start(self.desk.clone(), store, apps.clone(), sending.clone(), clock, counters)?;
+        let ends = Box::new(move |ended| desk.put(Message::Ended(ended)));
+        let sender = self.start_sender(stamp, ends, apps, commands)?;
+        let keeper_thread = thread::Builder::new().name("webhook-keeper".to_owned());
+        let keeping = Keeping::Own(keeper_thread.spawn(move || keeper.run())?);
+        Ok(Threads { keeping, sender, sending })
+    }
+
+    fn start_sender(
+        &self,
+        stamp: u64,
+        ends: Ends,
+        apps: Vec<Arc<App>>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Result<JoinHandle<()>, WebhookError> {
         let own = Sender {
             caller: Caller::new(self.setup.resolver.clone()).within(self.setup.egress.clone()),
-            desk: self.desk.clone(),
-            clock: clock.clone(),
+            ends,
+            clock: WebhookClock(self.setup.clock.clone()),
             counters: self.counters.clone(),
-            stamp: store.stamp(),
+            stamp,
             sockets: sockets(self.setup.open_files),
         };
-        let counters = self.counters.clone();
-        let keeper = Keeper::start(self.desk.clone(), store, apps.clone(), sending.clone(), clock, counters)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let sender = thread::Builder::new().name("webhook-sender".to_owned());
-        let sender = sender.spawn(move || runtime.block_on(own.run(apps, commands)))?;
-        let keeper_thread = thread::Builder::new().name("webhook-keeper".to_owned());
-        let keeper = keeper_thread.spawn(move || keeper.run())?;
-        Ok(Threads { keeper, sender, sending })
+        Ok(sender.spawn(move || runtime.block_on(own.run(apps, commands)))?)
     }
 
     /// Makes the end, when it comes, one that waits for nobody.
@@ -168,13 +211,33 @@ impl WebhookDesk {
     /// Ends in order: what is under way is waited for, within the time of an attempt, and what is known is written.
     pub fn stop(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Threads { keeper, sender, sending }) = threads else { return };
+        let Some(Threads { keeping, sender, sending }) = threads else { return };
         sending.send(Command::Stop { at_once: self.is_hurried.load(Ordering::Acquire) });
         let mut has_failed = sender.join().is_err();
-        self.desk.put(Message::Stop);
-        has_failed |= keeper.join().is_err();
+        has_failed |= match keeping {
+            Keeping::Own(keeper) => {
+                self.desk.put(Message::Stop);
+                keeper.join().is_err()
+            }
+            Keeping::Shared(keeper) => {
+                keeper.tasks.tell(|| Told::Stop);
+                keeper.thread.join().is_err()
+            }
+        };
         if has_failed {
             tracing::error!("a webhook thread panicked");
+        }
+    }
+
+    /// Ends as a crash does: nothing is written, nothing is let go.
+    #[cfg(test)]
+    fn crash(&self) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Threads { keeping: Keeping::Shared(keeper), sender, sending }) = threads {
+            let _ = keeper.crash.send(());
+            sending.send(Command::Stop { at_once: true });
+            keeper.thread.join().unwrap();
+            sender.join().unwrap();
         }
     }
 
@@ -184,14 +247,16 @@ impl WebhookDesk {
         self.counters.figures()
     }
 
-    /// The endpoints for which something waits.
+    /// The endpoints for which something waits: of the whole deployment, where the outbox is shared.
     ///
     /// # Errors
-    /// When nothing runs.
+    /// When nothing runs, or it cannot be read.
     pub async fn waiting(&self) -> Result<Vec<WaitingLine>, WebhookError> {
         let (tell, told) = oneshot::channel();
         self.sending()?.send(Command::Lines(tell));
-        told.await.map_err(|_| WebhookError::NotRunning)
+        let own = told.await.map_err(|_| WebhookError::NotRunning)?;
+        let Some(tasks) = self.tasks() else { return Ok(own) };
+        Ok(tasks.waiting(self.setup.clock.unix_ms(), own).await.ok_or(WebhookError::NotRunning)??)
     }
 
     /// The requests that were given up, oldest first.
@@ -199,6 +264,9 @@ impl WebhookDesk {
     /// # Errors
     /// When they cannot be read.
     pub async fn given_up(&self) -> Result<Vec<GivenUp>, WebhookError> {
+        if let Some(tasks) = self.tasks() {
+            return Ok(tasks.given_up().await.ok_or(WebhookError::NotRunning)??);
+        }
         let (tell, told) = oneshot::channel();
         self.ask(Message::GivenUp(tell))?;
         Ok(told.await.map_err(|_| WebhookError::NotRunning)??)
@@ -210,9 +278,21 @@ impl WebhookDesk {
     /// # Errors
     /// When they cannot be read.
     pub async fn replay(&self, id: Option<u64>) -> Result<usize, WebhookError> {
+        if let Some(tasks) = self.tasks() {
+            return Ok(tasks.replay(id).await.ok_or(WebhookError::NotRunning)??);
+        }
         let (tell, told) = oneshot::channel();
         self.ask(Message::Replay(id, tell))?;
         Ok(told.await.map_err(|_| WebhookError::NotRunning)??)
+    }
+
+    /// The ways to Redis, where the outbox is shared and something runs.
+    fn tasks(&self) -> Option<Tasks> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        match &threads.as_ref()?.keeping {
+            Keeping::Own(_) => None,
+            Keeping::Shared(keeper) => Some(keeper.tasks.clone()),
+        }
     }
 
     fn sending(&self) -> Result<Sending, WebhookError> {
@@ -250,6 +330,9 @@ impl Outbox for WebhookDesk {
     }
 
     fn take(&self, mut edges: Vec<Edge>) {
+        if self.setup.shared.is_some() {
+            return;
+        }
         if !self.desk.has_room() {
             // A coming or going cannot be left out; what only informs can.
             let before = edges.len();
@@ -260,6 +343,10 @@ impl Outbox for WebhookDesk {
     }
 
     fn take_before(&self, edges: Vec<Edge>, inbox: &Arc<dyn Inbox>, answer: Answer) -> Option<Answer> {
+        if self.setup.shared.is_some() {
+            // The script that decided the edge has left it in the outbox.
+            return Some(answer);
+        }
         self.desk.put_edges(edges, Some((inbox.clone(), answer)))
     }
 }

@@ -76,6 +76,42 @@ impl Keys {
         format!("{}:outbox:{part}", self.deployment)
     }
 
+    /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970).
+    #[must_use]
+    pub fn claim(&self, part: u16) -> String {
+        format!("{}:claim:{part}", self.deployment)
+    }
+
+    /// Hash: node -> until when it shares the work on the outbox, in milliseconds since 1970.
+    #[must_use]
+    pub fn claimants(&self) -> String {
+        self.named("claimants")
+    }
+
+    /// Hash: identity of a sealed webhook request -> the request.
+    #[must_use]
+    pub fn sealed(&self, part: u16) -> String {
+        format!("{}:sealed:{part}", self.deployment)
+    }
+
+    /// List: webhook requests that were given up, newest first.
+    #[must_use]
+    pub fn given_up(&self, part: u16) -> String {
+        format!("{}:givenup:{part}", self.deployment)
+    }
+
+    /// Hash: what webhooks announced as come -> its generation.
+    #[must_use]
+    pub fn announced(&self, part: u16) -> String {
+        format!("{}:announced:{part}", self.deployment)
+    }
+
+    /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.
+    #[must_use]
+    pub fn partly(&self, part: u16) -> String {
+        format!("{}:partly:{part}", self.deployment)
+    }
+
     /// Publish-subscribe channel of a topic.
     #[must_use]
     pub fn channel(&self, topic: &Topic) -> String {

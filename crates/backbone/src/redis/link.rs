@@ -271,7 +271,7 @@ impl Task {
     }
 
     async fn connect(&self, gone: mpsc::Sender<()>) -> Result<(MultiplexedConnection, Option<Server>), RedisError> {
-        let maker = self.maker()?;
+        let maker = maker(&self.address, &self.greeting)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
@@ -280,44 +280,6 @@ impl Task {
         let mut connection = maker.get_multiplexed_async_connection_with_config(&config).await?;
         let server = if self.greeting.asks_who { Some(who(&mut connection).await?) } else { None };
         Ok((connection, server))
-    }
-
-    fn maker(&self) -> Result<Client, RedisError> {
-        let malformed = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "an address is host:port"));
-        let (host, port) = self.address.rsplit_once(':').ok_or_else(malformed)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = port.parse().map_err(|_| malformed())?;
-        let mut redis =
-            RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_db(self.greeting.database);
-        if let Some(user) = &self.greeting.credentials.user {
-            redis = redis.set_username(user);
-        }
-        if let Some(password) = &self.greeting.credentials.password {
-            redis = redis.set_password(password);
-        }
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(5))
-            .with_interval(Duration::from_secs(2))
-            .with_retries(3);
-        let tcp = redis::io::tcp::TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive)
-            .set_user_timeout(Duration::from_secs(5));
-        let address = match &self.greeting.tls {
-            None => ConnectionAddr::Tcp(host, port),
-            Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
-        };
-        let info = address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp);
-        match &self.greeting.tls {
-            None => Client::open(info),
-            Some(certificates) => {
-                let client_tls = certificates.shown.as_ref().map(|(client_cert, client_key)| ClientTlsConfig {
-                    client_cert: client_cert.clone(),
-                    client_key: client_key.clone(),
-                });
-                Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: certificates.root.clone() })
-            }
-        }
     }
 
     fn pushed(&self, gone: mpsc::Sender<()>) -> impl Fn(PushInfo) -> Result<(), Lost> + Send + Sync + 'static {
@@ -385,6 +347,47 @@ impl Task {
             self.tell(Happening::Reply { ticket, outcome: Err(Lost) });
         }
         Some(why)
+    }
+}
+
+/// What makes connections to `address` (`host:port`).
+///
+/// # Errors
+/// When the address is none, or a certificate is.
+pub fn maker(address: &str, greeting: &Greeting) -> Result<Client, RedisError> {
+    let malformed = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "an address is host:port"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = port.parse().map_err(|_| malformed())?;
+    let mut redis = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_db(greeting.database);
+    if let Some(user) = &greeting.credentials.user {
+        redis = redis.set_username(user);
+    }
+    if let Some(password) = &greeting.credentials.password {
+        redis = redis.set_password(password);
+    }
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    let tcp = redis::io::tcp::TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive)
+        .set_user_timeout(Duration::from_secs(5));
+    let address = match &greeting.tls {
+        None => ConnectionAddr::Tcp(host, port),
+        Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+    };
+    let info = address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp);
+    match &greeting.tls {
+        None => Client::open(info),
+        Some(certificates) => {
+            let client_tls = certificates.shown.as_ref().map(|(client_cert, client_key)| ClientTlsConfig {
+                client_cert: client_cert.clone(),
+                client_key: client_key.clone(),
+            });
+            Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: certificates.root.clone() })
+        }
     }
 }
 

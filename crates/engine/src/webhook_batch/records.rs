@@ -53,6 +53,19 @@ pub struct Told {
     pub event: Event,
 }
 
+/// An edge that lies in a stream, as the book needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Identity of the event that comes of it: the same whoever reads the edge, and however often.
+    pub id: u64,
+    /// Its name between the book and its driver; no two edges have one.
+    pub turn: u64,
+    /// Never falls from edge to edge of one subject, where it is known: what is older than what was taken is a repeat.
+    pub generation: Option<u64>,
+    /// URLs for which the event was sealed already.
+    pub told_at: Vec<Arc<str>>,
+}
+
 /// What must be stored before it has happened. A set of records that came out of one call is stored as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -83,10 +96,11 @@ pub enum Record {
         to: Address,
         /// The batch.
         batch: Batch,
-        /// The turn of its last event, if its events waited: up to there nothing waits for this endpoint any more.
-        up_to: Option<u64>,
+        /// The turns of its events, where these have some: nothing up to the last of them waits for this endpoint any more,
+        /// unless it came with a [`Mark`].
+        turns: Vec<u64>,
     },
-    /// An event waits in no open batch any more.
+    /// An event waits in no open batch any more; of an edge with a [`Mark`], that nothing more comes of it.
     Settled {
         /// Its turn.
         turn: u64,

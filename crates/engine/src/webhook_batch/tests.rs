@@ -7,6 +7,7 @@ use fulmar_protocol::server_message::client_event;
 use fulmar_protocol::webhook::{Endpoint, EventKind, Kinds, Webhooks, events_of};
 use proptest::prelude::*;
 
+use super::informing::{MISS_QUIET_MS, MISSES_MAX};
 use super::*;
 
 const URL: &str = "http://receiver/";
@@ -81,7 +82,8 @@ impl World {
                     assert!(self.present.remove(&place).is_some(), "never announced");
                 }
                 Record::Queued { app, turn, told } => assert_eq!(self.queued.insert(turn, (app, told)), None),
-                Record::Sealed { to, batch, up_to } => {
+                Record::Sealed { to, batch, turns } => {
+                    let up_to = turns.last().copied();
                     let before = up_to.and_then(|last| self.sealed_up_to.insert(to.clone(), last));
                     assert!(before < up_to || before.is_none(), "events are sealed in their turns");
                     self.sent.push((to, batch));

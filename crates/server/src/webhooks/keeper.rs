@@ -174,7 +174,7 @@ impl Keeper {
                 Some(_) if !is_old => handed.push(Handed { to, batch: Arc::new(batch) }),
                 Some(again) => {
                     ended.push(Ended::Over(to.clone(), batch.id));
-                    records.push(Record::Sealed { to, batch: again, up_to: None });
+                    records.push(Record::Sealed { to, batch: again, turns: Vec::new() });
                 }
                 None => ended.push(Ended::Over(to, batch.id)),
             }
@@ -250,7 +250,7 @@ impl Keeper {
         let mut count = 0;
         for old in asked {
             if let Some(batch) = self.book.seal_again(now, &old.to, &old.batch) {
-                self.records.push(Record::Sealed { to: old.to, batch, up_to: None });
+                self.records.push(Record::Sealed { to: old.to, batch, turns: Vec::new() });
                 self.ended.push(Ended::Taken(old.batch.id));
                 count += 1;
             }
@@ -313,7 +313,7 @@ impl Keeper {
     }
 }
 
-fn note_dropped(to: &Address, events: usize) {
+pub(super) fn note_dropped(to: &Address, events: usize) {
     tracing::warn!(app = %to.app, url = %to.url, events, "webhook events for an endpoint that is no longer configured");
 }
 

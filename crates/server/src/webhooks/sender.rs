@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fulmar_engine::Moment;
 use fulmar_engine::webhook_batch::{Address, Batch};
+use fulmar_engine::webhook_part::Lane;
 use fulmar_engine::webhook_queue::{Attempt, Fate, LINGER_MS, LineFigures, Outcome, Sockets, Waiting, WebhookQueues};
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::webhook::Endpoint;
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::clock::WebhookClock;
 use super::figures::Counters;
-use super::keeper::{Desk, Message, age_ms};
+use super::keeper::age_ms;
 use super::request::{ATTEMPT_TIMEOUT, AttemptError, Caller, webhook_id};
 use super::store::Ended;
 
@@ -61,6 +62,8 @@ pub(super) enum Command {
     Batches(Vec<Handed>),
     /// These apps from now on.
     Apps(Vec<Arc<App>>),
+    /// Leave alone what was sealed in this lane, and say when nothing of it is under way any more.
+    Withdraw(Lane, oneshot::Sender<()>),
     /// Every endpoint for which something waits.
     Lines(oneshot::Sender<Vec<WaitingLine>>),
     /// Begin nothing more, and end with what is under way, or without it.
@@ -81,6 +84,9 @@ impl Sending {
     }
 }
 
+/// Whoever keeps what is sealed, and wants to know when it need not be kept any more.
+pub(super) type Ends = Box<dyn Fn(Ended) + Send>;
+
 /// How an attempt ended.
 struct Ending {
     attempt: Attempt,
@@ -90,7 +96,8 @@ struct Ending {
 /// The sender's own things.
 pub(super) struct Sender {
     pub(super) caller: Caller,
-    pub(super) desk: Arc<Desk>,
+    /// Told what became of batches.
+    pub(super) ends: Ends,
     pub(super) clock: WebhookClock,
     pub(super) counters: Arc<Counters>,
     pub(super) stamp: u64,
@@ -108,6 +115,8 @@ struct Lines {
     complained_at: Option<Moment>,
     /// Why endpoints failed last, while they fail.
     errors: HashMap<Address, String>,
+    /// Lanes that are another node's business from now on.
+    withdrawn: HashMap<Lane, oneshot::Sender<()>>,
 }
 
 impl Sender {
@@ -123,6 +132,7 @@ impl Sender {
             lingering: VecDeque::new(),
             complained_at: None,
             errors: HashMap::new(),
+            withdrawn: HashMap::new(),
         };
         lines.set_apps(apps);
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -133,6 +143,7 @@ impl Sender {
                 command = commands.recv() => match command {
                     Some(Command::Batches(handed)) => handed.into_iter().for_each(|h| lines.add(h)),
                     Some(Command::Apps(apps)) => lines.set_apps(apps),
+                    Some(Command::Withdraw(lane, tell)) => lines.withdraw(lane, tell),
                     // Whoever asked may have gone.
                     Some(Command::Lines(tell)) => drop(tell.send(lines.waiting())),
                     Some(Command::Stop { at_once: true }) => return,
@@ -168,7 +179,26 @@ impl Lines {
         self.errors.retain(|to, _| endpoint(apps, to).is_some());
         for Attempt { to, id } in dropped {
             self.batches.remove(&(to.clone(), id));
-            self.own.desk.put(Message::Ended(Ended::Over(to, id)));
+            (self.own.ends)(Ended::Over(to, id));
+        }
+    }
+
+    /// What waits in the lane is forgotten; what is under way ends in its own time.
+    fn withdraw(&mut self, lane: Lane, tell: oneshot::Sender<()>) {
+        let now = self.now();
+        let queues = &mut self.queues;
+        self.batches.retain(|(to, id), _| {
+            let attempt = Attempt { to: to.clone(), id: *id };
+            Lane::of_request(*id) != lane || !queues.withdraw(now, &attempt)
+        });
+        self.withdrawn.insert(lane, tell);
+        self.look_at_withdrawn(lane);
+    }
+
+    fn look_at_withdrawn(&mut self, lane: Lane) {
+        if self.withdrawn.contains_key(&lane) && !self.batches.keys().any(|(_, id)| Lane::of_request(*id) == lane) {
+            // Whoever asked may have gone.
+            self.withdrawn.remove(&lane).map(|tell| tell.send(()));
         }
     }
 
@@ -176,7 +206,12 @@ impl Lines {
         let Handed { to, batch } = handed;
         if endpoint(&self.apps, &to).is_none() {
             // The apps changed while it was on its way here.
-            return self.own.desk.put(Message::Ended(Ended::Over(to, batch.id)));
+            return (self.own.ends)(Ended::Over(to, batch.id));
+        }
+        // It came back before it had quite gone.
+        self.withdrawn.remove(&Lane::of_request(batch.id));
+        if self.batches.contains_key(&(to.clone(), batch.id)) {
+            return;
         }
         let now = self.own.clock.now();
         let age_ms = age_ms(now, &batch);
@@ -237,11 +272,21 @@ impl Lines {
             Fate::Delivered => {
                 self.own.counters.delivered();
                 self.batches.remove(&(attempt.to.clone(), attempt.id));
-                self.own.desk.put(Message::Ended(Ended::Over(attempt.to, attempt.id)));
+                let lane = Lane::of_request(attempt.id);
+                (self.own.ends)(Ended::Over(attempt.to, attempt.id));
+                self.look_at_withdrawn(lane);
             }
             Fate::GivenUp => {
                 let why = result.err().map(|error| error.to_string()).unwrap_or_default();
+                let lane = Lane::of_request(attempt.id);
                 self.give_up(attempt, &why);
+                self.look_at_withdrawn(lane);
+            }
+            Fate::Kept if self.withdrawn.contains_key(&Lane::of_request(attempt.id)) => {
+                self.queues.withdraw(now, &attempt);
+                let lane = Lane::of_request(attempt.id);
+                self.batches.remove(&(attempt.to, attempt.id));
+                self.look_at_withdrawn(lane);
             }
             Fate::Kept | Fate::Unknown => {}
         }
@@ -257,7 +302,7 @@ impl Lines {
             "webhook given up; `fulmar webhook replay` sends it again"
         );
         let at = self.own.clock.now().unix_ms;
-        self.own.desk.put(Message::Ended(Ended::GivenUp(to, batch, at)));
+        (self.own.ends)(Ended::GivenUp(to, batch, at));
     }
 
     /// Requests that last give their fast sockets to others.

@@ -127,7 +127,7 @@ pub struct Contents {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredBatch<'a> {
+pub(super) struct StoredBatch<'a> {
     sealed: u64,
     key: &'a str,
     signature: &'a str,
@@ -137,12 +137,12 @@ struct StoredBatch<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredGivenUp<'a> {
-    app: &'a str,
-    url: std::borrow::Cow<'a, str>,
-    at: u64,
+pub(super) struct StoredGivenUp<'a> {
+    pub(super) app: &'a str,
+    pub(super) url: std::borrow::Cow<'a, str>,
+    pub(super) at: u64,
     #[serde(borrow)]
-    batch: StoredBatch<'a>,
+    pub(super) batch: StoredBatch<'a>,
 }
 
 impl Store {
@@ -314,8 +314,8 @@ impl Tables<'_> {
                 let text = format!("{app}\n{id}\n{}\n{channel}\n{}", event.kind.name(), event.json);
                 self.queued.insert(turn, text.as_str())?;
             }
-            Record::Sealed { to, batch, up_to } => {
-                if let Some(turn) = up_to {
+            Record::Sealed { to, batch, turns } => {
+                if let Some(turn) = turns.last() {
                     self.sealed_up_to.insert((to.app.as_str(), &*to.url), turn)?;
                 }
                 self.batches.insert((to.app.as_str(), &*to.url, batch.id), to_bytes(&stored(batch)).as_slice())?;
@@ -362,7 +362,7 @@ fn read(meta: &impl ReadableTable<&'static str, u64>, key: &str) -> Result<Optio
     Ok(meta.get(key)?.map(|value| value.value()))
 }
 
-fn address(app: &str, url: &str) -> Address {
+pub(super) fn address(app: &str, url: &str) -> Address {
     Address { app: AppId::new(app), url: url.into() }
 }
 
@@ -394,7 +394,7 @@ fn told_of(text: &str) -> Option<(AppId, Told)> {
     Some((app, Told { id, event: Event { kind, channel, json: json.into() } }))
 }
 
-fn stored(batch: &Batch) -> StoredBatch<'_> {
+pub(super) fn stored(batch: &Batch) -> StoredBatch<'_> {
     StoredBatch {
         sealed: batch.sealed_unix_ms,
         key: &batch.key,
@@ -405,11 +405,11 @@ fn stored(batch: &Batch) -> StoredBatch<'_> {
     }
 }
 
-fn to_bytes(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn to_bytes(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("texts and numbers can always be written")
 }
 
-fn batch_from(id: u64, stored: &StoredBatch<'_>) -> Batch {
+pub(super) fn batch_from(id: u64, stored: &StoredBatch<'_>) -> Batch {
     Batch {
         id,
         sealed_unix_ms: stored.sealed,

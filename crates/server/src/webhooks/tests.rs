@@ -566,6 +566,7 @@ impl World {
     fn new(folder: &Path, app: App) -> Self {
         let webhooks = Arc::new(WebhookDesk::new(Setup {
             folder: Some(folder.to_owned()),
+            shared: None,
             clock: Clock::system(),
             resolver: Arc::new(Names::default()),
             egress: Egress::default(),
@@ -704,7 +705,7 @@ async fn what_waited_through_a_long_night_is_sealed_anew() {
     let to = fulmar_engine::webhook_batch::Address { app: app.id.clone(), url: app.webhooks.endpoints[0].url.clone() };
     let old = Batch { body: r#"{"time_ms":1,"events":[{"name":"cache_miss","channel":"a"}]}"#.into(), ..batch("") };
     let mut store = Store::open(&folder.0).unwrap();
-    let sealed = fulmar_engine::webhook_batch::Record::Sealed { to, batch: old, up_to: None };
+    let sealed = fulmar_engine::webhook_batch::Record::Sealed { to, batch: old, turns: Vec::new() };
     store.write(&[sealed], &[], 100).unwrap();
     drop(store);
     let world = World::new(&folder.0, app);

@@ -1,0 +1,255 @@
+//! What lies in the outbox, as values: entries of its streams, and the names under which comings are kept.
+
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::{ChannelName, SocketId, UserId};
+use fulmar_protocol::webhook::{Change, Edge, Subject};
+
+use crate::redis::topic::{About, Topic};
+
+/// Bits of a generation that hold its counter.
+const COUNTER_BITS: u32 = 20;
+
+/// Place of an entry in its stream: milliseconds by the server's clock, and a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct EntryId(pub u64, pub u64);
+
+impl EntryId {
+    /// Reads Redis's own text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ms, counter) = text.split_once('-')?;
+        Some(Self(ms.parse().ok()?, counter.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for EntryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+/// An entry of the outbox.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place.
+    pub at: EntryId,
+    /// Identity of what comes of it. Of a coming or going it is made of what came or went and of the generation, so that
+    /// an edge that has to be appended again keeps it; of anything else, of the entry's place.
+    pub id: u64,
+    /// Never falls from edge to edge of one subject: the place in the log that the edge has.
+    pub generation: Option<u64>,
+    /// What it says.
+    pub what: What,
+}
+
+/// What an entry says.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Something happened.
+    Edge(Edge),
+    /// A request that was given up is to be sent again: as it was kept.
+    Again(Vec<u8>),
+    /// Nothing that this release understands.
+    Unknown,
+}
+
+/// The fields of an entry, before they are understood.
+#[derive(Default)]
+struct Fields<'a> {
+    what: &'a str,
+    topic: &'a str,
+    user: Option<&'a str>,
+    count: Option<&'a str>,
+    generation: Option<&'a str>,
+    frame: Option<&'a str>,
+    socket: Option<&'a str>,
+    request: Option<&'a [u8]>,
+}
+
+impl Entry {
+    /// Reads the fields of an entry of this stream of this group.
+    #[must_use]
+    pub fn read(at: EntryId, fields: &[Vec<u8>], identity: &str, part: u16) -> Self {
+        let read = Fields::of(fields);
+        let generation = read.generation.and_then(generation);
+        let what = match (read.request, read.change()) {
+            (Some(request), _) if read.what == "rp" => What::Again(request.to_vec()),
+            (_, Some(edge)) => What::Edge(edge),
+            _ => What::Unknown,
+        };
+        let is_edge = matches!(
+            &what,
+            What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }) if read.generation.is_some()
+        );
+        let id = match (is_edge, read.generation) {
+            (true, Some(text)) => hash(&[read.what, read.topic, read.user.unwrap_or_default(), text]),
+            _ => hash(&[identity, &part.to_string(), &at.to_string()]),
+        };
+        Self { at, id, generation, what }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of(fields: &'a [Vec<u8>]) -> Self {
+        let mut read = Self::default();
+        for pair in fields.chunks_exact(2) {
+            let text = std::str::from_utf8(&pair[1]);
+            match (&pair[0][..], text) {
+                (b"w", Ok(text)) => read.what = text,
+                (b"t", Ok(text)) => read.topic = text,
+                (b"u", Ok(text)) => read.user = Some(text),
+                (b"n", Ok(text)) => read.count = Some(text),
+                (b"g", Ok(text)) => read.generation = Some(text),
+                (b"f", Ok(text)) => read.frame = Some(text),
+                (b"s", Ok(text)) => read.socket = Some(text),
+                (b"j", _) => read.request = Some(&pair[1]),
+                _ => {}
+            }
+        }
+        read
+    }
+
+    fn change(&self) -> Option<Edge> {
+        let came = |subject| Some(Change::Came(subject));
+        let went = |subject| Some(Change::Went(subject));
+        let (app, change) = match Topic::parse(self.topic)?.about() {
+            About::User(app, user) => (
+                app,
+                match self.what {
+                    "uo" => came(Subject::User(user)),
+                    "uf" => went(Subject::User(user)),
+                    _ => None,
+                },
+            ),
+            About::Channel(app, channel) => (
+                app,
+                match self.what {
+                    "co" => came(Subject::Channel(channel)),
+                    "cv" => went(Subject::Channel(channel)),
+                    "ma" => came(Subject::Member(channel, user(self.user?)?)),
+                    "mr" => went(Subject::Member(channel, user(self.user?)?)),
+                    "sc" => Some(Change::Counted(channel, self.count?.parse().ok()?)),
+                    "cm" => Some(Change::CacheMissed(channel)),
+                    "ce" => {
+                        let socket_id = SocketId::parse(self.socket?).ok().flatten()?;
+                        Some(Change::ClientSaid { channel, frame: Frame::new(self.frame?), socket_id })
+                    }
+                    _ => None,
+                },
+            ),
+        };
+        Some(Edge { app, change: change? })
+    }
+}
+
+fn user(text: &str) -> Option<UserId> {
+    UserId::parse(text, text.len()).ok()
+}
+
+/// The place in the log as one number that rises as the log does.
+fn generation(text: &str) -> Option<u64> {
+    let at = EntryId::parse(text)?;
+    Some(at.0.checked_shl(COUNTER_BITS)? | at.1.min((1 << COUNTER_BITS) - 1))
+}
+
+/// Sixty-four bits of a hash over texts. Two events of a deployment share one with the chance of 2^-64.
+pub(super) fn hash(texts: &[&str]) -> u64 {
+    let bytes = sha1_smol::Sha1::from(texts.join("\n")).digest().bytes();
+    u64::from_be_bytes(bytes[..8].try_into().expect("twenty bytes"))
+}
+
+/// The name under which a coming is kept.
+pub(super) fn place(app: &AppId, subject: &Subject) -> String {
+    match subject {
+        Subject::Channel(channel) => format!("c{}", Topic::channel(app, channel).as_str()),
+        Subject::Member(channel, user) => format!("m{}\n{}", Topic::channel(app, channel).as_str(), user.as_str()),
+        Subject::User(user) => format!("u{}", Topic::user(app, user).as_str()),
+    }
+}
+
+/// What is kept under a name; `None` for what no release of ours wrote.
+pub(super) fn subject(name: &str) -> Option<(AppId, Subject)> {
+    let (kind, rest) = name.split_at_checked(1)?;
+    let (topic, member) = match rest.split_once('\n') {
+        Some((topic, member)) if kind == "m" => (topic, Some(member)),
+        _ => (rest, None),
+    };
+    let of_channel = |channel: ChannelName| match (kind, member) {
+        ("c", None) => Some(Subject::Channel(channel)),
+        ("m", Some(member)) => Some(Subject::Member(channel, user(member)?)),
+        _ => None,
+    };
+    match Topic::parse(topic)?.about() {
+        About::Channel(app, channel) => Some((app, of_channel(channel)?)),
+        About::User(app, user) => (kind == "u").then_some((app, Subject::User(user))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(fields: &[&str]) -> Entry {
+        let fields: Vec<Vec<u8>> = fields.iter().map(|text| text.as_bytes().to_vec()).collect();
+        Entry::read(EntryId(5, 1), &fields, "d/g", 3)
+    }
+
+    /// RED-32
+    #[test]
+    fn what_scripts_append_is_understood() {
+        for (fields, expected) in [
+            (vec!["w", "co", "t", "1:room", "g", "7-0"], "Came(Channel("),
+            (vec!["w", "cv", "t", "1:room", "g", "7-0"], "Went(Channel("),
+            (vec!["w", "ma", "t", "1:presence-a", "u", "ana", "g", "7-0"], "Came(Member("),
+            (vec!["w", "mr", "t", "1:presence-a", "u", "ana", "g", "7-0"], "Went(Member("),
+            (vec!["w", "uo", "t", "1::ana", "g", "7-0"], "Came(User("),
+            (vec!["w", "uf", "t", "1::ana", "g", "7-0"], "Went(User("),
+            (vec!["w", "sc", "t", "1:room", "n", "12", "g", "7-0"], "Counted("),
+            (vec!["w", "cm", "t", "1:cache-a", "g", "7-0"], "CacheMissed("),
+            (vec!["w", "ce", "t", "1:private-a", "f", "{}", "s", "1.2"], "ClientSaid"),
+        ] {
+            let shown = format!("{:?}", read(&fields).what);
+            assert!(shown.contains(expected), "{fields:?}: {shown}");
+        }
+        for fields in [
+            vec![],
+            vec!["w", "co"],
+            vec!["w", "co", "t", "1::ana"],
+            vec!["w", "ma", "t", "1:presence-a"],
+            vec!["w", "sc", "t", "1:room", "n", "many"],
+            vec!["w", "ce", "t", "1:a", "f", "{}"],
+            vec!["w", "zz", "t", "1:room"],
+        ] {
+            assert!(matches!(read(&fields).what, What::Unknown), "{fields:?}");
+        }
+        assert!(matches!(read(&["w", "rp", "j", "{}"]).what, What::Again(request) if request == b"{}"));
+    }
+
+    /// RED-25, RED-32
+    #[test]
+    fn an_edge_that_is_appended_again_keeps_its_identity_and_everything_else_has_its_own() {
+        let fields: Vec<Vec<u8>> = ["w", "co", "t", "1:room", "g", "7-0"].map(|t| t.as_bytes().to_vec()).to_vec();
+        let id = |at, fields: &[Vec<u8>]| Entry::read(at, fields, "d/g", 3).id;
+        assert_eq!(id(EntryId(1, 1), &fields), id(EntryId(2, 1), &fields));
+        assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "cv", "t", "1:room", "g", "7-0"]).id);
+        assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "co", "t", "1:room", "g", "7-1"]).id);
+        let miss: Vec<Vec<u8>> = ["w", "cm", "t", "1:cache-a", "g", "7-0"].map(|t| t.as_bytes().to_vec()).to_vec();
+        assert_ne!(id(EntryId(1, 1), &miss), id(EntryId(2, 1), &miss), "two misses of one call are two");
+        assert!(generation("7-9") < generation("7-10") && generation("7-10") < generation("8-0"));
+    }
+
+    /// RED-32
+    #[test]
+    fn names_of_comings_are_read_back() {
+        let channel = ChannelName::parse("presence-a", 200).unwrap();
+        let odd = UserId::parse("a b:c", 200).unwrap();
+        for of in [Subject::Channel(channel.clone()), Subject::Member(channel, odd.clone()), Subject::User(odd)] {
+            let app = AppId::new("7");
+            assert_eq!(subject(&place(&app, &of)), Some((app, of)));
+        }
+        for broken in ["", "c", "c7", "x7:room", "m7:room", "u7:room", "c7::ana"] {
+            assert_eq!(subject(broken), None, "{broken:?}");
+        }
+    }
+}

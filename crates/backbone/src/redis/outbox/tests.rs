@@ -1,0 +1,170 @@
+//! Claims and writes against a real server, which is as wrong as it can be.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::*;
+use crate::redis::settings::{Credentials, Limits, Roles, Topology};
+
+/// A redis-server of our own, and what is believed of it.
+struct Server {
+    process: Child,
+    believed: Mutex<Option<Primary>>,
+}
+
+impl Server {
+    fn start() -> Arc<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut process = Command::new("redis-server");
+        process.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        let process = process.stdout(Stdio::null()).spawn().unwrap();
+        let primary = Primary {
+            address: format!("127.0.0.1:{port}"),
+            identity: "t/g".to_owned(),
+            run: "r1".to_owned(),
+            epoch: 1,
+        };
+        let server = Arc::new(Self { process, believed: Mutex::new(Some(primary)) });
+        let begun = Instant::now();
+        while server.ask::<String>(&["PING"]).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "Redis does not start");
+            std::thread::yield_now();
+        }
+        server.ask::<i64>(&["HSET", "t:group", "id", "t/g", "run", "r1", "epoch", "1"]).unwrap();
+        server
+    }
+
+    fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let address = self.believed.lock().unwrap().as_ref().unwrap().address.clone();
+        let mut connection = redis::Client::open(format!("redis://{address}"))?.get_connection()?;
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| _ = command.arg(word));
+        command.query(&mut connection)
+    }
+
+    fn believe(&self, change: impl FnOnce(&mut Primary)) {
+        change(self.believed.lock().unwrap().as_mut().unwrap());
+    }
+
+    fn outbox(self: &Arc<Self>, node: &str) -> GroupOutbox {
+        let settings = Settings {
+            deployment: "t".to_owned(),
+            topology: Topology::Single(String::new()),
+            database: 0,
+            credentials: Credentials::default(),
+            sentinel_credentials: Credentials::default(),
+            tls: None,
+            roles: Roles::default(),
+            advertise: None,
+            limits: Limits::default(),
+        };
+        GroupOutbox::new(self.clone(), Arc::new(settings), 0, node)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Primaries for Server {
+    fn groups(&self) -> usize {
+        1
+    }
+
+    fn primary(&self, _: usize) -> Option<Primary> {
+        self.believed.lock().unwrap().clone()
+    }
+}
+
+fn over() -> [Operation; 1] {
+    [Operation::Over(1)]
+}
+
+/// RED-32, HOOK-37
+#[tokio::test]
+async fn whoever_takes_a_part_has_a_higher_fence_and_whoever_had_it_can_write_no_more() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.outbox("a"), server.outbox("b"));
+    let first = a.turn(5, true).await.unwrap();
+    assert_eq!((first.held.len(), first.held[0].0, first.share()), (16, 5, 16));
+    let again = b.turn(0, true).await.unwrap();
+    assert_eq!((again.held.len(), again.claimants, again.share()), (0, 2, 8));
+    let (part, fence) = first.held[0].clone();
+    a.write(part, &fence, &over()).await.unwrap();
+    a.leave(&[(part, fence.clone())], false).await.unwrap();
+    assert!(matches!(a.write(part, &fence, &over()).await, Err(OutboxError::NotClaimed(5))));
+    let taken = b.turn(0, true).await.unwrap();
+    assert_eq!(taken.held.len(), 1);
+    assert!(taken.held[0].1.parse::<u64>().unwrap() > fence.parse().unwrap());
+    assert!(matches!(a.write(part, &taken.held[0].1, &over()).await, Err(OutboxError::NotClaimed(5))));
+    // The lapse is told by the server's clock alone.
+    server.ask::<i64>(&["HSET", "t:claim:6", "until", "1"]).unwrap();
+    assert_eq!(b.turn(0, true).await.unwrap().held.len(), 2);
+    assert_eq!(a.turn(0, true).await.unwrap().held.len(), 14);
+}
+
+/// RED-5, RED-6: nothing is written on a server that is not what it is taken for.
+#[tokio::test]
+async fn a_server_that_is_another_groups_or_older_or_nobodys_is_refused() {
+    let server = Server::start();
+    let mut outbox = server.outbox("a");
+    server.believe(|primary| primary.identity = "t/other".to_owned());
+    let refused = |error: OutboxError| error.to_string();
+    assert!(refused(outbox.turn(0, true).await.unwrap_err()).contains("WRONGGROUP"));
+    server.believe(|primary| primary.identity = "t/g".to_owned());
+    server.believe(|primary| primary.epoch = 7);
+    assert!(refused(outbox.turn(0, true).await.unwrap_err()).contains("STALEEPOCH"));
+    server.believe(|primary| primary.epoch = 1);
+    assert_eq!(server.ask::<i64>(&["EXISTS", "t:claimants", "t:claim:0"]).unwrap(), 0, "nothing was written");
+    // Another server of the same group raises the epoch, and what is older is refused from then on.
+    server.believe(|primary| primary.run = "r2".to_owned());
+    outbox.turn(0, true).await.unwrap();
+    assert_eq!(server.ask::<String>(&["HGET", "t:group", "epoch"]).unwrap(), "2");
+    server.ask::<i64>(&["HSET", "t:group", "epoch", "1"]).unwrap();
+    assert!(refused(outbox.turn(0, true).await.unwrap_err()).contains("STALEEPOCH"));
+    server.ask::<i64>(&["DEL", "t:group"]).unwrap();
+    assert!(refused(outbox.turn(0, true).await.unwrap_err()).contains("NOIDENTITY"));
+    *server.believed.lock().unwrap() = None;
+    assert!(matches!(outbox.turn(0, true).await, Err(OutboxError::NoPrimary(0))));
+}
+
+/// RED-32
+#[tokio::test]
+async fn what_is_written_is_what_whoever_comes_next_reads() {
+    let server = Server::start();
+    let mut outbox = server.outbox("a");
+    // Damage: a key of another kind would stop every write.
+    server.ask::<String>(&["SET", "t:sealed:3", "x"]).unwrap();
+    let turn = outbox.turn(3, true).await.unwrap();
+    let (part, fence) = turn.held[0].clone();
+    server.ask::<String>(&["XADD", "t:outbox:3", "5-1", "w", "co", "t", "1:room", "g", "5-0"]).unwrap();
+    server.ask::<String>(&["XADD", "t:outbox:3", "6-0", "w", "cm", "t", "1:cache-a", "g", "6-0"]).unwrap();
+    let look = outbox.look(&[(3, EntryId::default()), (4, EntryId::default())]).await.unwrap();
+    assert_eq!(look.entries[&3].iter().map(|entry| entry.at).collect::<Vec<_>>(), [EntryId(5, 1), EntryId(6, 0)]);
+    assert!(look.now_ms > 1_700_000_000_000 && !look.entries.contains_key(&4));
+    let (app, subject) = entry::subject("c1:room").unwrap();
+    let operations = [
+        Operation::Settle(EntryId(5, 1)),
+        Operation::Partly(EntryId(6, 0), vec!["http://a/".into(), "http://b/".into()]),
+        Operation::Announce(app, subject.clone(), 5 << 20),
+        Operation::Seal(9, b"{}".to_vec()),
+        Operation::GiveUp(b"old".to_vec()),
+    ];
+    for _ in 0..2 {
+        outbox.write(part, &fence, &operations).await.unwrap();
+    }
+    let stored = outbox.stored(3).await.unwrap();
+    assert_eq!(stored.sealed, [(9, b"{}".to_vec())]);
+    assert_eq!(stored.partly, [(EntryId(6, 0), vec!["http://a/".into(), "http://b/".into()])]);
+    assert_eq!((&stored.announced[0].1, stored.announced[0].2), (&subject, 5 << 20));
+    assert_eq!(server.ask::<i64>(&["XLEN", "t:outbox:3"]).unwrap(), 1);
+    assert_eq!(outbox.given_up(3).await.unwrap(), [b"old".to_vec()], "once, however often it is written");
+    assert!(outbox.again(3, b"old").await.unwrap() && !outbox.again(3, b"old").await.unwrap());
+    let look = outbox.look(&[(3, EntryId(6, 0))]).await.unwrap();
+    assert!(matches!(&look.entries[&3][0].what, What::Again(request) if request == b"old"));
+}

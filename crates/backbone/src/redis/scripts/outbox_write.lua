@@ -1,0 +1,31 @@
+-- Writes what the worker of a part of the outbox decided, all of it or nothing. ARGV[4..7]: part, node, fence, requests that
+-- were given up and are kept; then operations: a letter and one or two values. Refused unless the node has the part under this
+-- fence.
+local part, node, fence = ARGV[4], ARGV[5], ARGV[6]
+local claim = redis.call('HMGET', P .. 'claim:' .. part, 'node', 'fence')
+if claim[1] ~= node or claim[2] ~= fence then
+  return redis.error_reply('NOTCLAIMED the part is worked by ' .. (claim[1] or 'nobody'))
+end
+local outbox, sealed, given_up = P .. 'outbox:' .. part, P .. 'sealed:' .. part, P .. 'givenup:' .. part
+local announced, partly = P .. 'announced:' .. part, P .. 'partly:' .. part
+local does = {
+  D = { 1, function(id) redis.call('XDEL', outbox, id) end },
+  O = { 1, function(id) redis.call('HDEL', sealed, id) end },
+  F = { 1, function(place) redis.call('HDEL', announced, place) end },
+  Q = { 1, function(id) redis.call('HDEL', partly, id) end },
+  S = { 2, function(id, request) redis.call('HSET', sealed, id, request) end },
+  A = { 2, function(place, generation) redis.call('HSET', announced, place, generation) end },
+  P = { 2, function(id, urls) redis.call('HSET', partly, id, urls) end },
+  G = { 1, function(request)
+    redis.call('LREM', given_up, 1, request)
+    redis.call('LPUSH', given_up, request)
+    redis.call('LTRIM', given_up, 0, ARGV[7] - 1)
+  end },
+}
+local at = 8
+while ARGV[at] do
+  local operation = does[ARGV[at]]
+  operation[2](ARGV[at + 1], ARGV[at + 2])
+  at = at + 1 + operation[1]
+end
+return { epoch }
