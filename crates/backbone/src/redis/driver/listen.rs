@@ -10,7 +10,9 @@ use redis::Value;
 use super::{Driver, Place, Purpose};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::records::Told;
 use crate::redis::scripts;
+use crate::redis::store;
 use crate::redis::topic::Topic;
 
 /// Names in one SUBSCRIBE.
@@ -65,6 +67,17 @@ pub(super) struct Hearing {
     old: Option<(LinkId, Duration)>,
     pub(super) filled: u64,
     pub(super) gaps: u64,
+}
+
+impl Hearing {
+    /// Whether what is heard must wait for what the log has from before it.
+    fn is_holding(&self) -> bool {
+        match self.stage {
+            Stage::Filling => true,
+            Stage::Subscribing => self.position.is_some(),
+            Stage::Away | Stage::Ready => false,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -258,7 +271,11 @@ impl Driver {
                 self.load_scripts(self.groups[group].command);
                 return self.ask_to_fill(group);
             }
-            Ok(_) => return self.heard_everything(group),
+            Ok(other) => {
+                let now = self.now();
+                self.groups[group].complain(now, &format!("the log cannot be read: {other:?}"));
+                return self.heard_everything(group);
+            }
             // The next connection begins anew.
             Err(Lost) => return,
         };
@@ -292,6 +309,8 @@ impl Driver {
         this.hearing.deaf_since = None;
         this.hearing.heard_at = now;
         self.deliver_held(group);
+        // A notice of damage may have been among what was not heard.
+        self.stored(group, vec![store::Out::Told(Told::Doubtful(None))]);
     }
 
     /// Whether everything that is followed is heard from the attached server.
@@ -304,6 +323,7 @@ impl Driver {
     fn deliver_held(&mut self, group: usize) {
         for (topic, id, message) in std::mem::take(&mut self.groups[group].hearing.held) {
             self.hear(topic.as_str(), Some(id), &message);
+            self.stands_at(group, id);
         }
     }
 
@@ -318,7 +338,7 @@ impl Driver {
             return self.pulsed(group, is_believed, &message);
         };
         let Some((id, rest)) = Message::with_id(&message) else { return };
-        if !is_believed || self.groups[group].hearing.stage != Stage::Filling {
+        if !is_believed || !self.groups[group].hearing.is_holding() {
             if is_believed {
                 self.stands_at(group, id);
             }
@@ -328,7 +348,6 @@ impl Driver {
         let at = message.len() - rest.len();
         let message = Bytes::from(message);
         self.groups[group].hearing.held.push_back((topic, id, message.slice(at..)));
-        self.stands_at(group, id);
         if self.groups[group].hearing.held.len() >= HELD_MAX {
             self.groups[group].hearing.gaps += 1;
             self.deliver_held(group);
@@ -348,10 +367,11 @@ impl Driver {
         }
     }
 
-    /// Everything up to this entry was heard, or is held. While names are still being subscribed to it was not.
+    /// Everything up to this entry was heard. While names are being subscribed to, or the log is being read, it was not: a
+    /// connection that breaks then is filled from where the last whole one stood.
     fn stands_at(&mut self, group: usize, id: LogId) {
         let hearing = &mut self.groups[group].hearing;
-        if hearing.stage != Stage::Ready && hearing.stage != Stage::Filling {
+        if hearing.stage != Stage::Ready {
             return;
         }
         let Some(run) = &hearing.run else { return };
