@@ -292,5 +292,9 @@ fn configuration(servers: &Servers) -> String {
             )
         }
     };
-    format!("{backbone}[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"s1\"\n")
+    // Members of the presence case are connections that nobody reads from: ten thousand ghosts are more than their buffers hold,
+    // and a slow reader would rightly be closed.
+    let limits = "[limits]\noutbound_bytes_max = 67108864\noutbound_age_max_s = 3600\n";
+    let app = "[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"s1\"\npresence_members_max = 20000\n";
+    format!("{backbone}{limits}{app}")
 }
