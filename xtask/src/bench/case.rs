@@ -49,6 +49,9 @@ pub enum Target {
     /// How much more our cost grows than the reference's from small to large, as a share, at most.
     #[serde(rename = "growth_max")]
     Growth(f64),
+    /// Whatever it is: the figure is shown beside the reference's.
+    #[serde(rename = "shown")]
+    Shown,
 }
 
 /// How connections spread over channels.
@@ -75,6 +78,53 @@ pub enum Growth {
     SubscribeByChannels,
 }
 
+/// What is measured of nodes over Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// CPU of the primary per publication.
+    PrimaryCpu,
+    /// CPU of the node that has the subscribers, per publication it receives.
+    NodeCpu,
+    /// 99th percentile from the publish on one node to the receipt on another.
+    Delivery,
+    /// Bytes that leave the primary per publication, replication apart, with ever more nodes.
+    Egress,
+    /// Connections that a node has to one server.
+    Connections,
+    /// Seconds from a primary's end until every node hears everything again.
+    Failover,
+}
+
+/// A case about nodes over Redis. Not every number means something to every [`Measure`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct RedisPlan {
+    /// What is measured.
+    pub measure: Measure,
+    /// How many nodes, where that is compared.
+    #[serde(default)]
+    pub nodes: Vec<usize>,
+    /// Channels, each with one subscriber; of each node where nodes have their own.
+    #[serde(default)]
+    pub channels: u32,
+    /// Publications a second; 0 is as many as there can be.
+    #[serde(default)]
+    pub messages_per_s: u32,
+    /// Connections that publish.
+    #[serde(default)]
+    pub publishers: usize,
+    /// Events in one call of a node.
+    #[serde(default)]
+    pub batch: usize,
+    /// Commands in one write of the reference.
+    #[serde(default)]
+    pub plain_batch: usize,
+    /// Size of an event's data.
+    #[serde(default)]
+    pub data_bytes: usize,
+}
+
 /// What is done, and with how many.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "snake_case", deny_unknown_fields)]
@@ -93,15 +143,29 @@ pub enum Work {
     Reconnect { connections: u32, rounds: u32 },
     /// 99th percentile in milliseconds from publisher's write to each receipt.
     Paced { subscribers: u32, messages_per_s: u32, data_bytes: usize },
+    /// What nodes over Redis cost, beside plain PUBLISH and SUBSCRIBE.
+    Redis(RedisPlan),
     /// The same cost measured small and large.
     Growth { of: Growth, small: u32, large: u32, step: u32, data_bytes: usize },
 }
 
 impl Work {
+    /// Whether there is something to compare with.
+    pub fn has_reference(&self) -> bool {
+        !matches!(self, Self::Redis(plan) if matches!(plan.measure, Measure::Connections | Measure::Failover))
+    }
+
     /// The unit of the figure.
     pub fn unit(&self) -> &'static str {
         match self {
             Self::Memory { .. } => "B",
+            Self::Redis(plan) => match plan.measure {
+                Measure::PrimaryCpu | Measure::NodeCpu => "us",
+                Measure::Delivery => "ms",
+                Measure::Egress => "B",
+                Measure::Connections => "conn",
+                Measure::Failover => "s",
+            },
             Self::Reconnect { .. } => "s",
             Self::Paced { .. } => "ms",
             _ => "us",

@@ -68,6 +68,8 @@ pub struct Generator {
     events: Option<Events>,
     scratch: Vec<u8>,
     addr: SocketAddr,
+    /// Where connections go, in turn; publishers go to `addr`.
+    dialled_addrs: Vec<SocketAddr>,
     host: String,
     upgrade: String,
     conns: Vec<Conn>,
@@ -95,6 +97,7 @@ impl Generator {
             events: Some(Events::with_capacity(1024)),
             scratch: vec![0; SCRATCH_BYTES],
             addr,
+            dialled_addrs: vec![addr],
             upgrade: wire::upgrade_request(board.signer.key(), &host),
             host,
             conns: Vec::new(),
@@ -107,6 +110,11 @@ impl Generator {
     /// Frames that were neither expected nor wrong: counts and pings.
     pub fn extras(&self) -> u64 {
         self.board.extras
+    }
+
+    /// Connections go to these servers in turn from now on; publishers stay with the first.
+    pub fn spread_over(&mut self, addrs: Vec<SocketAddr>) {
+        self.dialled_addrs = addrs;
     }
 
     /// Opens one connection per entry of `channels` and subscribes it there, at most `window` under way at a time.
@@ -312,15 +320,16 @@ impl Generator {
     }
 
     fn begin_connect(&mut self) -> io::Result<TcpStream> {
-        let domain = if self.addr.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let addr = self.dialled_addrs[self.conns.len() % self.dialled_addrs.len()];
+        let domain = if addr.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        if self.addr.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        if addr.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
             self.dialled += 1;
             let last = u8::try_from(self.dialled % usize::from(SOURCES)).expect("a remainder below 16") + 2;
             socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
         }
-        match socket.connect(&self.addr.into()) {
+        match socket.connect(&addr.into()) {
             Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
             _ => Ok(TcpStream::from_std(socket.into())),
         }

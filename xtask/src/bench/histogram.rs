@@ -30,6 +30,12 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Counts what another has counted as well.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(own, more)| *own += more);
+        self.total += other.total;
+    }
+
     /// The value that a share of `share` (0 to 1) of what was counted does not exceed; zero when nothing was counted.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub fn quantile(&self, share: f64) -> Duration {

@@ -11,6 +11,7 @@ mod echo;
 mod generator;
 mod histogram;
 mod process;
+mod redis;
 mod reference;
 mod report;
 mod sample;
@@ -25,7 +26,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use case::Case;
+use case::{Case, RedisPlan, Work};
 use echo::{Echo, STALL_MAX};
 use process::{Others, Server};
 use report::{Outcome, Pairs, Row};
@@ -41,6 +42,8 @@ const SECRET: &str = "bench-secret";
 /// A sample voided this often is given up, and its case with it.
 const ATTEMPTS_MAX: u32 = 6;
 const PAIRS_MAX: u32 = 50;
+/// Channels of a node in the short form.
+const QUICK_CHANNELS_MAX: u32 = 2_000;
 /// Above this many cores of other work a sample waits, and is repeated, while there is patience left.
 const OTHERS_MAX: f64 = 0.25;
 const QUIET_LOOK: Duration = Duration::from_millis(400);
@@ -177,8 +180,10 @@ pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
     let mut bench = Bench {
         contender: contender(args, root)?,
         logs: target_folder()?.join("bench"),
+        servers: None,
         echo: Echo::start().map_err(|e| BenchError::io("starting the echo", e))?,
         signer: Signer::new(APP_ID, KEY, SECRET),
+        is_quick: args.quick,
         pairs: if args.quick { 1 } else { args.pairs },
         length: Duration::from_millis(if args.quick { 1000 } else { args.sample_ms }),
         patience: if args.quick { Duration::ZERO } else { Duration::from_secs(args.patience_s) },
@@ -245,8 +250,11 @@ fn contender(args: &BenchArgs, root: &Path) -> Result<Contender, BenchError> {
 struct Bench {
     contender: Contender,
     logs: PathBuf,
+    /// Redis, from the first case on that needs it.
+    servers: Option<redis::Servers>,
     echo: Echo,
     signer: Signer,
+    is_quick: bool,
     pairs: u32,
     length: Duration,
     /// What is left of the time to wait for quiet.
@@ -264,7 +272,7 @@ impl Bench {
     fn case(&mut self, case: &Case) -> Row {
         println!("{}", case.name);
         let mut pairs = Pairs::default();
-        let outcome = self.take_pairs(case, &mut pairs);
+        let outcome = self.prepare(case).and_then(|()| self.take_pairs(case, &mut pairs));
         let outcome = match outcome {
             Ok(()) => Outcome::Done,
             Err(BenchError::Void(_)) => Outcome::Void,
@@ -280,8 +288,10 @@ impl Bench {
         let count = self.pairs.min(case.plan.pairs_max.unwrap_or(PAIRS_MAX));
         let mut others = Vec::new();
         for _ in 0..count {
-            let sample = self.sample(case, Side::Reference, pairs, &mut others)?;
-            pairs.reference.push(sample);
+            if case.plan.work.has_reference() {
+                let sample = self.sample(case, Side::Reference, pairs, &mut others)?;
+                pairs.reference.push(sample);
+            }
             if case.plan.show_gathering {
                 let sample = self.sample(case, Side::Gathering, pairs, &mut others)?;
                 pairs.gathering.push(sample);
@@ -308,7 +318,9 @@ impl Bench {
             self.wait_for_quiet();
             self.echo.reset();
             let before = self.others();
-            let taken = {
+            let taken = if let Work::Redis(plan) = &case.plan.work {
+                self.over_redis(side, plan)
+            } else {
                 let mut start = || self.start(side, &case.name);
                 let mut site = Site { start: &mut start, signer: self.signer.clone() };
                 sample::take(&case.plan.work, self.length, &mut site)
@@ -336,11 +348,42 @@ impl Bench {
         }
     }
 
-    fn others(&self) -> Others {
-        match self.contender {
-            Contender::Running(_, pid) => Others::now(Some(pid)),
-            _ => Others::now(None),
+    fn over_redis(&self, side: Side, plan: &RedisPlan) -> Result<Sample, BenchError> {
+        let Some(servers) = &self.servers else {
+            return Err(BenchError::Usage("there is no Redis here: cargo xtask setup".to_owned()));
+        };
+        match side {
+            Side::Ours => servers.nodes(&self.shortened(plan), self.length),
+            Side::Reference | Side::Gathering => servers.plain(plan, self.length),
         }
+    }
+
+    /// The short form shows that it works: with fewer channels of nodes that have many.
+    fn shortened(&self, plan: &RedisPlan) -> RedisPlan {
+        let channels = if self.is_quick { plan.channels.min(QUICK_CHANNELS_MAX) } else { plan.channels };
+        RedisPlan { channels, ..plan.clone() }
+    }
+
+    /// Redis is started before the machine is looked at: what that takes is nobody's.
+    fn prepare(&mut self, case: &Case) -> Result<(), BenchError> {
+        if !matches!(case.plan.work, Work::Redis(_)) || self.servers.is_some() || !fulmar_rig::is_available() {
+            return Ok(());
+        }
+        let program = match &self.contender {
+            Contender::Ours(program) => program.clone(),
+            Contender::Nobody => PathBuf::new(),
+            _ => return Err(BenchError::Usage("cases over Redis start nodes of ours only".to_owned())),
+        };
+        self.servers = Some(redis::Servers::start(&program)?);
+        Ok(())
+    }
+
+    fn others(&self) -> Others {
+        let mut known = self.servers.as_ref().map(redis::Servers::pids).unwrap_or_default();
+        if let Contender::Running(_, pid) = self.contender {
+            known.push(pid);
+        }
+        Others::now(&known)
     }
 
     fn wait_for_quiet(&mut self) {
@@ -403,13 +446,14 @@ impl Bench {
 /// The progress line of a sample.
 fn say(side: Side, case: &Case, taken: &Sample, others: f64, stall: Duration, disturbed: bool) {
     let small = taken.small.map(|s| format!(" (small {s:.2})")).unwrap_or_default();
+    let note = if taken.note.is_empty() { String::new() } else { format!("\n  {:>10} {}", "", taken.note) };
     let verdict = match (stall > STALL_MAX, disturbed) {
         (true, _) => "  VOID: the echo stalled",
         (_, true) => "  repeated: other work ran",
         _ => "",
     };
     println!(
-        "  {:<10} {:>9.2} {}{small}  ({} counted; cores: server {:.2}, generator {:.2}, others {others:.2}; echo {:.1} ms){verdict}",
+        "  {:<10} {:>9.2} {}{small}  ({} counted; cores: server {:.2}, generator {:.2}, others {others:.2}; echo {:.1} ms){verdict}{note}",
         side.name(),
         taken.value,
         case.plan.work.unit(),

@@ -124,7 +124,11 @@ pub fn free_port() -> Result<u16, BenchError> {
     found.map(|a| a.port()).map_err(|e| BenchError::io("looking for a free port", e))
 }
 
-fn cpu_of(pid: u32) -> io::Result<Duration> {
+/// CPU time of all threads of a process so far, ended ones included.
+///
+/// # Errors
+/// The process is gone.
+pub fn cpu_of(pid: u32) -> io::Result<Duration> {
     // The kernel's name for "CPU time of that whole process": the inverted pid and the scheduler's clock (2).
     let pid = libc::clockid_t::try_from(pid).map_err(io::Error::other)?;
     read_clock((!pid << 3) | 2)
@@ -170,8 +174,8 @@ pub struct Others {
 
 impl Others {
     /// The state now; children that still run are not yet told apart, nor is any other process but `besides`.
-    pub fn now(besides: Option<u32>) -> Self {
-        let measured = besides.and_then(|pid| cpu_of(pid).ok()).unwrap_or_default();
+    pub fn now(besides: &[u32]) -> Self {
+        let measured: Duration = besides.iter().filter_map(|pid| cpu_of(*pid).ok()).sum();
         let measured = u64::try_from(measured.as_millis()).unwrap_or(0) / 10;
         Self { at: Instant::now(), ticks: machine_busy_ticks().saturating_sub(own_ticks() + measured) }
     }

@@ -92,6 +92,7 @@ pub fn judge(case: &Case, pairs: &Pairs, outcome: Outcome) -> Row {
     let (target, met) = match case.plan.target {
         Target::Ratio(max) => (format!("<= {max}x"), ratio.map(|r| r <= max)),
         Target::Value(max) => (format!("<= {max} {}", case.plan.work.unit()), ours.map(|o| o <= max)),
+        Target::Shown => ("shown".to_owned(), None),
         Target::Growth(max) => (format!("grows <= {:.0}%", max * 100.0), ratio.map(|r| r - 1.0 <= max)),
     };
     let shown = pairs.ours.last().or(pairs.reference.last()).cloned().unwrap_or_default();

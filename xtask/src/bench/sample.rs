@@ -34,6 +34,8 @@ pub struct Sample {
     pub generator_busy: f64,
     /// Counts and pings that came beside.
     pub extras: u64,
+    /// What else is worth saying, for the progress line.
+    pub note: String,
 }
 
 /// The server to measure, and in whose name to speak to it.
@@ -103,6 +105,7 @@ pub fn take(work: &Work, length: Duration, site: &mut Site<'_>) -> Result<Sample
             let p99 = tally.latency.quantile(0.99);
             Ok(Sample { value: p99.as_secs_f64() * 1e3, ..per(cpu, tally.deliveries, &tally, &generator) })
         }
+        Work::Redis(_) => Err(BenchError::Usage("this work needs Redis, not one server".to_owned())),
         Work::Growth { of, small, large, step, data_bytes } => {
             let mut at = |size| growth(site, of, size, large, step, data_bytes, length);
             let (small, large) = (at(small)?, at(large)?);
@@ -146,6 +149,7 @@ fn per(cpu: Duration, count: u64, tally: &Tally, generator: &Generator) -> Sampl
         server_busy: cpu.as_secs_f64() / tally.took.as_secs_f64(),
         generator_busy: tally.own_cpu.as_secs_f64() / tally.took.as_secs_f64(),
         extras: generator.extras(),
+        note: String::new(),
     }
 }
 
@@ -172,6 +176,7 @@ fn memory(site: &mut Site<'_>, connections: u32, layout: Layout) -> Result<Sampl
         server_busy: (server.cpu()? - start.2).as_secs_f64() / took,
         generator_busy: (own_cpu() - start.1).as_secs_f64() / took,
         extras: generator.extras(),
+        note: String::new(),
     })
 }
 
@@ -192,6 +197,7 @@ fn connect(site: &mut Site<'_>, connections: u32, layout: Layout, window: usize)
         server_busy: cpu.as_secs_f64() / took.as_secs_f64(),
         generator_busy: own_cpu.as_secs_f64() / took.as_secs_f64(),
         extras: generator.extras(),
+        note: String::new(),
     })
 }
 

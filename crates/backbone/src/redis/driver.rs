@@ -78,8 +78,8 @@ pub(super) struct Shared {
 enum Place {
     /// Scripts of the records, fills and heartbeats of a group.
     Command(usize),
-    /// Publishing to a group, by lane.
-    Lane(usize, usize),
+    /// Publishing to a group, by lane and pipe.
+    Lane(usize, usize, usize),
     /// Subscriptions on a group's primary.
     Listen(usize),
     /// Subscriptions on the primary before this one.
@@ -94,8 +94,8 @@ enum Place {
 enum Purpose {
     Attach(usize),
     Load,
-    Script { group: usize, lane: usize },
-    Wait { group: usize, lane: usize },
+    Script { group: usize, lane: usize, pipe: usize, sent: u64 },
+    Wait { group: usize, lane: usize, pipe: usize, sent: u64 },
     Store { group: usize, ticket: u64, at: usize },
     Followed { group: usize, topics: Vec<Topic>, is_pulse: bool },
     Ignored,
@@ -366,7 +366,7 @@ impl Driver {
         match happening {
             Happening::Up { server, .. } => match place {
                 Place::Command(group) => self.command_up(group, server),
-                Place::Lane(group, lane) => self.lane_up(group, lane, server),
+                Place::Lane(group, lane, pipe) => self.lane_up(group, lane, pipe, server),
                 Place::Listen(group) => self.listen_up(group, server),
                 Place::Old(_) => {}
                 Place::Bus(at) => self.bus_up(at, server),
@@ -374,7 +374,7 @@ impl Driver {
             },
             Happening::Down { why } => match place {
                 Place::Command(group) => self.command_down(group, &why),
-                Place::Lane(group, lane) => self.lane_down(group, lane),
+                Place::Lane(group, lane, pipe) => self.lane_down(group, lane, pipe),
                 Place::Listen(group) => self.listen_down(group, &why),
                 Place::Old(group) => self.close_old(group),
                 Place::Bus(at) => self.bus_down(at, &why),
@@ -402,8 +402,8 @@ impl Driver {
         match purpose {
             Purpose::Attach(group) => self.attach_answered(group, outcome),
             Purpose::Load | Purpose::Ignored => {}
-            Purpose::Script { group, lane } => self.script_answered(group, lane, outcome),
-            Purpose::Wait { group, lane } => self.wait_answered(group, lane, outcome),
+            Purpose::Script { group, lane, pipe, sent } => self.script_answered(group, lane, (pipe, sent), outcome),
+            Purpose::Wait { group, lane, pipe, sent } => self.wait_answered(group, lane, (pipe, sent), outcome),
             Purpose::Store { group, ticket, at } => self.store_answered(group, ticket, at, outcome),
             Purpose::Followed { group, topics, is_pulse } => self.followed(group, topics, is_pulse, outcome),
             Purpose::Pulse(group) => self.pulse_answered(group, outcome),

@@ -10,7 +10,7 @@ use redis::Value;
 
 use super::bus::Flight;
 use super::listen::Hearing;
-use super::publish::LaneSide;
+use super::publish::{LaneSide, PIPES};
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
@@ -22,7 +22,7 @@ use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::Settings;
 use crate::redis::store::{self, Refusal, Store, StoreLimits};
 
-/// Lanes of a node to a group. Two, because `WAIT` blocks the connection that it is asked on.
+/// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
 pub(super) const LANES: usize = 2;
 /// Pause before a server that refused to be attached is asked again.
 const ATTACH_AGAIN: Duration = Duration::from_millis(250);
@@ -112,7 +112,7 @@ impl Group {
         self.circuit.is_open()
             || self.flight.is_some()
             || !self.asked_store.is_empty()
-            || self.lanes.iter().any(|side| side.lane.in_flight().is_some())
+            || self.lanes.iter().any(LaneSide::is_awaiting)
     }
 
     /// Logs it unless the same was logged a short while ago.
@@ -137,19 +137,19 @@ impl Driver {
         self.detach(group);
         let this = &mut self.groups[group];
         this.address = Some(address.to_owned());
-        let (command, lanes) = (this.command.take(), this.lanes.each_mut().map(|side| side.link.take()));
-        self.close(command);
-        lanes.into_iter().for_each(|link| self.close(link));
+        let mut before = vec![this.command.take()];
+        before.extend(this.lanes.iter_mut().flat_map(|side| &mut side.pipes).map(|pipe| pipe.link.take()));
+        before.into_iter().for_each(|link| self.close(link));
         self.retire_listening(group);
         let command = self.open(Place::Command(group), address);
         let listen = self.open(Place::Listen(group), address);
-        let lanes: [LinkId; LANES] = std::array::from_fn(|lane| self.open(Place::Lane(group, lane), address));
+        for (lane, pipe) in (0..LANES).flat_map(|lane| (0..PIPES).map(move |pipe| (lane, pipe))) {
+            let link = self.open(Place::Lane(group, lane, pipe), address);
+            self.groups[group].lanes[lane].pipes[pipe].link = Some(link);
+        }
         let this = &mut self.groups[group];
         this.command = Some(command);
         this.hearing.link = Some(listen);
-        for (side, link) in this.lanes.iter_mut().zip(lanes) {
-            side.link = Some(link);
-        }
     }
 
     /// The followed server can no longer be used, or not yet again.

@@ -32,23 +32,51 @@ pub(super) const REWIND: Duration = Duration::from_secs(1);
 /// How long this node remembers which publication of a topic was its last.
 const PREVIOUS: Duration = Duration::from_secs(90);
 
-/// One lane of this node to a group, and its connection.
+/// Connections of a lane. `WAIT` blocks the one it is asked on; the next batch takes the other meanwhile.
+pub(super) const PIPES: usize = 2;
+
+/// One lane of this node to a group, and its connections.
 pub(super) struct LaneSide {
     /// Its name in the group.
     pub(super) name: String,
     pub(super) lane: Lane,
+    pub(super) pipes: [Pipe; PIPES],
+    /// The pipe that the batch on its way took.
+    taken: usize,
+    /// Batches sent so far.
+    sent: u64,
+    sent_at: Option<Duration>,
+    pub(super) held_until: Option<Duration>,
+}
+
+/// One connection of a lane.
+#[derive(Default)]
+pub(super) struct Pipe {
     pub(super) link: Option<LinkId>,
     /// Run id of the server that the link leads to.
     run: Option<String>,
-    sent_at: Option<Duration>,
-    /// The script has answered and `WAIT` has not.
-    waits: bool,
-    pub(super) held_until: Option<Duration>,
+    /// The batch, and its number among all sent, whose `WAIT` has not answered.
+    waits: Option<(u64, RangeInclusive<u64>)>,
 }
 
 impl LaneSide {
     pub(super) fn new(name: String) -> Self {
-        Self { name, lane: Lane::new(), link: None, run: None, sent_at: None, waits: false, held_until: None }
+        let pipes = std::array::from_fn(|_| Pipe::default());
+        Self { name, lane: Lane::new(), pipes, taken: 0, sent: 0, sent_at: None, held_until: None }
+    }
+
+    /// Whether an answer is awaited on one of its connections.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.lane.in_flight().is_some() || self.pipes.iter().any(|pipe| pipe.waits.is_some())
+    }
+
+    /// Nothing is on its way any more by this connection, which is new or gone.
+    fn clear(&mut self, pipe: usize) {
+        self.pipes[pipe].waits = None;
+        if self.taken == pipe {
+            self.lane.settle();
+            self.sent_at = None;
+        }
     }
 }
 
@@ -190,16 +218,19 @@ impl Driver {
         self.pump_listening(now, group);
     }
 
-    fn is_usable(&self, group: usize, lane: usize) -> bool {
+    /// A connection to the attached server on which nothing is waited for.
+    fn free_pipe(&self, group: usize, lane: usize) -> Option<usize> {
         let this = &self.groups[group];
-        let side = &this.lanes[lane];
-        this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == side.run.as_ref()) && self.is_up(side.link)
+        let run = &this.attached.as_ref()?.run;
+        let is_free = |pipe: &Pipe| pipe.waits.is_none() && pipe.run.as_ref() == Some(run) && self.is_up(pipe.link);
+        this.lanes[lane].pipes.iter().position(is_free)
     }
 
     fn pump_lane(&mut self, now: Duration, group: usize, lane: usize) {
-        if !self.is_usable(group, lane) || self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
+        if self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
             return;
         }
+        let Some(pipe) = self.free_pipe(group, lane) else { return };
         let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let side = &mut self.groups[group].lanes[lane];
@@ -209,34 +240,48 @@ impl Driver {
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
-        for number in batch {
+        for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
             let age = now.saturating_sub(item.accepted_at);
             command.arg(item.topic.as_str()).arg(aged(&item.message, age).as_ref()).arg(spec(&item.spec, age));
         }
-        side.sent_at = Some(now);
-        side.waits = waits;
-        let link = side.link;
-        if !self.ask(link, Purpose::Script { group, lane }, Ask::Command(command)) {
-            self.groups[group].lanes[lane].lane.settle();
+        side.sent += 1;
+        let sent = side.sent;
+        (side.sent_at, side.taken) = (Some(now), pipe);
+        side.pipes[pipe].waits = waits.then_some((sent, batch));
+        let link = side.pipes[pipe].link;
+        if !self.ask(link, Purpose::Script { group, lane, pipe, sent }, Ask::Command(command)) {
+            self.groups[group].lanes[lane].clear(pipe);
             return;
         }
         if waits {
             let mut wait = redis::cmd("WAIT");
             wait.arg(1).arg(limits_ms(self.settings.limits.wait));
-            let _: bool = self.ask(link, Purpose::Wait { group, lane }, Ask::Command(wait));
+            let _: bool = self.ask(link, Purpose::Wait { group, lane, pipe, sent }, Ask::Command(wait));
         }
     }
 
-    pub(super) fn script_answered(&mut self, group: usize, lane: usize, outcome: Result<Value, Lost>) {
+    pub(super) fn script_answered(
+        &mut self,
+        group: usize,
+        lane: usize,
+        (pipe, sent): (usize, u64),
+        outcome: Result<Value, Lost>,
+    ) {
         let now = self.now();
-        let Some(batch) = self.groups[group].lanes[lane].lane.in_flight() else { return };
+        let side = &mut self.groups[group].lanes[lane];
+        let waits = &mut side.pipes[pipe].waits;
+        if !matches!(outcome, Ok(Value::Array(_))) {
+            // Of what was not appended no replica can say anything.
+            waits.take_if(|(of, _)| *of == sent);
+        }
+        let waits = waits.is_some();
+        let Some(batch) = side.lane.in_flight().filter(|_| side.sent == sent) else { return };
+        side.lane.settle();
+        side.sent_at = None;
         let Ok(value) = outcome else {
-            self.groups[group].lanes[lane].lane.settle();
             return self.open_circuit(now, group);
         };
-        let side = &mut self.groups[group].lanes[lane];
-        side.sent_at = None;
         match &value {
             Value::Array(answer) => {
                 let number = |at: usize| match answer.get(at) {
@@ -245,30 +290,24 @@ impl Driver {
                 };
                 let (epoch, last) = (number(0), number(1));
                 side.lane.logged(now, last);
-                let waits = side.waits;
-                if !waits {
-                    side.lane.settle();
-                }
                 // Without a wait under way there is no replica to wait for, or nobody who needs one.
                 self.accepted(group, lane, batch, !waits);
                 self.learn_epoch(group, epoch);
             }
             Value::ServerError(error) => {
-                side.lane.settle();
-                side.waits = false;
                 let code = error.code().to_owned();
                 let details = error.details().unwrap_or("").to_owned();
                 self.publish_refused(now, group, lane, &code, &details);
             }
-            _ => side.lane.settle(),
+            _ => {}
         }
     }
 
     fn publish_refused(&mut self, now: Duration, group: usize, lane: usize, code: &str, details: &str) {
         match code {
             "NOSCRIPT" => {
-                let link = self.groups[group].lanes[lane].link;
-                self.load_scripts(link);
+                let side = &self.groups[group].lanes[lane];
+                self.load_scripts(side.pipes[side.taken].link);
             }
             "SEQGAP" => {
                 let last = details.parse().unwrap_or(0);
@@ -288,14 +327,16 @@ impl Driver {
         }
     }
 
-    pub(super) fn wait_answered(&mut self, group: usize, lane: usize, outcome: Result<Value, Lost>) {
-        let side = &mut self.groups[group].lanes[lane];
-        if !side.waits {
-            return;
-        }
-        side.waits = false;
-        let Some(batch) = side.lane.in_flight() else { return };
-        side.lane.settle();
+    pub(super) fn wait_answered(
+        &mut self,
+        group: usize,
+        lane: usize,
+        (pipe, sent): (usize, u64),
+        outcome: Result<Value, Lost>,
+    ) {
+        // What was refused meanwhile goes again, with a wait of its own.
+        let waits = &mut self.groups[group].lanes[lane].pipes[pipe].waits;
+        let Some((_, batch)) = waits.take_if(|(of, _)| *of == sent) else { return };
         match outcome {
             Ok(Value::Int(replicas)) => {
                 // Too few in time: it is answered all the same, since this node keeps it; and it is counted.
@@ -353,7 +394,7 @@ impl Driver {
                 let side = &mut self.groups[group].lanes[lane];
                 side.sent_at = None;
                 side.lane.settle();
-                let link = side.link;
+                let link = side.pipes[side.taken].link;
                 self.reset(link);
             }
         }
@@ -379,17 +420,16 @@ impl Driver {
         }
     }
 
-    pub(super) fn lane_up(&mut self, group: usize, lane: usize, server: Option<Server>) {
+    pub(super) fn lane_up(&mut self, group: usize, lane: usize, pipe: usize, server: Option<Server>) {
         let side = &mut self.groups[group].lanes[lane];
-        side.lane.settle();
-        (side.sent_at, side.waits) = (None, false);
-        side.run = server.map(|server| server.run);
+        side.clear(pipe);
+        side.pipes[pipe].run = server.map(|server| server.run);
     }
 
-    pub(super) fn lane_down(&mut self, group: usize, lane: usize) {
+    pub(super) fn lane_down(&mut self, group: usize, lane: usize, pipe: usize) {
         let side = &mut self.groups[group].lanes[lane];
-        side.lane.settle();
-        (side.sent_at, side.waits, side.run) = (None, false, None);
+        side.clear(pipe);
+        side.pipes[pipe].run = None;
         self.open_circuit(self.now(), group);
     }
 }

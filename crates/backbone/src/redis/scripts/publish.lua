@@ -65,6 +65,11 @@ for i = 1, #out do
         's', string.match(spec, 's=([%d%.]+);') or '', 'g', id)
     end
   end
-  redis.call('PUBLISH', P .. 't:' .. topic, id .. '.' .. i - 1 .. '|' .. message)
+end
+-- Nobody subscribes to topics on a replica: it has the log, and need not be sent every message a second time.
+redis.set_repl(redis.REPL_NONE)
+local channel, place = P .. 't:', id .. '.'
+for i = 1, #out do
+  redis.call('PUBLISH', channel .. ARGV[out[i]], place .. i - 1 .. '|' .. ARGV[out[i] + 1])
 end
 return {epoch, first + items - 1, id}
