@@ -65,6 +65,6 @@ for i = 1, #out do
         's', string.match(spec, 's=([%d%.]+);') or '', 'g', id)
     end
   end
-  redis.call('PUBLISH', P .. 't:' .. topic, id .. '.' .. i - 1 .. '|' .. message)
+  publish(P .. 't:' .. topic, id .. '.' .. i - 1 .. '|' .. message)
 end
 return {epoch, first + items - 1, id}
