@@ -55,6 +55,17 @@ pub enum Effect {
     },
 }
 
+/// What came of asking for a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seating {
+    /// There was one.
+    Seated,
+    /// The app has as many connections as it may have, and that is certain.
+    OverQuota,
+    /// It seems so.
+    Later,
+}
+
 /// Effects in the order they are to be performed. Reused from call to call so that nothing is allocated per delivery.
 #[derive(Debug, Default)]
 pub struct Effects {

@@ -30,7 +30,7 @@ pub mod webhook_part;
 pub mod webhook_queue;
 mod worker;
 
-pub use effect::{Effect, Effects, SessionKey};
+pub use effect::{Effect, Effects, Seating, SessionKey};
 pub use opening::{AppLookup, Load, Opening, origin_allowed};
 pub use time::Moment;
 pub use worker::{Figures, Input, Settings, Worker};

@@ -12,6 +12,8 @@ use crate::refusal::Refusal;
 /// Protocol numbers spoken here. Every Android and .NET application sends 5.
 const PROTOCOLS: std::ops::RangeInclusive<u32> = 5..=7;
 
+/// What a connection is told for which there is no place at the moment.
+pub(crate) const OVER_CAPACITY: &str = "Over capacity, please reconnect";
 /// What a connection is told for which the app has no place.
 pub(crate) const OVER_QUOTA: &str = "The app is over its connection quota";
 
@@ -53,6 +55,8 @@ pub enum AppLookup {
 /// Facts of the moment that can turn a newcomer away.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
+    /// Taking connections is not among what the node does.
+    pub elsewhere: bool,
     /// The node is going away and its grace is over.
     pub draining: bool,
     /// The app has as many connections as it may have.
@@ -63,6 +67,10 @@ pub struct Load {
 
 /// Judges the facts in the documented order; the first that fails decides.
 pub(crate) fn judge(opening: &Opening) -> Result<&Arc<App>, Refusal> {
+    if opening.load.elsewhere {
+        let reason = "This node takes no connections (its roles are others), please reconnect";
+        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, reason));
+    }
     if opening.load.draining {
         return Err(Refusal::closing(CloseCode::OVER_CAPACITY, "This node is shutting down, please reconnect"));
     }
@@ -104,7 +112,7 @@ pub(crate) fn judge(opening: &Opening) -> Result<&Arc<App>, Refusal> {
         return Err(Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA));
     }
     if opening.load.overloaded {
-        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, "Over capacity, please reconnect"));
+        return Err(Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY));
     }
     Ok(app)
 }
@@ -176,7 +184,7 @@ pub(crate) mod tests {
         o.app = AppLookup::NoPath;
         o.protocol = ProtocolVersion::Missing;
         o.origin = Some("https://bad.example".into());
-        o.load = Load { draining: true, over_quota: true, overloaded: true };
+        o.load = Load { elsewhere: false, draining: true, over_quota: true, overloaded: true };
         assert_eq!(code(&o), Some(4100));
         o.load.draining = false;
         assert_eq!(code(&o), Some(4005));

@@ -17,8 +17,8 @@ use fulmar_protocol::name::SocketId;
 use fulmar_protocol::server_message;
 use hashbrown::HashMap;
 
-use crate::effect::{Effects, SessionKey};
-use crate::opening::{OVER_QUOTA, Opening, judge};
+use crate::effect::{Effects, Seating, SessionKey};
+use crate::opening::{OVER_CAPACITY, OVER_QUOTA, Opening, judge};
 use crate::refusal::Refusal;
 use crate::session::{Liveness, Session};
 use crate::subscribe::Waiting;
@@ -95,8 +95,8 @@ pub enum Input<'a> {
     Seated {
         /// Whose.
         session: SessionKey,
-        /// Whether there was one.
-        has_seat: bool,
+        /// The outcome.
+        seating: Seating,
     },
     /// The moment of [`Worker::next_deadline`] has come.
     Deadline,
@@ -208,7 +208,7 @@ impl Worker {
             Input::Delivered(delivery) => self.delivered(now, delivery, effects),
             Input::Noticed(notice) => self.noticed(notice, effects),
             Input::Answered(answer) => self.answered(now, answer, effects),
-            Input::Seated { session, has_seat } => self.seated(now, session, has_seat, effects),
+            Input::Seated { session, seating } => self.seated(now, session, seating, effects),
             Input::Deadline => self.deadline(now, effects),
             Input::Gone { session } => self.detach(session, effects),
             Input::Evict { session, code, reason } => self.evict(session, code, reason, effects),
@@ -311,12 +311,13 @@ impl Worker {
         true
     }
 
-    fn seated(&mut self, now: Moment, key: SessionKey, has_seat: bool, effects: &mut Effects) {
+    fn seated(&mut self, now: Moment, key: SessionKey, seating: Seating, effects: &mut Effects) {
         let parked = self.parked.remove(&key);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if !has_seat {
-            self.end(key, Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA), effects);
-            return;
+        match seating {
+            Seating::Seated => {}
+            Seating::OverQuota => return self.end(key, Refusal::closing(CloseCode::OVER_QUOTA, OVER_QUOTA), effects),
+            Seating::Later => return self.end(key, Refusal::closing(CloseCode::OVER_CAPACITY, OVER_CAPACITY), effects),
         }
         session.is_seated = true;
         if let Some(text) = parked {

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use fulmar_backbone::memory::{Memory, SystemClock};
 use fulmar_backbone::redis::RedisBackbone;
@@ -14,9 +15,17 @@ use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Outbox};
 use fulmar_protocol::name::ChannelName;
 
+use crate::apps::Apps;
 use crate::config::{self, Config};
+use crate::fallback::elsewhere::Elsewhere;
+use crate::gate::Gate;
+use crate::http::clock::Clock;
+use crate::quota::Census;
 use crate::self_test::{self, Errand};
 use crate::webhooks::shared::Shared;
+
+/// How often the leases of the others are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A node's backbone.
 #[derive(Clone)]
@@ -40,16 +49,18 @@ pub(crate) fn new_origin() -> io::Result<u64> {
 }
 
 /// Knows the primaries from the moment there is a backbone: webhooks are there before it, because it asks them what is wanted.
-#[derive(Default)]
-struct Later(OnceLock<Arc<RedisBackbone>>);
+struct Later {
+    groups: usize,
+    redis: OnceLock<Arc<RedisBackbone>>,
+}
 
 impl Primaries for Later {
     fn groups(&self) -> usize {
-        self.0.get().map_or(0, |redis| redis.groups())
+        self.groups
     }
 
     fn primary(&self, group: usize) -> Option<Primary> {
-        self.0.get()?.primary(group)
+        self.redis.get()?.primary(group)
     }
 }
 
@@ -64,7 +75,11 @@ pub(crate) struct Bond {
 impl Bond {
     /// For a node of this configuration and incarnation.
     pub(crate) fn new(config: &Config, origin: u64) -> Self {
-        let later = Arc::new(Later::default());
+        let groups = match &config.backbone {
+            config::Backbone::Embedded => 0,
+            config::Backbone::Redis(settings) => settings.topology.groups().len(),
+        };
+        let later = Arc::new(Later { groups, redis: OnceLock::new() });
         let shared = match &config.backbone {
             config::Backbone::Embedded => None,
             config::Backbone::Redis(settings) => Some(Shared {
@@ -102,7 +117,7 @@ impl Hearing {
                 say_hello(&settings, origin);
                 let redis = Arc::new(RedisBackbone::start(settings, origin, Some(outbox))?);
                 // It is set nowhere else.
-                let _: Result<(), _> = bond.later.0.set(redis.clone());
+                let _: Result<(), _> = bond.later.redis.set(redis.clone());
                 Ok(Self { backbone: redis.clone(), redis: Some(redis), groups, origin })
             }
         }
@@ -113,7 +128,7 @@ impl Hearing {
         let Some(redis) = &self.redis else { return };
         let errands = self.groups.iter().enumerate().filter_map(|(at, group)| {
             let names = (0..1_000_000).filter_map(|n| {
-                ChannelName::parse(&format!("self-test-{:016x}-{n}", self.origin), self_test::CHANNEL_NAME_MAX).ok()
+                ChannelName::parse(&format!("self-test-{}-{n}", self.name()), self_test::CHANNEL_NAME_MAX).ok()
             });
             let channel = { names }.find(|channel| redis.group_of(&self_test::app(), channel) == at)?;
             Some(Errand { group: group.clone(), channel })
@@ -130,6 +145,29 @@ impl Hearing {
                 "no message came back through these groups; this node serves all the same, and delivers when they are there"
             );
         }
+    }
+
+    /// Where sessions are that are not on this node.
+    pub(crate) fn elsewhere(&self) -> Option<Elsewhere> {
+        let redis = self.redis.clone()?;
+        Some(Elsewhere::new(self.name(), move || redis.leases()))
+    }
+
+    /// Tells the others of this node's connections, and the gate of theirs, for as long as the node lives.
+    pub(crate) async fn watch(self, gate: Arc<Gate>, apps: Arc<Apps>, clock: Clock) {
+        let Some(redis) = &self.redis else { return };
+        let mut census = Census::new(&self.name(), clock.elapsed_ms());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            redis.set_connections(gate.connections());
+            let sight = census.look(clock.elapsed_ms(), &redis.leases());
+            gate.see(sight, |app| apps.by_id(app.as_str())?.limits.max_connections);
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{:016x}", self.origin)
     }
 
     /// Takes this node's records away, when nobody is left who could add some.

@@ -30,6 +30,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::apps::Apps;
 use crate::fallback::Address;
+use crate::fallback::elsewhere::Elsewhere;
 use crate::fallback::sessions::Sessions;
 use crate::gate::{Gate, Seat, Verdict};
 use crate::http::Api;
@@ -37,6 +38,7 @@ use crate::http::clock::Clock;
 use crate::inbox::WorkerInbox;
 use crate::patient::Patient;
 use crate::peer::{client_ip, is_trusted, read_proxy_header};
+use crate::quota::NoSeat;
 use crate::rewind::Rewind;
 use crate::socket_ids::SocketIds;
 use crate::tls::Certificate;
@@ -83,6 +85,10 @@ pub(crate) struct Edge {
     pub(crate) socket_ids: SocketIds,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) path_prefix: String,
+    /// Whether it takes WebSockets and sessions at all.
+    pub(crate) takes_connections: bool,
+    /// Where sessions are that are not here; `None` while there are no other nodes.
+    pub(crate) elsewhere: Option<Elsewhere>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) expects_proxy_header: bool,
     pub(crate) handshake_timeout: Duration,
@@ -255,20 +261,21 @@ impl Edge {
             },
         };
         let must_authorize = matches!(&app, AppLookup::Found(app) if app.authorized_connections);
+        let now_ms = self.clock.elapsed_ms();
         let app_seat = match &app {
-            AppLookup::Found(app) if must_authorize => Some(self.gate.stand_in_app(app)),
-            AppLookup::Found(app) => Some(self.gate.enter_app(app)),
+            // That many are yet to show an authorization passes.
+            AppLookup::Found(app) if must_authorize => Some(self.gate.stand_in_app(app).ok_or(NoSeat::Later)),
+            AppLookup::Found(app) => Some(self.gate.enter_app(app, now_ms)),
             _ => None,
         };
-        let no_place = matches!(app_seat, Some(None));
         let load = Load {
+            elsewhere: !self.takes_connections,
             draining: *self.phase.borrow() != Phase::Serving,
-            over_quota: no_place && !must_authorize,
-            // That many are yet to show an authorization passes.
+            over_quota: matches!(app_seat, Some(Err(NoSeat::OverQuota))),
             overloaded: came.is_full
                 || !has_place
-                || (no_place && must_authorize)
-                || !self.gate.admits_handshake(self.clock.elapsed_ms()),
+                || matches!(app_seat, Some(Err(NoSeat::Later)))
+                || !self.gate.admits_handshake(now_ms),
         };
         let opening = Opening {
             app,
@@ -280,7 +287,7 @@ impl Edge {
             load,
             socket_id: self.socket_ids.next(),
         };
-        (opening, app_seat.flatten(), seat)
+        (opening, app_seat.and_then(Result::ok), seat)
     }
 
     pub(crate) fn least_loaded(&self) -> &Arc<WorkerInbox> {

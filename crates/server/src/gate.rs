@@ -7,8 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use fulmar_protocol::app::{App, AppId};
 use hashbrown::HashMap;
+
+use crate::quota::{NoSeat, Sight, admit};
 
 /// Connections beyond the limit that are let in far enough to be told so. Clients that are refused at TCP wait 15 s and
 /// more before they come back; those that are told 4100 come back after one.
@@ -32,6 +35,8 @@ pub struct Gate {
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, u32>>,
     per_app: Mutex<HashMap<AppId, Arc<AppCounts>>>,
+    /// What is known of the other nodes.
+    sight: Arc<ArcSwap<Sight>>,
     /// Second and handshakes within it, packed.
     handshakes: AtomicU64,
 }
@@ -57,17 +62,44 @@ pub struct Seat {
 /// One counted connection of an app: towards its quota, or among those that are yet to show an authorization.
 #[derive(Debug)]
 pub struct AppSeat {
+    app: AppId,
     counts: Arc<AppCounts>,
+    sight: Arc<ArcSwap<Sight>>,
     is_seated: bool,
 }
 
-/// Connections of an app.
+/// Connections of an app on this node.
 #[derive(Debug, Default)]
 struct AppCounts {
     /// Those that count towards its quota.
     seated: AtomicU32,
     /// Those that are yet to show an authorization.
     standing: AtomicU32,
+    /// Since when the app has been full on all nodes together; 0 while it is not.
+    full_since_ms: AtomicU64,
+}
+
+impl AppCounts {
+    /// Counts one more connection towards the quota; it stays counted only if it has a place.
+    fn sit_down(&self, app: &AppId, max: Option<u32>, sight: &Sight, now_ms: u64) -> Result<(), NoSeat> {
+        let own = self.seated.fetch_add(1, Ordering::Relaxed);
+        let Some(max) = max else { return Ok(()) };
+        let is_full = u64::from(own).saturating_add(sight.others(app)) >= u64::from(max);
+        admit(sight.facts(app, max, own, self.full_since_ms(is_full, now_ms))).inspect_err(|_| {
+            self.seated.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Notes whether the app is full, and answers since when.
+    fn full_since_ms(&self, is_full: bool, now_ms: u64) -> u64 {
+        if !is_full {
+            self.full_since_ms.store(0, Ordering::Relaxed);
+            return now_ms;
+        }
+        let now_ms = now_ms.max(1);
+        let before = self.full_since_ms.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        before.map_or_else(|since_ms| since_ms, |_| now_ms)
+    }
 }
 
 impl Gate {
@@ -79,6 +111,7 @@ impl Gate {
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
             per_app: Mutex::new(HashMap::new()),
+            sight: Arc::new(ArcSwap::from_pointee(Sight::alone())),
             handshakes: AtomicU64::new(0),
         })
     }
@@ -116,12 +149,34 @@ impl Gate {
         counted_before(before.unwrap_or_else(|unchanged| unchanged)) < u64::from(max)
     }
 
-    /// Counts a connection of `app`, or answers `None` when it has as many as it may.
-    pub fn enter_app(&self, app: &App) -> Option<AppSeat> {
+    /// Counts a connection of `app`.
+    ///
+    /// # Errors
+    /// When it has, or seems to have, as many as it may, all nodes together.
+    pub fn enter_app(&self, app: &App, now_ms: u64) -> Result<AppSeat, NoSeat> {
         let counts = self.counts_of(app);
-        let before = counts.seated.fetch_add(1, Ordering::Relaxed);
-        let seat = AppSeat { counts, is_seated: true };
-        app.limits.max_connections.is_none_or(|max| before < max).then_some(seat)
+        counts.sit_down(&app.id, app.limits.max_connections, &self.sight.load(), now_ms)?;
+        Ok(AppSeat { app: app.id.clone(), counts, sight: self.sight.clone(), is_seated: true })
+    }
+
+    /// Takes what is known of the other nodes now. `limit` is the quota of an app, where it has one.
+    pub fn see(&self, sight: Sight, limit: impl Fn(&AppId) -> Option<u32>) {
+        for (app, counts) in &*locked(&self.per_app) {
+            let all = u64::from(counts.seated.load(Ordering::Relaxed)).saturating_add(sight.others(app));
+            // Nobody may have come since there was room again.
+            if limit(app).is_none_or(|max| all < u64::from(max)) {
+                counts.full_since_ms.store(0, Ordering::Relaxed);
+            }
+        }
+        self.sight.store(Arc::new(sight));
+    }
+
+    /// Connections by app on this node, as far as they count towards quotas.
+    #[must_use]
+    pub fn connections(&self) -> HashMap<String, u64> {
+        let per_app = locked(&self.per_app);
+        let open = per_app.iter().map(|(app, counts)| (app, counts.seated.load(Ordering::Relaxed)));
+        open.filter(|(_, open)| *open > 0).map(|(app, open)| (app.to_string(), open.into())).collect()
     }
 
     /// Counts a connection of `app` that is yet to show an authorization, and until then takes no seat of the quota. `None`
@@ -129,7 +184,7 @@ impl Gate {
     pub fn stand_in_app(&self, app: &App) -> Option<AppSeat> {
         let counts = self.counts_of(app);
         let before = counts.standing.fetch_add(1, Ordering::Relaxed);
-        let seat = AppSeat { counts, is_seated: false };
+        let seat = AppSeat { app: app.id.clone(), counts, sight: self.sight.clone(), is_seated: false };
         (before < app.limits.unauthorized_connections_max).then_some(seat)
     }
 
@@ -187,18 +242,16 @@ impl Drop for Seat {
 
 impl AppSeat {
     /// Counts the connection towards the quota from now on, if that has a place.
-    pub fn sit_down(&mut self, max: Option<u32>) -> bool {
-        if self.is_seated {
-            return true;
-        }
-        let before = self.counts.seated.fetch_add(1, Ordering::Relaxed);
-        if max.is_none_or(|max| before < max) {
+    ///
+    /// # Errors
+    /// When it has, or seems to have, none.
+    pub fn sit_down(&mut self, max: Option<u32>, now_ms: u64) -> Result<(), NoSeat> {
+        if !self.is_seated {
+            self.counts.sit_down(&self.app, max, &self.sight.load(), now_ms)?;
             self.counts.standing.fetch_sub(1, Ordering::Relaxed);
             self.is_seated = true;
-        } else {
-            self.counts.seated.fetch_sub(1, Ordering::Relaxed);
         }
-        self.is_seated
+        Ok(())
     }
 }
 
@@ -224,7 +277,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::lease::Lease;
+
     use super::*;
+    use crate::quota::Census;
 
     fn gate(connections_max: usize, per_ip: Option<u32>, per_s: Option<u32>) -> Arc<Gate> {
         Gate::new(GateLimits { connections_max, connections_per_ip_max: per_ip, handshakes_per_s_max: per_s })
@@ -272,12 +328,37 @@ mod tests {
         let gate = gate(100, None, None);
         let mut app = App::new("1", "k", "s");
         app.limits.max_connections = Some(1);
-        let seat = gate.enter_app(&app);
-        assert!(seat.is_some());
-        assert!(gate.enter_app(&app).is_none());
-        assert!(gate.enter_app(&App::new("2", "k2", "s")).is_some());
+        let seat = gate.enter_app(&app, 0);
+        assert!(seat.is_ok());
+        assert_eq!(gate.enter_app(&app, 0).err(), Some(NoSeat::OverQuota));
+        assert!(gate.enter_app(&App::new("2", "k2", "s"), 0).is_ok());
+        assert_eq!(gate.connections(), HashMap::from_iter([("1".to_owned(), 1)]));
         drop(seat);
-        assert!(gate.enter_app(&app).is_some());
+        assert!(gate.enter_app(&app, 0).is_ok());
+    }
+
+    /// NODE-21
+    #[test]
+    fn how_long_an_app_has_been_full_is_counted_anew_once_there_was_room() {
+        let gate = gate(100, None, None);
+        let mut app = App::new("1", "k", "s");
+        app.limits.max_connections = Some(2);
+        let mut census = Census::new("own", 0);
+        let leases = |counter: u64| ["own", "b"].map(|node| lease(node, counter));
+        let mut see = |now_ms: u64| gate.see(census.look(now_ms, &leases(now_ms)), |_| Some(2));
+        (0..=20_000).step_by(500).for_each(&mut see);
+        let seat = gate.enter_app(&app, 20_000).expect("one is elsewhere, and one has room");
+        assert_eq!(gate.enter_app(&app, 20_100).err(), Some(NoSeat::Later), "the other may be dead by now");
+        (20_500..=22_000).step_by(500).for_each(&mut see);
+        assert_eq!(gate.enter_app(&app, 22_000).err(), Some(NoSeat::OverQuota), "it has spoken since");
+        drop(seat);
+        see(22_500);
+        let _seat = gate.enter_app(&app, 22_500).expect("there was room");
+        assert_eq!(gate.enter_app(&app, 22_600).err(), Some(NoSeat::Later));
+    }
+
+    fn lease(node: &str, counter: u64) -> Lease {
+        Lease { node: node.into(), counter, connections: vec![("1".into(), 1)], ..Lease::default() }
     }
 
     /// WS-137
@@ -289,13 +370,14 @@ mod tests {
         let mut standing =
             vec![gate.stand_in_app(&app).expect("the first"), gate.stand_in_app(&app).expect("the second")];
         assert!(gate.stand_in_app(&app).is_none());
-        assert!(gate.enter_app(&app).is_some(), "nobody sits yet, and who entered has gone again");
-        assert!(standing[0].sit_down(Some(1)));
-        assert!(standing[0].sit_down(Some(0)), "who sits stays");
-        assert!(!standing[1].sit_down(Some(1)) && gate.enter_app(&app).is_none());
+        assert!(gate.enter_app(&app, 0).is_ok(), "nobody sits yet, and who entered has gone again");
+        assert_eq!(standing[0].sit_down(Some(1), 0), Ok(()));
+        assert_eq!(standing[0].sit_down(Some(0), 0), Ok(()), "who sits stays");
+        assert_eq!(standing[1].sit_down(Some(1), 0), Err(NoSeat::OverQuota));
+        assert!(gate.enter_app(&app, 0).is_err());
         assert!(gate.stand_in_app(&app).is_some(), "who sat down stands no more");
         standing.remove(0);
-        assert!(standing[0].sit_down(Some(1)));
+        assert_eq!(standing[0].sit_down(Some(1), 0), Ok(()));
         drop(standing);
         let counts = gate.counts_of(&app);
         assert_eq!((counts.seated.load(Ordering::Relaxed), counts.standing.load(Ordering::Relaxed)), (0, 0));

@@ -11,6 +11,7 @@ pub mod apps;
 pub mod config;
 pub mod gate;
 pub mod http;
+pub mod quota;
 pub mod registry;
 pub mod storage;
 pub mod tls;

@@ -130,6 +130,7 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
         limits: http_limits(config),
         path_prefix: config.server.path_prefix.clone(),
         idempotency_keys_max: config.limits.idempotency_keys_max,
+        takes_calls: config.server.roles.rest,
         readiness: readiness.clone(),
         pulses,
         demo: desk.demo().cloned().map(Arc::new),
@@ -146,6 +147,8 @@ fn start(loaded: &Loaded) -> Result<Node, NodeError> {
         socket_ids: SocketIds::new(),
         phase: seen_phase,
         path_prefix: config.server.path_prefix.clone(),
+        takes_connections: config.server.roles.websocket,
+        elsewhere: hearing.elsewhere(),
         trusted_proxies: config.server.trusted_proxies.clone(),
         expects_proxy_header: config.server.proxy_protocol,
         handshake_timeout: config.limits.handshake_timeout,
@@ -192,6 +195,8 @@ impl Node {
     async fn control(&self, loaded: &Loaded) -> io::Result<bool> {
         let mut end = EndSignals::new()?;
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
+        let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
+        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone()));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);

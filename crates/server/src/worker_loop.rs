@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fulmar_backbone::{Backbone, WorkerId};
-use fulmar_engine::{AppLookup, Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_engine::{AppLookup, Effect, Effects, Input, Moment, Seating, SessionKey, Settings, Worker};
 use fulmar_protocol::exchange::Answer;
 use fulmar_protocol::websocket;
 use mio::event::Event;
@@ -26,6 +26,7 @@ use crate::apps::Apps;
 use crate::http::clock::Clock;
 use crate::http::health::{BEAT_EVERY_MS, Pulses};
 use crate::inbox::{Message, WorkerInbox};
+use crate::quota::NoSeat;
 use crate::ws::connection::{CLOSE_TIMEOUT_MS, Connection, Stage};
 use crate::ws::handover::{Handover, Socket};
 use crate::ws::outbox::{Budget, Flushed, Turn};
@@ -78,7 +79,7 @@ pub(crate) struct WorkerLoop {
     effects: Effects,
     answers: VecDeque<Answer>,
     /// Sessions that asked for a seat of the quota, and whether they have it.
-    seatings: VecDeque<(SessionKey, bool)>,
+    seatings: VecDeque<(SessionKey, Seating)>,
     connections: Slab<Connection>,
     turn: Turn,
     /// Connections with frames pending, each once.
@@ -251,8 +252,8 @@ impl WorkerLoop {
             while let Some(effect) = self.effects.next_effect() {
                 self.perform(now, effect);
             }
-            if let Some((session, has_seat)) = self.seatings.pop_front() {
-                self.worker.handle(now, Input::Seated { session, has_seat }, &mut self.effects);
+            if let Some((session, seating)) = self.seatings.pop_front() {
+                self.worker.handle(now, Input::Seated { session, seating }, &mut self.effects);
                 continue;
             }
             let Some(answer) = self.answers.pop_front() else { return };
@@ -279,7 +280,13 @@ impl WorkerLoop {
             Effect::TakeSeat { session, max } => {
                 let connection = self.connections.get_mut(session as usize);
                 let seat = connection.and_then(|connection| connection.app_seat.as_mut());
-                self.seatings.push_back((session, seat.is_none_or(|seat| seat.sit_down(max))));
+                let seated = seat.map_or(Ok(()), |seat| seat.sit_down(max, now.0));
+                let seating = match seated {
+                    Ok(()) => Seating::Seated,
+                    Err(NoSeat::OverQuota) => Seating::OverQuota,
+                    Err(NoSeat::Later) => Seating::Later,
+                };
+                self.seatings.push_back((session, seating));
             }
         }
     }

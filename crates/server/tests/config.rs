@@ -143,6 +143,10 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert!(demo.is_some());
     let ids: Vec<&str> = apps.iter().map(|a| a.id.as_str()).collect();
     assert_eq!(ids, ["42", "43", "1"]);
+    check_apps_of_release_0_1(&apps);
+}
+
+fn check_apps_of_release_0_1(apps: &[App]) {
     let first = &apps[0];
     assert!(!first.enabled && first.client_events && first.subscription_counts && first.tls_only);
     assert!(first.watchlist && first.authorized_connections);

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, ManualClock, Memory};
 use fulmar_backbone::{Backbone, Inbox, WorkerId};
-use fulmar_engine::{Effect, Effects, Input, Moment, SessionKey, Settings, Worker};
+use fulmar_engine::{Effect, Effects, Input, Moment, Seating, SessionKey, Settings, Worker};
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use fulmar_protocol::name::SocketId;
@@ -97,7 +97,7 @@ struct Desk {
     worker: Worker,
     effects: Effects,
     answers: VecDeque<Answer>,
-    seatings: VecDeque<(SessionKey, bool)>,
+    seatings: VecDeque<(SessionKey, Seating)>,
     /// Which connection has which key.
     keys: Vec<Option<Connection>>,
 }
@@ -246,8 +246,8 @@ impl World {
                 self.perform(worker, effect);
             }
             let desk = &mut self.desks[worker];
-            if let Some((session, has_seat)) = desk.seatings.pop_front() {
-                desk.worker.handle(now, Input::Seated { session, has_seat }, &mut desk.effects);
+            if let Some((session, seating)) = desk.seatings.pop_front() {
+                desk.worker.handle(now, Input::Seated { session, seating }, &mut desk.effects);
                 continue;
             }
             let Some(answer) = desk.answers.pop_front() else { return };
@@ -284,7 +284,9 @@ impl World {
                 let app = self.lines[connection.0].app.clone();
                 let has_seat = max.is_none_or(|max| self.seated(app.as_ref()) < max as usize);
                 self.lines[connection.0].is_seated |= has_seat;
-                self.desks[worker].seatings.push_back((session, has_seat));
+                self.desks[worker]
+                    .seatings
+                    .push_back((session, if has_seat { Seating::Seated } else { Seating::OverQuota }));
             }
             Effect::Ask(question) => {
                 let desk = &mut self.desks[worker];

@@ -90,6 +90,17 @@ fn a_full_node_closes_newcomers_with_4100_after_every_lasting_reason() {
     assert!(world.is_open(ana));
 }
 
+/// NODE-11
+#[test]
+fn a_node_that_takes_no_connections_sends_everybody_elsewhere_and_stops_nobody() {
+    let mut world = World::new();
+    let load = Load { elsewhere: true, over_quota: true, ..Load::default() };
+    for target in ["/app/key-1?protocol=7", "/app/key-1?protocol=4", "/app/nobody?protocol=7"] {
+        let turned_away = world.open_under(target, None, load);
+        world.expect_closed(turned_away, CloseCode::OVER_CAPACITY);
+    }
+}
+
 /// WS-117, DEL-15
 #[test]
 fn a_connection_that_waits_for_the_backbone_can_be_drained_too() {

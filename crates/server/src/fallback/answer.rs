@@ -21,16 +21,17 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
+use super::elsewhere::PassedOn;
 use super::frames::{self, HEARTBEAT, OPEN, STREAM_UNITS_MAX};
 use super::line::{Receiver, Taken};
 
 /// How often a stream shows life, and how long a poll is held: less than the 30 seconds after which pusher-js doubts.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(25);
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(25);
 /// What a client is told whose session has ended; it opens another at once.
 const SESSION_ENDED: &str = "The session has ended, please reconnect";
 
 /// The body of any answer of the edge.
-pub(crate) type AnyBody = Either<Full<Bytes>, Stream>;
+pub(crate) type AnyBody = Either<Full<Bytes>, Either<Stream, PassedOn>>;
 
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<AnyBody> {
@@ -68,7 +69,7 @@ pub(crate) fn stream(receiver: Receiver) -> Response<AnyBody> {
     let first = tokio::time::Instant::now() + HEARTBEAT_EVERY;
     let mut heartbeat = interval_at(first, HEARTBEAT_EVERY);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    received(Either::Right(Stream { receiver, heartbeat, has_begun: false, is_done: false, units: 0 }))
+    received(Either::Right(Either::Left(Stream { receiver, heartbeat, has_begun: false, is_done: false, units: 0 })))
 }
 
 /// The answer to a poll, once there is one.

@@ -5,10 +5,11 @@
 //! here knows what a message means. `sockjs` is not spoken.
 //!
 //! Reading order: [`Address`] (what a path asks for), [`frames`] (the text), [`line`] (worker and requests), [`sessions`]
-//! (which there are), [`answer`] (streams and polls), `requests` (how they come together), `own` (sessions of the
-//! node itself).
+//! (which there are), [`answer`] (streams and polls), [`elsewhere`] (sessions of other nodes), `requests` (how they come
+//! together), `own` (sessions of the node itself).
 
 pub(crate) mod answer;
+pub(crate) mod elsewhere;
 pub(crate) mod frames;
 pub(crate) mod line;
 mod own;

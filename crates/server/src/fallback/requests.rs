@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::answer::{self, AnyBody};
+use super::elsewhere::{ASKS, Elsewhere, Other, Owner, PASSED_ON, Unreached};
 use super::frames;
 use super::line::{Line, Signal, WorkerEnd};
 use super::sessions::Found;
@@ -31,6 +32,16 @@ use crate::ws::handshake::Asked;
 const TAKEN_WITHIN: Duration = Duration::from_millis(3_500);
 /// Bytes of a send per byte of the largest message: what escaping and the array around it add at most in practice.
 const SEND_BYTES_PER_MESSAGE_BYTE: usize = 3;
+
+const BAD_BODY: &str = "The request's body is too large, too late or broken off\n";
+
+/// The answer to a request for a session that there is no more; the client opens another.
+fn gone(verb: Verb) -> Response<AnyBody> {
+    match verb {
+        Verb::Send => answer::refusal(StatusCode::NOT_FOUND, "There is no such session\n"),
+        Verb::Stream | Verb::Poll => answer::ended(),
+    }
+}
 
 /// The gate lets nobody in, not even to be told so.
 struct NoSeat;
@@ -47,10 +58,38 @@ impl Edge {
             Method::OPTIONS => return answer::preflight(),
             _ => return answer::refusal(StatusCode::METHOD_NOT_ALLOWED, "Sessions are spoken to by POST\n"),
         }
+        let is_here = self.sessions.knows(address.session);
+        if head.headers.contains_key(ASKS) {
+            return answer::empty(if is_here { StatusCode::NO_CONTENT } else { StatusCode::MISDIRECTED_REQUEST });
+        }
+        if !is_here && head.headers.contains_key(PASSED_ON) {
+            return answer::empty(StatusCode::MISDIRECTED_REQUEST);
+        }
+        if !is_here && let Some(elsewhere) = &self.elsewhere {
+            match elsewhere.find(address.session).await {
+                Owner::Nobody => {}
+                Owner::Gone => return gone(address.verb),
+                Owner::There(other) => return self.pass_on(elsewhere, &other, address, body).await,
+            }
+        }
         match address.verb {
             Verb::Send => self.send(address, body).await,
             Verb::Stream | Verb::Poll => self.receive(address, &head, guest).await,
         }
+    }
+
+    async fn pass_on(
+        &self,
+        elsewhere: &Elsewhere,
+        other: &Other,
+        address: Address<'_>,
+        body: Incoming,
+    ) -> Response<AnyBody> {
+        let body = match self.read_send(body).await {
+            Ok(body) => body,
+            Err(status) => return answer::refusal(status, BAD_BODY),
+        };
+        elsewhere.pass_on(other, address, body).await.unwrap_or_else(|Unreached| gone(address.verb))
     }
 
     async fn receive(&self, address: Address<'_>, head: &Parts, guest: &Guest) -> Response<AnyBody> {
@@ -108,7 +147,7 @@ impl Edge {
     }
 
     async fn send(&self, address: Address<'_>, body: Incoming) -> Response<AnyBody> {
-        let not_found = || answer::refusal(StatusCode::NOT_FOUND, "There is no such session\n");
+        let not_found = || gone(Verb::Send);
         let Some(line) = self.sessions.find(address.session) else { return not_found() };
         let body = match self.read_send(body).await {
             Ok(body) => body,
@@ -116,7 +155,7 @@ impl Edge {
                 if status == StatusCode::PAYLOAD_TOO_LARGE {
                     line.signal(Signal::TooBig);
                 }
-                return answer::refusal(status, "The request's body is too large, too late or broken off\n");
+                return answer::refusal(status, BAD_BODY);
             }
         };
         let Some(texts) = frames::sent(&body) else {

@@ -83,6 +83,12 @@ impl Sessions {
         self.locked().open.get(name).cloned()
     }
 
+    /// Whether there is a session of this name, or was until a while ago.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        let table = self.locked();
+        table.open.contains_key(name) || table.ended.contains(name)
+    }
+
     /// Ends sessions whose client stayed away and forgets what is over, again and again.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(SWEEP_EVERY);

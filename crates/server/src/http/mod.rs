@@ -84,6 +84,8 @@ pub struct Setup {
     pub path_prefix: String,
     /// Idempotency keys remembered per app; 0 ignores the header.
     pub idempotency_keys_max: usize,
+    /// Whether the signed API is among what the node does.
+    pub takes_calls: bool,
     /// Whether the node wants traffic.
     pub readiness: Arc<Readiness>,
     /// Whether the workers' loops turn.
@@ -101,6 +103,7 @@ pub struct Api {
     limits: ArcSwap<Limits>,
     path_prefix: String,
     remembered: Arc<Remembered>,
+    takes_calls: bool,
     readiness: Arc<Readiness>,
     pulses: Arc<Pulses>,
     demo: Option<demo::Demo>,
@@ -118,6 +121,7 @@ impl Api {
             limits: ArcSwap::from_pointee(setup.limits),
             path_prefix: setup.path_prefix,
             remembered: Arc::new(Remembered::new(setup.idempotency_keys_max)),
+            takes_calls: setup.takes_calls,
             readiness: setup.readiness,
             pulses: setup.pulses,
             demo: setup.demo.map(demo::Demo::new),
@@ -177,6 +181,7 @@ impl Api {
             return Ok(Reply::methods(allow));
         }
         match route {
+            Route::Api { .. } if !self.takes_calls => Err(Refusal::OtherRole),
             Route::Api { app, call } => {
                 let answering = self.call(head, app, call, body);
                 within(ANSWER_WITHIN, answering).await.unwrap_or(Err(Refusal::Unavailable))

@@ -104,6 +104,9 @@ pub(super) enum Refusal {
     /// Momentary.
     #[error("The server cannot take this now, try again")]
     Unavailable,
+    /// Calls are not among what the node does.
+    #[error("This node takes no REST calls: its server.roles are others. Send them to a node with the role rest")]
+    OtherRole,
     /// The demo's own pace.
     #[error("That was too fast, try again in a second")]
     TooFast,
@@ -157,7 +160,7 @@ impl Refusal {
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::Unavailable | Self::TooFast => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::OtherRole | Self::TooFast => StatusCode::SERVICE_UNAVAILABLE,
             // The protocol crate knows no HTTP types; its numbers are those of the specification.
             Self::Publish(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
         }

@@ -59,6 +59,7 @@ struct Given {
     limits: Limits,
     path_prefix: &'static str,
     idempotency_keys_max: usize,
+    takes_calls: bool,
     demo: bool,
 }
 
@@ -75,6 +76,7 @@ impl Default for Given {
             limits: Limits::default(),
             path_prefix: "",
             idempotency_keys_max: 100,
+            takes_calls: true,
             demo: false,
         }
     }
@@ -104,6 +106,7 @@ impl World {
             limits: given.limits,
             path_prefix: given.path_prefix.to_owned(),
             idempotency_keys_max: given.idempotency_keys_max,
+            takes_calls: given.takes_calls,
             readiness: Arc::clone(&readiness),
             pulses: Arc::clone(&pulses),
             demo: given.demo.then(|| Arc::new(given.app.clone())),

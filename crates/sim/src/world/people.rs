@@ -43,7 +43,7 @@ impl World {
         let key = OpenRequest::parse(target, "").key;
         let app = self.apps.iter().find(|app| Some(app.key.as_str()) == key.as_deref());
         let over_quota = app.is_some_and(|app| self.is_over_quota(app));
-        self.open_under(target, origin, Load { draining: self.is_draining, over_quota, overloaded: false })
+        self.open_under(target, origin, Load { draining: self.is_draining, over_quota, ..Load::default() })
     }
 
     /// The same with the load as it was when the upgrade was judged, whatever it is now.

@@ -167,12 +167,13 @@ impl Desk {
         self.figures.edges_mended += self.add_all(entry, roster, at);
         self.conclude_known(turn, entry);
         let Some(members) = entry.members_mut().filter(|_| is_settled) else { return };
-        // Edges up to here are in it, coming and going alike: those still on their way are no news.
+        // Edges up to here are in it, coming and going alike: those still on their way are no news. So nobody needs to be
+        // remembered as gone; and whoever is found there again, with nothing said in between, must come back.
         members.floor = members.floor.max(at);
         let mut gone = members.told.missing_from(roster, at);
         gone.retain(|user| !members.here.contains_key(user));
         for user in gone {
-            let is_new = entry.members_mut().is_some_and(|members| members.told.remove(&user, at, turn.now.ms));
+            let is_new = entry.members_mut().is_some_and(|members| members.told.remove_alone(&user));
             if is_new {
                 self.figures.edges_mended += 1;
                 self.tell_removed(entry, user);

@@ -304,6 +304,20 @@ async fn health_says_what_is_wrong() {
     world.plain(Method::GET, "/livez", "").await.expect(503, "worker 1 has not turned for 6000 ms\n");
 }
 
+/// NODE-10
+#[tokio::test]
+async fn a_node_without_the_role_rest_says_so_and_is_well() {
+    let world = World::with(Given { takes_calls: false, ..Given::default() });
+    let said = world.plain(Method::GET, "/apps/3/channels", "").await;
+    assert_eq!((said.status.as_u16(), said.header("retry-after")), (503, Some("1")));
+    assert!(said.body.contains("takes no REST calls"), "{}", said.body);
+    world.plain(Method::GET, "/livez", "").await.expect(200, "ok\n");
+    world.readiness.configured();
+    world.readiness.listening();
+    world.readiness.tested();
+    world.plain(Method::GET, "/readyz", "").await.expect(200, "ready\n");
+}
+
 /// A connection to the node, in memory.
 fn connect(world: &World) -> tokio::io::DuplexStream {
     let (near, far) = tokio::io::duplex(1 << 16);

@@ -139,6 +139,24 @@ fn a_roster_in_doubt_is_read_again_and_the_difference_told() {
     assert_eq!(world.figures(0).edges_mended, 2);
 }
 
+/// RED-27: records were deleted, a roster was read, and they were put right, without a word in the log.
+#[test]
+fn who_was_missing_from_a_roster_and_is_in_the_next_one_comes_back_although_nothing_was_said_in_between() {
+    let mut world = World::new(1, 1, 1);
+    here(&mut world);
+    let eve = Presence { user_info: None, since: 7 };
+    hear(&mut world, 5, added("eve"));
+    world.told(0, Told::Doubtful(Some(topic(ROOM))));
+    let damaged = read(&world, 20, true);
+    world.told(0, damaged);
+    assert_eq!(edges(&world, 0), ["+eve", "-eve"]);
+    world.records.get_mut(&topic(ROOM)).expect("it is there")[0].members.insert(user("eve"), eve);
+    world.told(0, Told::Doubtful(Some(topic(ROOM))));
+    let mended = read(&world, 20, true);
+    world.told(0, mended);
+    assert_eq!(edges(&world, 0), ["+eve", "-eve", "+eve"]);
+}
+
 /// RED-27
 #[test]
 fn what_changed_after_a_roster_was_read_and_who_is_connected_here_stay_as_they_are() {
