@@ -8,6 +8,7 @@ mod deeds;
 mod interrupt;
 mod naive;
 mod presence;
+mod redis_cluster;
 mod report;
 mod stage;
 

@@ -16,6 +16,7 @@ pub mod link;
 pub mod outbox;
 pub mod primaries;
 pub mod records;
+pub mod redis_cluster;
 pub mod round;
 pub mod scripts;
 pub mod seen;

@@ -65,6 +65,51 @@ impl RedisCluster {
         Err(RigError::Peer(format!("nobody owns slot {slot}")))
     }
 
+    /// A replica of a server, by its own word.
+    ///
+    /// # Errors
+    /// There is none that runs.
+    pub fn replica_of(&self, primary: &Redis) -> Result<&Redis, RigError> {
+        let id = primary.call(&["CLUSTER", "MYID"])?.text();
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            let nodes = server.call(&["CLUSTER", "NODES"])?.text();
+            let own = nodes.lines().find(|line| line.contains("myself"));
+            if own.is_some_and(|line| line.split(' ').nth(3) == Some(id.as_str())) {
+                return Ok(server);
+            }
+        }
+        Err(RigError::Peer(format!("the primary at {} has no replica", primary.port())))
+    }
+
+    /// Moves a slot with all its keys to another primary while both serve, as the product's own tool does. Answers how many
+    /// keys went.
+    ///
+    /// # Errors
+    /// A server refuses a step.
+    pub fn move_slot(&self, slot: i64, target: &Redis) -> Result<usize, RigError> {
+        let (from, number) = (self.owner_of(slot)?, slot.to_string());
+        let id = |server: &Redis| Ok::<_, RigError>(server.call(&["CLUSTER", "MYID"])?.text());
+        target.call(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &id(from)?])?;
+        from.call(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &id(target)?])?;
+        let (host, port) = (target.addr().ip().to_string(), target.port().to_string());
+        let mut moved = 0;
+        loop {
+            let keys = from.call(&["CLUSTER", "GETKEYSINSLOT", &number, "100"])?;
+            let keys: Vec<String> = keys.list().iter().map(crate::Value::text).collect();
+            if keys.is_empty() {
+                break;
+            }
+            let mut command = vec!["MIGRATE", &host, &port, "", "0", "5000", "KEYS"];
+            command.extend(keys.iter().map(String::as_str));
+            from.call(&command)?;
+            moved += keys.len();
+        }
+        for server in [target, from] {
+            server.call(&["CLUSTER", "SETSLOT", &number, "NODE", &id(target)?])?;
+        }
+        Ok(moved)
+    }
+
     fn await_whole(&self, has_replicas: bool) -> Result<(), RigError> {
         eventually("every server of the Redis Cluster sees it whole", READY_MAX, || {
             let is_whole = |server: &Redis| {

@@ -188,6 +188,7 @@ fn say_hello(settings: &Settings, origin: u64) {
     let (topology, servers) = match &settings.topology {
         Topology::Single(address) => ("single", address.clone()),
         Topology::Sentinel { sentinels, .. } => ("sentinel", sentinels.join(",")),
+        Topology::RedisCluster { seeds, .. } => ("cluster", seeds.join(",")),
     };
     tracing::info!(
         topology,

@@ -744,15 +744,26 @@ fn whoever_names_sentinels_means_the_topology_of_sentinels() {
     assert_eq!(settings.roles, Roles { websocket: false, rest: true, webhooks: false });
 }
 
+/// NODE-1, RED-33
+#[test]
+fn redis_cluster_is_a_topology_of_some_addresses_and_a_number_of_shares() {
+    let (found, said) = backbone("cluster", "kind = \"redis\"\ntopology = \"cluster\"\naddresses = [\"a:1\", \"b:1\"]");
+    let Some(Backbone::Redis(settings)) = found else { panic!("{said:?}") };
+    let seeds = vec!["a:1".to_owned(), "b:1".to_owned()];
+    assert_eq!(settings.topology, Topology::RedisCluster { seeds, shares: 8 });
+    assert_eq!(settings.topology.groups(), ["0", "1", "2", "3", "4", "5", "6", "7"]);
+}
+
 /// NODE-2
 #[test]
 fn every_mistake_about_redis_is_named_where_it_stands() {
     let table: &[(&str, &[&str])] = &[
-        (
-            "topology = \"cluster\"",
-            &["topology must be single or sentinel: Redis Cluster is not supported by this release yet"],
-        ),
-        ("topology = \"ring\"", &["topology must be single or sentinel"]),
+        ("topology = \"cluster\"\ndatabase = 1", &["database must be 0 with topology = cluster"]),
+        ("topology = \"cluster\"\naddresses = []", &["addresses must hold at least one address"]),
+        ("topology = \"cluster\"\nsentinels = [\"a:1\"]", &["sentinels belongs to topology = sentinel"]),
+        ("topology = \"cluster\"\nshares = 0", &["shares must be between 1 and 128, not 0"]),
+        ("shares = 4", &["shares belongs to topology = cluster"]),
+        ("topology = \"ring\"", &["topology must be single, sentinel or cluster"]),
         ("addresses = [\"a:1\", \"b:1\"]", &["addresses must hold exactly one address"]),
         ("addresses = [\"redis://a\"]", &["addresses must be host:port", "addresses must hold exactly one address"]),
         ("groups = [\"g1\"]", &["groups belongs to topology = sentinel"]),

@@ -3,7 +3,7 @@
 use fulmar_rig::Verdict;
 
 use super::stage::{Done, Setting, Stage};
-use super::{deeds, presence};
+use super::{deeds, presence, redis_cluster};
 
 /// A fault and its promises. Nothing is ever lost, doubled, out of order, or refused without a clear 503.
 pub struct Case {
@@ -55,7 +55,7 @@ const fn case(
 }
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 22] = [
+pub const CASES: [Case; 26] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -147,6 +147,28 @@ pub const CASES: [Case; 22] = [
         Setting::Sentinel,
         deeds::slow_node,
         Allowed { excused: &[2], ..NOTHING },
+    ),
+    case("cluster-none", "nothing happens, over Redis Cluster", Setting::RedisCluster, deeds::nothing, NOTHING),
+    case(
+        "cluster-failover",
+        "CLUSTER FAILOVER on a replica",
+        Setting::RedisCluster,
+        redis_cluster::planned_failover,
+        NOTHING,
+    ),
+    case(
+        "cluster-kill",
+        "SIGKILL of a primary of a Redis Cluster",
+        Setting::RedisCluster,
+        redis_cluster::kill_primary,
+        FAST,
+    ),
+    case(
+        "cluster-move",
+        "a share's slot of a Redis Cluster is moved to another primary",
+        Setting::RedisCluster,
+        redis_cluster::move_share,
+        NOTHING,
     ),
     case("random", "several faults drawn from the seed", Setting::Sentinel, deeds::random, NOTHING),
     Case {

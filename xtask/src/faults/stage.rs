@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{
-    Ledger, Link, Load, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Server, Size,
+    Ledger, Link, Load, Node, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment,
+    SentinelOptions, Server, Size,
 };
 
 use super::interrupt;
@@ -33,6 +34,8 @@ pub enum Setting {
     Sentinel,
     /// The same, each server behind a wire.
     SentinelWithLinks,
+    /// Three primaries with a replica each as a Redis Cluster, three nodes.
+    RedisCluster,
 }
 
 /// The servers.
@@ -43,6 +46,8 @@ pub enum Servers {
     Single(Redis),
     /// Groups with their Sentinels.
     Sentinel(SentinelDeployment),
+    /// Redis Cluster.
+    RedisCluster(RedisCluster),
 }
 
 /// Everything of one run.
@@ -109,6 +114,9 @@ impl Stage {
                 let options = SentinelOptions { has_links, fails_over_first: !has_links, ..SentinelOptions::default() };
                 let groups = GROUPS.map(|name| (name, 2));
                 Servers::Sentinel(SentinelDeployment::start(&groups, 3, &options).map_err(failure)?)
+            }
+            Setting::RedisCluster => {
+                Servers::RedisCluster(RedisCluster::start(3, 1, &RedisOptions::default()).map_err(failure)?)
             }
         };
         let config = configuration(&servers);
@@ -189,6 +197,14 @@ impl Stage {
         }
     }
 
+    /// The Redis Cluster, which the case asked for.
+    pub fn redis_cluster(&self) -> &RedisCluster {
+        match &self.servers {
+            Servers::RedisCluster(redis_cluster) => redis_cluster,
+            _ => panic!("the case says that it is about a Redis Cluster"),
+        }
+    }
+
     /// One of the groups.
     pub fn any_group(&mut self) -> &'static str {
         GROUPS[self.chance.usize(0..GROUPS.len())]
@@ -204,6 +220,7 @@ impl Stage {
         match &self.servers {
             Servers::Nothing => Vec::new(),
             Servers::Single(redis) => vec![redis],
+            Servers::RedisCluster(redis_cluster) => redis_cluster.servers().iter().collect(),
             Servers::Sentinel(deployment) => {
                 let groups = deployment.names().into_iter().filter_map(|name| deployment.group(name).ok());
                 groups.flat_map(|group| group.servers.iter().map(|server| &server.redis)).collect()
@@ -216,6 +233,10 @@ impl Stage {
         match &self.servers {
             Servers::Nothing => Ok(Vec::new()),
             Servers::Single(redis) => Ok(vec![redis]),
+            Servers::RedisCluster(redis_cluster) => {
+                let is_primary = |redis: &&Redis| redis.role().is_ok_and(|role| role == Role::Primary);
+                Ok(redis_cluster.servers().iter().filter(is_primary).collect())
+            }
             Servers::Sentinel(_) => GROUPS.iter().map(|group| Ok(&self.primary(group)?.redis)).collect(),
         }
     }
@@ -282,6 +303,10 @@ fn configuration(servers: &Servers) -> String {
         Servers::Nothing => String::new(),
         Servers::Single(redis) => {
             format!("[backbone]\nkind = \"redis\"\ntopology = \"single\"\naddresses = [{}]\n", quoted(&[redis.addr()]))
+        }
+        Servers::RedisCluster(redis_cluster) => {
+            let seeds: Vec<_> = redis_cluster.servers().iter().take(2).map(Redis::addr).collect();
+            format!("[backbone]\nkind = \"redis\"\ntopology = \"cluster\"\naddresses = [{}]\n", quoted(&seeds))
         }
         Servers::Sentinel(deployment) => {
             let addrs: Vec<_> = deployment.sentinels().iter().map(|sentinel| sentinel.redis.addr()).collect();

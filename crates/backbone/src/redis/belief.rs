@@ -3,7 +3,7 @@
 //! Every Sentinel is asked; a server is named when a majority of all of them names it, or, while nobody is followed yet, when
 //! those that answer agree. A name proves nothing: the server itself must say that it is a primary and show the group's
 //! identity. Sentinels are needed to change a primary, not to keep one: whoever is followed and still shows role and identity
-//! stays, however many Sentinels are gone. Pure.
+//! stays, however many Sentinels are gone. In Redis Cluster its servers are asked instead of Sentinels. Pure.
 
 use std::time::Duration;
 
@@ -53,6 +53,37 @@ pub fn named(now: Duration, views: &[Option<SentinelView>], is_following: bool) 
     let is_enough = has_majority || (is_undisputed && !is_following);
     is_enough
         .then(|| Named { address: (*most).to_owned(), is_undisputed: is_undisputed && (has_majority || !is_following) })
+}
+
+/// What a server of a Redis Cluster says of the owner of a group's slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The owner's address.
+    pub primary: String,
+    /// The configuration under which it got the slot.
+    pub epoch: u64,
+    /// When that was said.
+    pub seen_at: Duration,
+}
+
+/// Judges what servers of a Redis Cluster say; one entry for each that is known, `None` for one that said nothing. Whom they
+/// name, best first: the higher epoch, then more voices. The first that proves it is followed; whoever is followed stays while
+/// nobody before it does.
+#[must_use]
+pub fn owners(now: Duration, claims: &[Option<Claim>], is_following: bool) -> Vec<Named> {
+    let fresh: Vec<&Claim> = claims.iter().flatten().filter(|claim| now < claim.seen_at + FRESH).collect();
+    let votes = |address: &str| fresh.iter().filter(|claim| claim.primary == address).count();
+    let mut owners: Vec<(u64, usize, &str)> =
+        fresh.iter().map(|claim| (claim.epoch, votes(&claim.primary), claim.primary.as_str())).collect();
+    owners.sort_unstable_by(|one, other| other.cmp(one));
+    let mut ranked: Vec<Named> = Vec::new();
+    for (_, votes, address) in owners {
+        if ranked.iter().all(|named| named.address != address) {
+            let is_undisputed = votes == fresh.len() && (2 * votes > claims.len() || !is_following);
+            ranked.push(Named { address: address.to_owned(), is_undisputed });
+        }
+    }
+    ranked
 }
 
 /// What to do about a server that is named.
@@ -138,6 +169,29 @@ mod tests {
         let undisputed = |said: &[&str]| named(S(11), &views(said), true).is_some_and(|named| named.is_undisputed);
         assert!(undisputed(&["a", "a", "a"]) && undisputed(&["a", "a", ""]));
         assert!(!undisputed(&["a", "a", "b"]));
+    }
+
+    /// RED-34
+    #[test]
+    fn the_owner_with_the_higher_epoch_comes_first_and_one_voice_never_claims() {
+        let claims = |said: &[(&str, u64)]| -> Vec<Option<Claim>> {
+            let claim = |(primary, epoch): &(&str, u64)| {
+                (*epoch > 0).then(|| Claim { primary: (*primary).to_owned(), epoch: *epoch, seen_at: S(10) })
+            };
+            said.iter().map(claim).collect()
+        };
+        let ranked = |said: &[(&str, u64)], is_following| -> Vec<(String, bool)> {
+            let owners = owners(S(11), &claims(said), is_following);
+            owners.into_iter().map(|named| (named.address, named.is_undisputed)).collect()
+        };
+        let named = |address: &str, is_undisputed| (address.to_owned(), is_undisputed);
+        assert_eq!(ranked(&[("a", 1), ("a", 1), ("b", 7)], true), [named("b", false), named("a", false)]);
+        assert_eq!(ranked(&[("a", 2), ("b", 2), ("b", 2)], false), [named("b", false), named("a", false)]);
+        assert_eq!(ranked(&[("a", 1), ("a", 3), ("b", 2)], false), [named("a", false), named("b", false)]);
+        assert_eq!(ranked(&[("a", 1), ("", 0), ("", 0)], false), [named("a", true)]);
+        assert_eq!(ranked(&[("a", 1), ("", 0), ("", 0)], true), [named("a", false)]);
+        assert_eq!(ranked(&[("a", 1), ("a", 1), ("", 0)], true), [named("a", true)]);
+        assert!(owners(S(12), &claims(&[("a", 1)]), false).is_empty());
     }
 
     /// RED-6

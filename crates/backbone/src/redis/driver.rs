@@ -10,6 +10,7 @@ mod bus;
 mod listen;
 mod nodes;
 mod publish;
+mod redis_cluster;
 mod sentinels;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use self::attach::Group;
 use self::bus::Server;
 use self::nodes::Nodes;
 use self::publish::Calls;
+use self::redis_cluster::MemberAsked;
 use self::sentinels::Sentinel;
 use super::envelope::Message;
 use super::hub::{self, Hub, HubSettings, Moment};
@@ -107,6 +109,7 @@ enum Purpose {
     Identity(usize),
     Primary { sentinel: usize, group: usize },
     Replicas { sentinel: usize, group: usize },
+    Member(usize, MemberAsked),
 }
 
 pub(super) struct Driver {
@@ -159,7 +162,7 @@ impl Driver {
             linger: settings.limits.interest_linger,
             outbox: outbox.clone(),
         });
-        let groups = names.iter().map(|name| Group::new(name, &keys, &node, &settings)).collect();
+        let groups = names.iter().map(|name| Group::new(name, &node, &settings)).collect();
         Self {
             keys,
             origin,
@@ -227,6 +230,7 @@ impl Driver {
                 self.follow(0, &address, true);
             }
             Topology::Sentinel { sentinels, .. } => self.watch(&sentinels),
+            Topology::RedisCluster { seeds, .. } => self.meet_seeds(&seeds),
         }
     }
 
@@ -414,6 +418,7 @@ impl Driver {
             Purpose::Identity(at) => self.saw_identity(at, outcome),
             Purpose::Primary { sentinel, group } => self.saw_primary(sentinel, group, outcome),
             Purpose::Replicas { sentinel, group } => self.saw_replicas(sentinel, group, outcome),
+            Purpose::Member(at, asked) => self.member_answered(at, asked, outcome),
         }
     }
 

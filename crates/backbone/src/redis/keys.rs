@@ -1,4 +1,5 @@
-//! Names of what is stored, all in one place. Every name begins with the deployment's own, so that several can share servers.
+//! Names of what is stored, all in one place. Every name begins with the deployment's own, so that several can share servers;
+//! in Redis Cluster with a tag of the deployment and the share, so that all keys of a share lie in one slot of the product's.
 
 use super::topic::{Slot, Topic};
 
@@ -6,13 +7,42 @@ use super::topic::{Slot, Topic};
 #[derive(Debug, Clone)]
 pub struct Keys {
     deployment: std::sync::Arc<str>,
+    /// What every name begins with, before a colon.
+    prefix: std::sync::Arc<str>,
 }
 
 impl Keys {
     /// Names of this deployment.
     #[must_use]
     pub fn new(deployment: &str) -> Self {
-        Self { deployment: deployment.into() }
+        Self { deployment: deployment.into(), prefix: deployment.into() }
+    }
+
+    /// Names of one share of this deployment in Redis Cluster: what stands in braces is all that decides where a key lies.
+    #[must_use]
+    pub fn of_share(deployment: &str, share: &str) -> Self {
+        Self { deployment: deployment.into(), prefix: format!("{{{deployment}.{share}}}").into() }
+    }
+
+    /// Whether messages stay with the servers of a slot (SPUBLISH, SSUBSCRIBE): in Redis Cluster.
+    #[must_use]
+    pub fn is_share(&self) -> bool {
+        self.prefix.starts_with('{')
+    }
+
+    /// What every name begins with, before a colon.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The keys that a script names, the group's hash first. The second there is never anything at: a server that is giving
+    /// the slot away refuses whoever names a key that it has not, and so no script ever sees a half of a share.
+    #[must_use]
+    pub fn declared(&self) -> Vec<String> {
+        let mut declared = vec![self.identity()];
+        declared.extend(self.is_share().then(|| self.named("nothing")));
+        declared
     }
 
     /// The deployment's name.
@@ -22,7 +52,7 @@ impl Keys {
     }
 
     fn named(&self, what: &str) -> String {
-        format!("{}:{what}", self.deployment)
+        format!("{}:{what}", self.prefix)
     }
 
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
@@ -54,32 +84,32 @@ impl Keys {
     /// Hash: topic -> subscriptions (or sign-ins) that one node has on it. Fields with 0 are deleted.
     #[must_use]
     pub fn records(&self, slot: Slot, node: &str) -> String {
-        format!("{}:rec:{}:{node}", self.deployment, slot.0)
+        format!("{}:rec:{}:{node}", self.prefix, slot.0)
     }
 
     /// Hash: user -> `SINCE INFO` of one node's members of a presence channel. Counts only where the node's
     /// [`Keys::records`] have the topic.
     #[must_use]
     pub fn members(&self, slot: Slot, node: &str, topic: &Topic) -> String {
-        format!("{}:mem:{}:{node}:{}", self.deployment, slot.0, topic.as_str())
+        format!("{}:mem:{}:{node}:{}", self.prefix, slot.0, topic.as_str())
     }
 
     /// String with a time to live: the cached event of a cache channel, as `ID|MESSAGE`.
     #[must_use]
     pub fn cached(&self, topic: &Topic) -> String {
-        format!("{}:cache:{}", self.deployment, topic.as_str())
+        format!("{}:cache:{}", self.prefix, topic.as_str())
     }
 
     /// Stream: edges that an app's own server wants to be told, in the order they happened.
     #[must_use]
     pub fn outbox(&self, part: u16) -> String {
-        format!("{}:outbox:{part}", self.deployment)
+        format!("{}:outbox:{part}", self.prefix)
     }
 
     /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970).
     #[must_use]
     pub fn claim(&self, part: u16) -> String {
-        format!("{}:claim:{part}", self.deployment)
+        format!("{}:claim:{part}", self.prefix)
     }
 
     /// Hash: node -> until when it shares the work on the outbox, in milliseconds since 1970.
@@ -91,37 +121,37 @@ impl Keys {
     /// Hash: identity of a sealed webhook request -> the request.
     #[must_use]
     pub fn sealed(&self, part: u16) -> String {
-        format!("{}:sealed:{part}", self.deployment)
+        format!("{}:sealed:{part}", self.prefix)
     }
 
     /// List: webhook requests that were given up, newest first.
     #[must_use]
     pub fn given_up(&self, part: u16) -> String {
-        format!("{}:givenup:{part}", self.deployment)
+        format!("{}:givenup:{part}", self.prefix)
     }
 
     /// Hash: what webhooks announced as come -> its generation.
     #[must_use]
     pub fn announced(&self, part: u16) -> String {
-        format!("{}:announced:{part}", self.deployment)
+        format!("{}:announced:{part}", self.prefix)
     }
 
     /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.
     #[must_use]
     pub fn partly(&self, part: u16) -> String {
-        format!("{}:partly:{part}", self.deployment)
+        format!("{}:partly:{part}", self.prefix)
     }
 
     /// Publish-subscribe channel of a topic.
     #[must_use]
     pub fn channel(&self, topic: &Topic) -> String {
-        format!("{}:t:{}", self.deployment, topic.as_str())
+        format!("{}:t:{}", self.prefix, topic.as_str())
     }
 
     /// The topic that a message on this publish-subscribe channel is about.
     #[must_use]
     pub fn topic_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
-        channel.strip_prefix(&*self.deployment)?.strip_prefix(":t:")
+        channel.strip_prefix(&*self.prefix)?.strip_prefix(":t:")
     }
 
     /// Publish-subscribe channel of a group's heartbeats, heard over the subscription connection.
@@ -153,12 +183,33 @@ impl Keys {
     #[must_use]
     pub fn pattern(&self) -> String {
         let mut pattern = String::new();
-        for letter in self.deployment.chars() {
+        for letter in self.prefix.chars() {
             if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
                 pattern.push('\\');
             }
             pattern.push(letter);
         }
         pattern + ":[rm]e[cm]:*"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-33
+    #[test]
+    fn all_names_of_a_share_but_the_bus_begin_with_its_tag() {
+        let keys = Keys::of_share("fulmar", "3");
+        let topic = Topic::parse("7:presence-room").unwrap();
+        for name in keys.declared().into_iter().chain([keys.log(), keys.pulse(), keys.outbox(5), keys.cached(&topic)]) {
+            assert!(name.starts_with("{fulmar.3}:"), "{name}");
+        }
+        assert_eq!(keys.identity(), "{fulmar.3}:group");
+        assert_eq!(keys.topic_of(&keys.channel(&topic)), Some(topic.as_str()));
+        assert_eq!(keys.topic_of("{fulmar.4}:t:7:room"), None);
+        assert_eq!(keys.pattern(), "{fulmar.3}:[rm]e[cm]:*");
+        assert_eq!(keys.bus("a:1"), "fulmar:bus:a:1");
+        assert_eq!(Keys::new("fulmar").declared(), ["fulmar:group"]);
     }
 }

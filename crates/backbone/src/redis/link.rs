@@ -91,6 +91,10 @@ pub enum Ask {
     Subscribe(Vec<String>),
     /// Ending subscriptions.
     Unsubscribe(Vec<String>),
+    /// Subscribing in Redis Cluster, to channels of one slot that this server has. The first refusal is the answer.
+    SubscribeInShare(Vec<String>),
+    /// Ending those.
+    UnsubscribeInShare(Vec<String>),
 }
 
 /// The connection has ended before the answer came: it may have happened or not.
@@ -145,6 +149,17 @@ struct Waiting {
     count: AtomicUsize,
     max: usize,
     has_overflown: AtomicBool,
+    /// Ends of subscriptions in a share that were asked for and not confirmed. What comes beyond them is the server's own word
+    /// that the slot is another's now; it would also pass for the answer to something else, so the connection ends with it.
+    ends: AtomicUsize,
+    has_moved: AtomicBool,
+}
+
+impl Waiting {
+    fn new(max: usize) -> Self {
+        let (count, has_overflown, ends, has_moved) = Default::default();
+        Self { count, max, has_overflown, ends, has_moved }
+    }
 }
 
 #[derive(Debug)]
@@ -164,8 +179,7 @@ impl Link {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
-        let waiting =
-            Arc::new(Waiting { count: AtomicUsize::new(0), max: pushes_max, has_overflown: AtomicBool::new(false) });
+        let waiting = Arc::new(Waiting::new(pushes_max));
         let task =
             Task { id, address: address.to_owned(), greeting: greeting.clone(), events, waiting: waiting.clone() };
         tokio::spawn(task.run(ordered));
@@ -285,7 +299,7 @@ impl Task {
     fn pushed(&self, gone: mpsc::Sender<()>) -> impl Fn(PushInfo) -> Result<(), Lost> + Send + Sync + 'static {
         let (id, events, waiting) = (self.id, self.events.clone(), self.waiting.clone());
         move |PushInfo { kind, data }| match kind {
-            PushKind::Message => {
+            PushKind::Message | PushKind::SMessage => {
                 let mut data = data.into_iter();
                 let (Some(channel), Some(message)) = (data.next(), data.next()) else { return Ok(()) };
                 if waiting.count.fetch_add(1, Ordering::Relaxed) >= waiting.max {
@@ -296,6 +310,14 @@ impl Task {
                     return Err(Lost);
                 }
                 events.send((id, Happening::Pushed { channel, message })).map_err(|_| Lost)
+            }
+            PushKind::SUnsubscribe => {
+                let ends = |count: usize| count.checked_sub(1);
+                if waiting.ends.fetch_update(Ordering::Relaxed, Ordering::Relaxed, ends).is_err() {
+                    waiting.has_moved.store(true, Ordering::Relaxed);
+                    let _: Result<(), _> = gone.try_send(());
+                }
+                Ok(())
             }
             PushKind::Disconnection => {
                 let _: Result<(), _> = gone.try_send(());
@@ -313,6 +335,7 @@ impl Task {
         orders: &mut mpsc::UnboundedReceiver<Order>,
         gone: &mut mpsc::Receiver<()>,
     ) -> Option<String> {
+        self.waiting.ends.store(0, Ordering::Relaxed);
         let mut asked: FuturesUnordered<Asked> = FuturesUnordered::new();
         let mut tickets = std::collections::BTreeSet::new();
         let why = loop {
@@ -333,13 +356,18 @@ impl Task {
                     Some(Order::Reset { generation: of }) if of == generation => break "given up".to_owned(),
                     Some(Order::Ask { generation: of, ticket, ask }) if of == generation => {
                         tickets.insert(ticket);
+                        if let Ask::UnsubscribeInShare(channels) = &ask {
+                            self.waiting.ends.fetch_add(channels.len(), Ordering::Relaxed);
+                        }
                         asked.push(put(connection.clone(), ticket, ask));
                     }
                     Some(stale) => self.lost(stale),
                 },
                 _ = gone.recv() => {
                     let overflown = self.waiting.has_overflown.swap(false, Ordering::Relaxed);
-                    break if overflown { "too many messages waited" } else { "the server closed it" }.to_owned();
+                    let moved = self.waiting.has_moved.swap(false, Ordering::Relaxed);
+                    let why = if overflown { "too many messages waited" } else { "the server closed it" };
+                    break if moved { "the slot is another server's now" } else { why }.to_owned();
                 }
             }
         };
@@ -398,9 +426,43 @@ fn put(mut connection: MultiplexedConnection, ticket: u64, ask: Ask) -> Asked {
             Ask::Command(command) => connection.send_packed_command(&command).await,
             Ask::Subscribe(channels) => connection.subscribe(channels).await.map(|()| Value::Okay),
             Ask::Unsubscribe(channels) => connection.unsubscribe(channels).await.map(|()| Value::Okay),
+            Ask::SubscribeInShare(channels) => one_by_one(&mut connection, "SSUBSCRIBE", channels).await,
+            Ask::UnsubscribeInShare(channels) => one_by_one(&mut connection, "SUNSUBSCRIBE", channels).await,
         };
         (ticket, outcome)
     })
+}
+
+/// Each channel has a command of its own, because each is confirmed by itself.
+async fn one_by_one(
+    connection: &mut MultiplexedConnection,
+    name: &str,
+    channels: Vec<String>,
+) -> Result<Value, RedisError> {
+    let mut pipe = redis::pipe();
+    for channel in &channels {
+        pipe.cmd(name).arg(channel);
+    }
+    let answers = connection.send_packed_commands(&pipe, 0, channels.len()).await?;
+    Ok(answers.into_iter().find(|answer| matches!(answer, Value::ServerError(_))).unwrap_or(Value::Okay))
+}
+
+/// Whether a refusal with this code says that the server is not the one to ask.
+#[must_use]
+pub fn is_wrong_server(code: &str) -> bool {
+    matches!(
+        code,
+        "READONLY"
+            | "LOADING"
+            | "MASTERDOWN"
+            | "WRONGGROUP"
+            | "STALEEPOCH"
+            | "NOIDENTITY"
+            | "MOVED"
+            | "ASK"
+            | "TRYAGAIN"
+            | "CLUSTERDOWN"
+    )
 }
 
 async fn who(connection: &mut MultiplexedConnection) -> Result<Server, RedisError> {

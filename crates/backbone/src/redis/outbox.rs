@@ -171,7 +171,8 @@ impl GroupOutbox {
     /// Nothing is opened yet. `node` is this node's incarnation.
     #[must_use]
     pub fn new(primaries: Arc<dyn Primaries>, settings: Arc<Settings>, group: usize, node: &str) -> Self {
-        let keys = Keys::new(&settings.deployment);
+        let name = settings.topology.groups().into_iter().nth(group).unwrap_or_default();
+        let keys = settings.keys(&name);
         Self { primaries, settings, keys, group, node: node.to_owned(), open: None, epoch: 0, connections: 0 }
     }
 
@@ -339,12 +340,12 @@ impl GroupOutbox {
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Vec<Value>, OutboxError> {
         let arguments: Vec<A> = arguments.into_iter().collect();
-        let (group, identity, epoch) = (self.group, self.keys.identity(), self.epoch);
+        let (group, declared, epoch) = (self.group, self.keys.declared(), self.epoch);
         let open = self.opened().await?;
         let epoch = epoch.max(open.primary.epoch);
         let call = |name: &str, script: &str| {
             let mut call = redis::cmd(name);
-            call.arg(script).arg(1).arg(&identity);
+            call.arg(script).arg(declared.len()).arg(&declared);
             call.arg(&open.primary.identity).arg(&open.primary.run).arg(epoch).arg(&arguments);
             call
         };

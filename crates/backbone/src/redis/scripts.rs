@@ -2,7 +2,7 @@
 //!
 //! A script is made of parts from `scripts/`, the prelude first: it refuses to run on a server that is not the one the node
 //! takes it for (`NOIDENTITY`, `WRONGGROUP`, `STALEEPOCH`), and its answer begins with the group's epoch. Keys other than the
-//! group's hash are made inside, from the deployment's name: they all lie in one group (Redis Cluster will need them named).
+//! group's hash are made inside, from what its name begins with: they all lie in one group, and in one slot of Redis Cluster.
 
 use std::sync::OnceLock;
 
@@ -122,7 +122,8 @@ impl Script {
     #[must_use]
     pub fn call(&self, keys: &Keys, facts: &Facts) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(self.sha()).arg(1).arg(keys.identity());
+        let declared = keys.declared();
+        cmd.arg(self.sha()).arg(declared.len()).arg(declared);
         cmd.arg(&facts.identity).arg(&facts.run).arg(facts.epoch);
         cmd
     }

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keys::Keys;
+
 /// How the Redis servers are arranged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topology {
@@ -16,6 +18,14 @@ pub enum Topology {
         sentinels: Vec<String>,
         /// The names Sentinel knows the groups by.
         groups: Vec<String>,
+    },
+    /// Redis Cluster. Its groups are shares of the deployment, called by their numbers; where each lies is the product's own
+    /// business.
+    RedisCluster {
+        /// Addresses of some of its servers, to ask for the others.
+        seeds: Vec<String>,
+        /// How many shares there are. Can never be changed.
+        shares: u16,
     },
 }
 
@@ -146,6 +156,22 @@ impl Topology {
                 groups.dedup();
                 groups
             }
+            Self::RedisCluster { shares, .. } => {
+                let mut groups: Vec<String> = (0..*shares).map(|share| share.to_string()).collect();
+                groups.sort_unstable();
+                groups
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// How the names of a group's keys and channels are made.
+    #[must_use]
+    pub fn keys(&self, group: &str) -> Keys {
+        match self.topology {
+            Topology::RedisCluster { .. } => Keys::of_share(&self.deployment, group),
+            _ => Keys::new(&self.deployment),
         }
     }
 }

@@ -95,6 +95,8 @@ pub enum Refusal {
     Loading,
     /// It is a replica without its primary.
     PrimaryDown,
+    /// In Redis Cluster: the group's slot is not its own, or on the move.
+    NotOwner,
     /// It is right, and lacks the replicas it wants for writing.
     NoReplicas,
     /// It is right, and full.

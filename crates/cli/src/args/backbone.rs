@@ -10,11 +10,11 @@ pub struct BackboneArgs {
     /// embedded, or redis to hear other nodes over it [default: embedded] [env: FULMAR_BACKBONE__KIND]
     #[arg(long, value_name = "KIND")]
     backbone: Option<String>,
-    /// single or sentinel [default: what the other flags ask for] [env: FULMAR_BACKBONE__TOPOLOGY]
+    /// single, sentinel or cluster [default: what the other flags ask for] [env: FULMAR_BACKBONE__TOPOLOGY]
     #[arg(long, value_name = "TOPOLOGY")]
     backbone_topology: Option<String>,
-    /// The Redis server [default: 127.0.0.1:6379] [env: FULMAR_BACKBONE__ADDRESSES]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The Redis server, or some of a Redis Cluster, separated by commas [default: 127.0.0.1:6379] [env: FULMAR_BACKBONE__ADDRESSES]
+    #[arg(long, value_name = "HOST:PORT,...")]
     backbone_addresses: Option<String>,
     /// All Sentinels, separated by commas [env: FULMAR_BACKBONE__SENTINELS]
     #[arg(long, value_name = "HOST:PORT,...")]

@@ -11,7 +11,8 @@ use super::taken::Taken;
 use super::value::Value;
 
 const NOT_EMBEDDED: &str = "must be all three while backbone.kind is embedded: there is no other node to do the rest";
-const OF_SENTINEL: &str = "belongs to topology = sentinel, and the topology is single";
+const OF_SENTINEL: &str = "belongs to topology = sentinel, and the topology is another";
+const OF_REDIS_CLUSTER: &str = "belongs to topology = cluster, and the topology is another";
 const OF_SINGLE: &str = "belongs to topology = single, and the topology is sentinel: give backbone.sentinels";
 
 /// What a node does.
@@ -49,10 +50,16 @@ pub(super) fn backbone(taken: &mut Taken, roles: Roles, findings: &mut Vec<Findi
         log_entries_max: taken.number("backbone.log_entries_max"),
         ..Limits::default()
     };
+    let database_at = taken.place("backbone.database");
+    let database = taken.number::<u16>("backbone.database").into();
+    if database != 0 && matches!(topology, Topology::RedisCluster { .. }) {
+        let rule = What::Breaks("must be 0 with topology = cluster: Redis Cluster has no other");
+        findings.push(Finding::refuses(database_at, "backbone.database", rule));
+    }
     let settings = Settings {
         deployment: taken.text("backbone.deployment"),
         topology,
-        database: taken.number::<u16>("backbone.database").into(),
+        database,
         credentials,
         sentinel_credentials,
         tls,
@@ -75,7 +82,12 @@ fn topology(taken: &mut Taken, findings: &mut Vec<Finding>) -> Topology {
     let written = taken.optional_text("backbone.topology");
     let mut addresses = taken.list("backbone.addresses");
     let (sentinels, groups) = (taken.list("backbone.sentinels"), taken.list("backbone.groups"));
+    let (shares_at, shares) = (taken.place("backbone.shares"), taken.number("backbone.shares"));
     let mut refuse = |place: &Place, key: &str, what| findings.push(Finding::refuses(place.clone(), key, what));
+    let is_redis_cluster = written.as_deref() == Some("cluster");
+    if !is_redis_cluster && shares_at != Place::Default {
+        refuse(&shares_at, "backbone.shares", What::Breaks(OF_REDIS_CLUSTER));
+    }
     let is_sentinel = written.as_deref().map_or(sentinels_at != Place::Default, |word| word == "sentinel");
     if is_sentinel {
         let needing = if topology_at == Place::Default {
@@ -105,9 +117,16 @@ fn topology(taken: &mut Taken, findings: &mut Vec<Finding>) -> Topology {
             refuse(place, key, What::Breaks(OF_SENTINEL));
         }
     }
+    if is_redis_cluster {
+        if addresses.is_empty() {
+            refuse(&addresses_at, "backbone.addresses", What::Breaks("must hold at least one address"));
+        }
+        return Topology::RedisCluster { seeds: addresses, shares };
+    }
     let address = addresses.pop().filter(|_| addresses.is_empty());
     if address.is_none() {
-        let rule = "must hold exactly one address: the server (for several, see topology = sentinel)";
+        let rule =
+            "must hold exactly one address: the server (for several, see topology = sentinel and topology = cluster)";
         refuse(&addresses_at, "backbone.addresses", What::Breaks(rule));
     }
     Topology::Single(address.unwrap_or_default())

@@ -130,9 +130,8 @@ pub(super) fn check_deployment(text: &str) -> Result<(), &'static str> {
 
 pub(super) fn check_topology(text: &str) -> Result<(), &'static str> {
     match text {
-        "single" | "sentinel" => Ok(()),
-        "cluster" => Err("must be single or sentinel: Redis Cluster is not supported by this release yet"),
-        _ => Err("must be single or sentinel"),
+        "single" | "sentinel" | "cluster" => Ok(()),
+        _ => Err("must be single, sentinel or cluster"),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::redis::keys::Keys;
 use crate::redis::link::{Ask, LinkId, Lost, Server};
 use crate::redis::primaries::Primary;
 use crate::redis::records::Told;
+use crate::redis::redis_cluster;
 use crate::redis::round::Round;
 use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::Settings;
@@ -34,6 +35,7 @@ pub(super) struct Group {
     pub(super) name: String,
     /// `DEPLOYMENT/GROUP`.
     pub(super) identity: String,
+    pub(super) keys: Keys,
     /// The highest epoch known.
     pub(super) epoch: u64,
     /// The server that is followed.
@@ -72,7 +74,8 @@ pub(super) struct StoreAsked {
 }
 
 impl Group {
-    pub(super) fn new(name: &str, keys: &Keys, node: &str, settings: &Settings) -> Self {
+    pub(super) fn new(name: &str, node: &str, settings: &Settings) -> Self {
+        let keys = settings.keys(name);
         let limits = StoreLimits {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
@@ -92,6 +95,7 @@ impl Group {
             lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
             hearing: Hearing::default(),
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
+            keys,
             circuit: Circuit::default(),
             round: Round::default(),
             flight: None,
@@ -106,6 +110,11 @@ impl Group {
     pub(super) fn facts(&self) -> Option<Facts> {
         let run = self.attached.as_ref()?.run.clone();
         Some(Facts { identity: self.identity.clone(), run, epoch: self.epoch })
+    }
+
+    /// The slot of Redis Cluster that all its names lie in.
+    pub(super) fn redis_cluster_slot(&self) -> u16 {
+        redis_cluster::slot_of(self.keys.prefix().trim_start_matches('{').trim_end_matches('}'))
     }
 
     pub(super) fn is_awaiting(&self) -> bool {
@@ -202,6 +211,7 @@ impl Driver {
         self.groups[group].complain(now, &format!("no connection to the server: {why}"));
         self.groups[group].command_run = None;
         self.detach(group);
+        self.ask_around();
     }
 
     /// Asks to be attached when it is time.
@@ -215,7 +225,8 @@ impl Driver {
         let mut names: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
         names.sort_unstable();
         let mut command = redis::cmd("EVAL");
-        command.arg(scripts::ATTACH.text()).arg(1).arg(self.keys.identity());
+        let declared = this.keys.declared();
+        command.arg(scripts::ATTACH.text()).arg(declared.len()).arg(declared);
         command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names.join(","));
         for side in &this.lanes {
             command.arg(&side.name);
@@ -239,7 +250,7 @@ impl Driver {
                     &format!("the server cannot be used: {} {}", error.code(), error.details().unwrap_or("")),
                 );
                 this.attach_at = Some(now + ATTACH_AGAIN);
-                return;
+                return self.ask_around();
             }
             other => {
                 this.complain(now, &format!("the server answers what no version of ours would: {other:?}"));
@@ -303,6 +314,7 @@ impl Driver {
         let this = &mut self.groups[group];
         this.attach_at = Some(now + ATTACH_AGAIN);
         self.reset(self.groups[group].command);
+        self.ask_around();
     }
 
     /// Makes the server know every script.

@@ -8,6 +8,7 @@ use redis::Value;
 
 use super::attach::LANES;
 use super::publish::aged;
+use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
 use crate::redis::belief::ServerView;
 use crate::redis::bus::{self, Batch, Bus};
@@ -18,7 +19,7 @@ use crate::redis::round::{ANSWER_MAX, Outcome};
 /// What one bus message carries at most, per lane.
 const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
 /// How often a server is asked who it is.
-const VIEW_EVERY: Duration = Duration::from_millis(250);
+pub(super) const VIEW_EVERY: Duration = Duration::from_millis(250);
 /// Pause after a batch that no path took.
 const AGAIN: Duration = Duration::from_millis(20);
 /// A server that nobody has named for this long is left.
@@ -33,9 +34,17 @@ pub(super) struct Server {
     /// The subscription to its bus is confirmed.
     pub(super) is_listening: bool,
     pub(super) view: Option<ServerView>,
-    is_primary: bool,
-    view_asked_at: Option<Duration>,
+    pub(super) is_primary: bool,
+    pub(super) view_asked_at: Option<Duration>,
     named_at: Duration,
+    pub(super) member: Member,
+}
+
+impl Server {
+    /// Whether it is of this group, whose primary is `own`.
+    fn is_of(&self, group: usize, own: Option<&str>) -> bool {
+        self.group == group || (own.is_some() && self.member.primary() == own)
+    }
 }
 
 /// A batch on the bus whose count has not come.
@@ -64,6 +73,7 @@ impl Driver {
             is_primary: false,
             view_asked_at: None,
             named_at: now,
+            member: Member::default(),
         });
     }
 
@@ -73,6 +83,9 @@ impl Driver {
         (this.is_primary, this.is_listening, this.view_asked_at) = (answered.is_primary, false, None);
         let (channel, link) = (self.keys.bus(&this.address), this.link);
         let _: bool = self.ask(link, Purpose::BusListening(at), Ask::Subscribe(vec![channel]));
+        if self.is_redis_cluster() {
+            self.member_up(at);
+        }
     }
 
     pub(super) fn bus_down(&mut self, at: usize, why: &str) {
@@ -96,10 +109,11 @@ impl Driver {
         let own = self.groups[group].address.as_deref();
         let mut paths: Vec<usize> = (0..self.servers.len())
             .filter(|at| self.servers[*at].is_listening && self.is_up(self.servers[*at].link))
+            .filter(|at| !self.servers[*at].member.is_alias)
             .collect();
         paths.sort_by_key(|at| {
             let server = &self.servers[*at];
-            (Some(server.address.as_str()) == own, server.is_primary, server.group != group, *at)
+            (Some(server.address.as_str()) == own, server.is_primary, !server.is_of(group, own), *at)
         });
         paths
     }
@@ -108,7 +122,7 @@ impl Driver {
     pub(super) fn has_replicas(&self, group: usize) -> bool {
         let own = self.groups[group].address.as_deref();
         self.servers.iter().any(|server| {
-            server.group == group
+            server.is_of(group, own)
                 && Some(server.address.as_str()) != own
                 && server.view.as_ref().is_some_and(|view| !view.is_primary)
         })
@@ -201,7 +215,7 @@ impl Driver {
     /// Says something to every node, over every server's bus.
     pub(super) fn say_on_bus(&mut self, message: &[u8]) {
         for at in 0..self.servers.len() {
-            if !self.servers[at].is_listening {
+            if !self.servers[at].is_listening || self.servers[at].member.is_alias {
                 continue;
             }
             let mut command = redis::cmd("PUBLISH");
@@ -231,7 +245,8 @@ impl Driver {
             let server = &self.servers[at];
             let is_unnamed = now >= server.named_at + UNNAMED
                 && self.groups.iter().all(|group| group.address.as_deref() != Some(server.address.as_str()));
-            if is_unnamed && server.link.is_some() && !self.sentinels.is_empty() {
+            let may_leave = !self.sentinels.is_empty() || (self.is_redis_cluster() && !server.member.is_seed);
+            if is_unnamed && server.link.is_some() && may_leave {
                 let link = self.servers[at].link.take();
                 self.close(link);
                 self.servers[at].is_listening = false;
@@ -239,16 +254,21 @@ impl Driver {
                 continue;
             }
             let link = server.link;
-            if server.view_asked_at.is_some_and(|asked| now < asked + VIEW_EVERY) || !self.is_up(link) {
+            if server.view_asked_at.is_some_and(|asked| now < asked + self.view_every()) || !self.is_up(link) {
                 continue;
             }
             self.servers[at].view_asked_at = Some(now);
-            let mut identity = redis::cmd("HMGET");
-            identity.arg(self.keys.identity()).arg("id").arg("epoch");
-            let _: bool = self.ask(link, Purpose::Role(at), Ask::Command(redis::cmd("ROLE")))
-                && self.ask(link, Purpose::Identity(at), Ask::Command(identity));
+            let is_asked = self.ask(link, Purpose::Role(at), Ask::Command(redis::cmd("ROLE")));
+            if self.is_redis_cluster() {
+                self.ask_view(at);
+            } else if is_asked {
+                let mut identity = redis::cmd("HMGET");
+                identity.arg(self.keys.identity()).arg("id").arg("epoch");
+                let _: bool = self.ask(link, Purpose::Identity(at), Ask::Command(identity));
+            }
         }
         self.judge_sentinels(now);
+        self.judge_owners(now);
     }
 
     pub(super) fn saw_role(&mut self, at: usize, outcome: Result<Value, Lost>) {
@@ -263,13 +283,17 @@ impl Driver {
             self.servers[at].view = None;
             return;
         };
-        let text = |at: usize| match parts.get(at) {
-            Some(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
-            _ => None,
-        };
-        let epoch = text(1).and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-        let identity = text(0).map(|id| (id.to_owned(), epoch));
         let is_primary = self.servers[at].is_primary;
-        self.servers[at].view = Some(ServerView { is_primary, identity, seen_at: now });
+        self.servers[at].view = Some(ServerView { is_primary, identity: identity(&parts), seen_at: now });
     }
+}
+
+/// Identity and epoch, as a group's hash has them.
+pub(super) fn identity(parts: &[Value]) -> Option<(String, u64)> {
+    let text = |at: usize| match parts.get(at) {
+        Some(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
+        _ => None,
+    };
+    let epoch = text(1).and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    text(0).map(|id| (id.to_owned(), epoch))
 }

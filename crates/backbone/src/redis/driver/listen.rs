@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::{Driver, Place, Purpose};
 use crate::redis::envelope::{LogId, Message};
-use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
 use crate::redis::records::Told;
 use crate::redis::scripts;
 use crate::redis::store;
@@ -146,6 +146,7 @@ impl Driver {
         hearing.run = None;
         hearing.stage = Stage::Away;
         hearing.is_asking = false;
+        self.ask_around();
     }
 
     /// Subscribes to everything that is followed, once the connection leads to the attached server.
@@ -167,9 +168,15 @@ impl Driver {
         let hearing = &mut self.groups[group].hearing;
         hearing.queue = topics.into();
         let link = hearing.link;
-        let pulse = self.keys.pulse();
+        let pulse = self.subscribing(group, vec![self.groups[group].keys.pulse()]);
         let purpose = Purpose::Followed { group, topics: Vec::new(), is_pulse: true };
-        self.groups[group].hearing.is_asking = self.ask(link, purpose, Ask::Subscribe(vec![pulse]));
+        self.groups[group].hearing.is_asking = self.ask(link, purpose, pulse);
+    }
+
+    /// How channels of a group are subscribed to.
+    fn subscribing(&self, group: usize, channels: Vec<String>) -> Ask {
+        let is_share = self.groups[group].keys.is_share();
+        if is_share { Ask::SubscribeInShare(channels) } else { Ask::Subscribe(channels) }
     }
 
     /// Subscribes to and leaves what waits for it.
@@ -185,17 +192,20 @@ impl Driver {
         } else if hearing.stage == Stage::Ready || now >= hearing.asked_at + CHUNK_PAUSE {
             let count = hearing.queue.len().min(CHUNK);
             let topics: Vec<Topic> = hearing.queue.drain(..count).collect();
-            let channels = topics.iter().map(|topic| self.keys.channel(topic)).collect();
             hearing.asked_at = now;
             let link = hearing.link;
+            let keys = &self.groups[group].keys;
+            let ask = self.subscribing(group, topics.iter().map(|topic| keys.channel(topic)).collect());
             let purpose = Purpose::Followed { group, topics, is_pulse: false };
-            self.groups[group].hearing.is_asking = self.ask(link, purpose, Ask::Subscribe(channels));
+            self.groups[group].hearing.is_asking = self.ask(link, purpose, ask);
         }
         let hearing = &mut self.groups[group].hearing;
         if !hearing.leaving.is_empty() {
-            let channels = hearing.leaving.drain(..).map(|topic| self.keys.channel(&topic)).collect();
-            let link = hearing.link;
-            let _: bool = self.ask(link, Purpose::Ignored, Ask::Unsubscribe(channels));
+            let (leaving, link) = (std::mem::take(&mut hearing.leaving), hearing.link);
+            let keys = &self.groups[group].keys;
+            let channels = leaving.iter().map(|topic| keys.channel(topic)).collect();
+            let leave = if keys.is_share() { Ask::UnsubscribeInShare(channels) } else { Ask::Unsubscribe(channels) };
+            let _: bool = self.ask(link, Purpose::Ignored, leave);
         }
     }
 
@@ -204,6 +214,11 @@ impl Driver {
         if outcome.is_err() || hearing.stage == Stage::Away {
             // The connection is gone, and with it all subscriptions: everything is subscribed to on the next one.
             return;
+        }
+        if let Ok(Value::ServerError(error)) = &outcome {
+            // In Redis Cluster: the slot is another's. Once it is known whose, everything is subscribed to there.
+            hearing.stage = Stage::Away;
+            return self.distrust(group, &format!("subscribing: {}", error.code()));
         }
         hearing.is_asking = false;
         if is_pulse {
@@ -244,7 +259,7 @@ impl Driver {
     fn ask_to_fill(&mut self, group: usize) {
         let Some(facts) = self.groups[group].facts() else { return };
         let hearing = &self.groups[group].hearing;
-        let mut command = scripts::FILL.call(&self.keys, &facts);
+        let mut command = scripts::FILL.call(&self.groups[group].keys, &facts);
         command.arg(&hearing.fill_from).arg(FILL_ENTRIES);
         if hearing.confirmed.len() <= FILL_TOPICS_MAX {
             for topic in &hearing.confirmed {
@@ -270,6 +285,11 @@ impl Driver {
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
                 self.load_scripts(self.groups[group].command);
                 return self.ask_to_fill(group);
+            }
+            Ok(Value::ServerError(error)) if is_wrong_server(error.code()) => {
+                // What was missed is read from the server that is attached next.
+                self.groups[group].hearing.stage = Stage::Away;
+                return self.distrust(group, error.code());
             }
             Ok(other) => {
                 let now = self.now();
@@ -334,7 +354,7 @@ impl Driver {
             self.groups[group].hearing.heard_at = now;
         }
         let Ok(channel) = std::str::from_utf8(channel) else { return };
-        let Some(topic) = self.keys.topic_of(channel) else {
+        let Some(topic) = self.groups[group].keys.topic_of(channel) else {
             return self.pulsed(group, is_believed, &message);
         };
         let Some((id, rest)) = Message::with_id(&message) else { return };
@@ -391,7 +411,7 @@ impl Driver {
             }
             Ok(Value::ServerError(error)) => match error.code() {
                 "NOSCRIPT" => self.load_scripts(self.groups[group].command),
-                "WRONGGROUP" | "STALEEPOCH" | "NOIDENTITY" | "READONLY" | "MASTERDOWN" | "LOADING" => {
+                code if is_wrong_server(code) => {
                     let why = format!("{} {}", error.code(), error.details().unwrap_or(""));
                     self.distrust(group, &why);
                 }
@@ -444,7 +464,7 @@ impl Driver {
             return;
         }
         hearing.pulsed_at = now;
-        let command = scripts::PULSE.call(&self.keys, &facts);
+        let command = scripts::PULSE.call(&self.groups[group].keys, &facts);
         let link = self.groups[group].command;
         self.groups[group].hearing.is_pulsing = self.ask(link, Purpose::Pulse(group), Ask::Command(command));
     }

@@ -16,7 +16,7 @@ use super::attach::LANES;
 use super::{Driver, Purpose};
 use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, Lane, Spec};
-use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
 use crate::redis::scripts;
 use crate::redis::topic::Topic;
 use crate::{PublishError, Terms};
@@ -233,10 +233,11 @@ impl Driver {
         let Some(pipe) = self.free_pipe(group, lane) else { return };
         let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
-        let side = &mut self.groups[group].lanes[lane];
+        let this = &mut self.groups[group];
+        let side = &mut this.lanes[lane];
         let Some(batch) = side.lane.take_batch(BATCH_MAX) else { return };
         let limits = &self.settings.limits;
-        let mut command = scripts::PUBLISH.call(&self.keys, &facts);
+        let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
@@ -314,9 +315,7 @@ impl Driver {
                 let again = self.groups[group].lanes[lane].lane.attached(last);
                 self.calls.again += again;
             }
-            "READONLY" | "LOADING" | "MASTERDOWN" | "WRONGGROUP" | "STALEEPOCH" | "NOIDENTITY" => {
-                self.distrust(group, &format!("{code} {details}"));
-            }
+            _ if is_wrong_server(code) => self.distrust(group, &format!("{code} {details}")),
             // NOREPLICAS, OOM, MISCONF, NOPERM and whatever else: the server is right, only unwritable.
             _ => {
                 let this = &mut self.groups[group];

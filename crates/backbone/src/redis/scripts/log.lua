@@ -18,7 +18,7 @@ local function append(said, age_ms, entries_max)
       id = redis.call('XADD', log, '*', unpack(said, from, to))
     end
     for i = from, to, 2 do
-      redis.call('PUBLISH', P .. 't:' .. said[i], id .. '.' .. (i - from) / 2 .. '|' .. said[i + 1])
+      publish(P .. 't:' .. said[i], id .. '.' .. (i - from) / 2 .. '|' .. said[i + 1])
     end
   end
   head = id

@@ -24,7 +24,7 @@ while i < #ARGV do
       i = i + 2
     end
     if text == '' then call('HDEL', records, topic) else put(records, topic, text) end
-    if ARGV[6] ~= '' then call('PUBLISH', P .. 'pulse', ARGV[6] .. topic) end
+    if ARGV[6] ~= '' then publish(P .. 'pulse', ARGV[6] .. topic) end
     topics = topics + 1
   end
 end

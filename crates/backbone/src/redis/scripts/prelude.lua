@@ -1,6 +1,9 @@
 -- Begins every script. KEYS[1] is the group's own hash, ARGV[1..3] are its identity, the run id of the server as the node
 -- knows it, and the highest epoch the node knows. A server that is not what the node takes it for changes nothing.
 local P = string.sub(KEYS[1], 1, -6) -- "DEPLOYMENT:", since the hash is called "DEPLOYMENT:group"
+-- In Redis Cluster that is "{DEPLOYMENT.SHARE}:", and messages stay with the servers of the tag's slot.
+local PUBLISH = string.sub(P, 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH'
+local function publish(channel, message) return redis.call(PUBLISH, channel, message) end
 -- A key of the wrong type is damage that the audit mends: it reads as nothing and must not stop a call half-way.
 local function call(...)
   local reply = redis.pcall(...)

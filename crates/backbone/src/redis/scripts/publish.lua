@@ -70,6 +70,6 @@ end
 redis.set_repl(redis.REPL_NONE)
 local channel, place = P .. 't:', id .. '.'
 for i = 1, #out do
-  redis.call('PUBLISH', channel .. ARGV[out[i]], place .. i - 1 .. '|' .. ARGV[out[i] + 1])
+  publish(channel .. ARGV[out[i]], place .. i - 1 .. '|' .. ARGV[out[i] + 1])
 end
 return {epoch, first + items - 1, id}

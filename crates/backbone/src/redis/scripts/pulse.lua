@@ -1,4 +1,4 @@
 -- A heartbeat over every subscription of the group, carrying the id of the log's last entry.
 -- Answers epoch, that id.
-redis.call('PUBLISH', P .. 'pulse', 'P' .. head_id())
+publish(P .. 'pulse', 'P' .. head_id())
 return {epoch, head_id()}

@@ -3,6 +3,6 @@
 put(P .. 'settled', node, epoch .. ' ' .. ARGV[6])
 if ARGV[7] == '1' then
   call('HINCRBY', KEYS[1], 'damage', 1)
-  if ARGV[8] ~= '' then call('PUBLISH', P .. 'pulse', ARGV[8]) end
+  if ARGV[8] ~= '' then publish(P .. 'pulse', ARGV[8]) end
 end
 return { epoch }

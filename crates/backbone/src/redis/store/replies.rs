@@ -314,6 +314,7 @@ impl Refusal {
             "READONLY" => Self::ReadOnly,
             "LOADING" => Self::Loading,
             "MASTERDOWN" => Self::PrimaryDown,
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" => Self::NotOwner,
             "NOREPLICAS" => Self::NoReplicas,
             "OOM" => Self::Full,
             code => Self::Other(format!("{code} {}", details())),

@@ -126,7 +126,7 @@ fn owner(
     has_lease: impl Fn(&str) -> bool,
     is_of_use: impl Fn(&Topic) -> bool,
 ) -> Owner {
-    let Some(rest) = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(keys.deployment())) else {
+    let Some(rest) = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(keys.prefix())) else {
         return Owner::Fine;
     };
     let (rest, has_topic) = match (rest.strip_prefix(":rec:"), rest.strip_prefix(":mem:")) {

@@ -19,14 +19,15 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text(check_topology),
         Preset::Unset("sentinel where backbone.sentinels is given, single otherwise"),
         "How the Redis servers are arranged. single: one server. sentinel: groups of a primary and replicas, which Sentinels \
-         watch; channels are spread over the groups.",
+         watch; channels are spread over the groups. cluster: Redis Cluster; channels are spread over shares, and it decides \
+         which server has which.",
     )
     .flag("--backbone-topology"),
     hard(
         "backbone.addresses",
         Kind::List(check_address),
         Preset::List(&["127.0.0.1:6379"]),
-        "The Redis server, host:port, with topology = single.",
+        "The Redis server, host:port, with topology = single. With topology = cluster some of the servers, which name the others.",
     )
     .flag("--backbone-addresses"),
     hard(
@@ -43,6 +44,14 @@ pub(super) const KEYS: &[Key] = &[
         "The groups, by the names that Sentinel knows them by. The same on every node.",
     )
     .flag("--backbone-groups"),
+    integer(
+        "backbone.shares",
+        (1, 128),
+        8,
+        "shares",
+        "Into how many shares the deployment is divided with topology = cluster: at least twice as many as there will ever be \
+         primaries. The same on every node, and for ever: a node with another number is refused by the servers.",
+    ),
     hard(
         "backbone.deployment",
         Kind::Text(check_deployment),

@@ -1,0 +1,159 @@
+//! The Redis backbone keeps every promise of the suite over a Redis Cluster of three primaries with a replica each.
+//!
+//! Every case gets a deployment of its own, and so shares of its own, on the same servers. One after the other: order along
+//! a channel is the log's only while a primary answers, and six servers that wait for two processors do not always.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use fulmar_backbone::Backbone;
+use fulmar_backbone::contract::{CASES, Fixture, run_clause};
+use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::keys::Keys;
+use fulmar_backbone::redis::redis_cluster::slot_of;
+use fulmar_backbone::redis::scripts::SEND;
+use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_rig::{Redis, RedisCluster, RedisOptions};
+
+const NODES: u64 = 3;
+const SHARES: u16 = 4;
+
+/// The servers of this process; `None`, said loudly, where there is no program for one.
+fn servers() -> Option<&'static RedisCluster> {
+    static SERVERS: OnceLock<Option<RedisCluster>> = OnceLock::new();
+    let servers = SERVERS.get_or_init(|| {
+        if !fulmar_rig::is_available() {
+            eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+            return None;
+        }
+        Some(RedisCluster::start(3, 1, &RedisOptions::default()).expect("the servers start"))
+    });
+    servers.as_ref()
+}
+
+fn settings(seed: String) -> Settings {
+    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
+    Settings {
+        deployment: format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed)),
+        topology: Topology::RedisCluster { seeds: vec![seed], shares: SHARES },
+        database: 0,
+        credentials: Credentials::default(),
+        sentinel_credentials: Credentials::default(),
+        tls: None,
+        roles: Roles::default(),
+        advertise: None,
+        // Six servers and three nodes share a test machine with others: silence there is no sign of a lost primary.
+        limits: Limits {
+            breaker: Duration::from_millis(500),
+            command_timeout: Duration::from_secs(2),
+            ..Limits::default()
+        },
+    }
+}
+
+fn fixture() -> Fixture {
+    let servers = servers().expect("whoever asks has looked whether there are some");
+    let settings = settings(servers.servers()[0].addr().to_string());
+    let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
+        .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let is_whole = |node: &Arc<RedisBackbone>| {
+        let figures = node.figures();
+        figures.groups.len() == usize::from(SHARES)
+            && figures.groups.iter().all(|group| group.hears && !group.over_the_bus)
+            && node.leases().len() == 3
+    };
+    while !nodes.iter().all(is_whole) {
+        assert!(Instant::now() < deadline, "the nodes do not find each other: {:?}", nodes[0].figures());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
+    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
+}
+
+/// Checks these clauses, if there are servers.
+fn check(clauses: &[&str]) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if servers().is_some() {
+        clauses.iter().for_each(|clause| run_clause(clause, fixture));
+    }
+}
+
+/// RED-33, DEL-1, DEL-2, DEL-10
+#[test]
+fn what_is_accepted_reaches_every_subscription_once_and_in_one_order() {
+    check(&["DEL-1", "DEL-2", "DEL-10"]);
+}
+
+/// RED-33, DEL-3, DEL-5
+#[test]
+fn a_join_is_exact_while_others_publish_and_come_and_go() {
+    check(&["DEL-3", "DEL-5"]);
+}
+
+/// RED-33, DEL-4, WS-81, WS-86
+#[test]
+fn members_are_users_and_their_edges_alternate() {
+    check(&["DEL-4", "WS-81", "WS-86"]);
+}
+
+/// RED-33, DEL-6, DEL-9, DEL-13, DEL-14, DEL-15
+#[test]
+fn a_call_is_accepted_as_a_whole_and_state_is_true_and_separate() {
+    check(&["DEL-6", "DEL-9", "DEL-13", "DEL-14", "DEL-15"]);
+}
+
+/// RED-33, DEL-17, DEL-18, DEL-19
+#[test]
+fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
+    check(&["DEL-17", "DEL-18", "DEL-19"]);
+}
+
+/// RED-33, WS-93, WS-94, HTTP-36, HTTP-44
+#[test]
+fn cached_events_are_kept_and_queries_see_what_is_occupied() {
+    check(&["WS-93", "WS-94", "HTTP-36", "HTTP-44"]);
+}
+
+/// RED-35
+#[test]
+fn a_slot_on_the_move_refuses_every_script_before_it_has_seen_anything() {
+    let Some(servers) = servers() else { return };
+    let keys = Keys::of_share("moving", "1");
+    let slot = i64::from(slot_of("moving.1"));
+    let owner = servers.owner_of(slot).unwrap();
+    let other = servers.servers().iter().find(|server| {
+        server.port() != owner.port() && server.role().is_ok_and(|role| role == fulmar_rig::Role::Primary)
+    });
+    let other = other.expect("there are three primaries");
+    let call = |server: &Redis| {
+        let declared = keys.declared();
+        let (group, nothing) = (declared[0].as_str(), declared[1].as_str());
+        server.call(&["EVAL", SEND.text(), "2", group, nothing, "moving/1", "run", "0", "60000", "100", "7:room", "x"])
+    };
+    owner.call(&["HSET", &keys.identity(), "id", "moving/1", "run", "run", "epoch", "1"]).unwrap();
+    call(owner).unwrap();
+    let (id, number) = (other.call(&["CLUSTER", "MYID"]).unwrap().text(), slot.to_string());
+    owner.call(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &id]).unwrap();
+    let refused = call(owner).unwrap_err().to_string();
+    assert!(refused.contains("ASK") || refused.contains("TRYAGAIN"), "{refused}");
+    owner.call(&["CLUSTER", "SETSLOT", &number, "STABLE"]).unwrap();
+    assert_eq!(owner.call(&["XLEN", &keys.log()]).unwrap().number(), Some(1));
+    servers.move_slot(slot, other).unwrap();
+    call(other).unwrap();
+    assert!(call(owner).unwrap_err().to_string().contains("MOVED"));
+    assert_eq!(other.call(&["XLEN", &keys.log()]).unwrap().number(), Some(2));
+}
+
+/// RED-33
+#[test]
+fn no_case_of_the_suite_is_left_out() {
+    let checked = [
+        "DEL-1", "DEL-2", "DEL-3", "DEL-4", "DEL-5", "DEL-6", "DEL-9", "DEL-10", "DEL-13", "DEL-14", "DEL-15",
+        "DEL-17", "DEL-18", "DEL-19", "WS-81", "WS-86", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
+    ];
+    assert!(CASES.iter().all(|case| checked.contains(&case.clause)));
+}
