@@ -71,6 +71,7 @@ pub fn run(fast: bool) -> Outcome {
         });
     }
     steps.run("cargo test", cargo_test);
+    steps.run("faults, short", faults_in_short);
     steps.run("official SDKs", || conform::counted(&[]));
     steps.finish(begun)
 }
@@ -80,6 +81,25 @@ fn cargo_test() -> (Totals, Outcome) {
     let mut command = project::cargo(&["test", "--workspace", "--no-fail-fast"]);
     let outcome = project::run_and_read(&mut command, |line| {
         if let Some(read) = Totals::of_cargo(line) {
+            totals += read;
+        }
+    });
+    (totals, outcome)
+}
+
+/// Three nodes over two groups under load while a primary dies, hangs and is failed over: the short form of `faults`, with the
+/// binary that the tests before it were run with.
+fn faults_in_short() -> (Totals, Outcome) {
+    let mut totals = Totals::default();
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return (totals, Err(Failure(format!("this program cannot be found: {error}")))),
+    };
+    let mut command = std::process::Command::new(own);
+    command.args(["faults", "kill-primary", "hang-primary", "planned-failover", "--quick", "--seeds", "1"]);
+    command.args(["--binary", "target/debug/fulmar"]);
+    let outcome = project::run_and_read(&mut command, |line| {
+        if let Some(read) = Totals::of_summary(line) {
             totals += read;
         }
     });

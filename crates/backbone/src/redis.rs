@@ -95,7 +95,7 @@ pub struct RedisBackbone {
     workers: AtomicU8,
     queue_max: usize,
     groups: usize,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    driving: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RedisBackbone {
@@ -123,9 +123,9 @@ impl RedisBackbone {
             let _guard = runtime.enter();
             Driver::new(settings, origin, outbox, (greeting, sentinel_greeting), shared.clone())
         };
-        let thread = std::thread::Builder::new().name("backbone".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(driver.run(wanted)))?;
-        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, groups, thread: Mutex::new(Some(thread)) })
+        let named = std::thread::Builder::new().name("backbone".to_owned());
+        let driving = named.spawn(move || runtime.block_on(driver.run(wanted)))?;
+        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, groups, driving: Mutex::new(Some(driving)) })
     }
 
     /// The group that has this channel, as its place among the names of all groups in their order.
@@ -165,8 +165,8 @@ impl RedisBackbone {
             // A thread that has ended already has nothing to take away.
             let _: Result<(), _> = is_done.blocking_recv();
         }
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && thread.join().is_err()
+        if let Some(driving) = self.driving.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && driving.join().is_err()
         {
             tracing::error!("the backbone's thread panicked");
         }

@@ -4,13 +4,18 @@
 //! be moved.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fulmar_backbone::Backbone;
 use fulmar_backbone::contract::{CASES, Fixture, run_clause};
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_backbone::{Backbone, Inbox, Terms};
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::ChannelName;
 use fulmar_rig::{Redis, RedisOptions};
 
 const NODES: u64 = 3;
@@ -71,7 +76,7 @@ fn what_is_accepted_reaches_every_subscription_once() {
     check(&["DEL-1"]);
 }
 
-/// DEL-2, DEL-10
+/// DEL-2, DEL-10, RED-3
 #[test]
 fn there_is_one_order_for_all() {
     check(&["DEL-2", "DEL-10"]);
@@ -117,6 +122,56 @@ fn cached_events_are_kept_for_their_time() {
 #[test]
 fn queries_see_what_is_occupied() {
     check(&["HTTP-36", "HTTP-44"]);
+}
+
+/// Passes on what is heard: the texts of events, and an empty text for every answer.
+struct Ears(Sender<String>);
+
+impl Inbox for Ears {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn deliver(&self, delivery: Arc<Delivery>) {
+        if let Happening::Event { frame, .. } = &delivery.happening {
+            // A test that has ended hears nothing.
+            let _: Result<(), _> = self.0.send(frame.text().to_owned());
+        }
+    }
+
+    fn notice(&self, _notice: Arc<UserNotice>) {}
+
+    fn answer(&self, _answer: Answer) {
+        let _: Result<(), _> = self.0.send(String::new());
+    }
+}
+
+/// RED-15
+#[test]
+fn what_is_published_under_one_key_through_two_nodes_is_accepted_twice_and_heard_once() {
+    if server().is_none() {
+        return;
+    }
+    let nodes = fixture().nodes;
+    let (app, room) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
+    let (say, heard) = channel();
+    let worker = nodes[2].attach(Arc::new(Ears(say)));
+    let ticket = Ticket { session: 1, number: 1 };
+    let (member, members_max, counted) = (None, 0, false);
+    let join = Join { ticket, app: app.clone(), channel: room.clone(), member, members_max, counted };
+    assert!(nodes[2].ask(worker, Question::Join(join)).is_none());
+    let patience = Duration::from_secs(10);
+    assert_eq!(heard.recv_timeout(patience).as_deref(), Ok(""), "it is subscribed");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for (node, once, text) in [(0, Some(7), "first"), (1, Some(7), "again"), (1, None, "last"), (0, None, "end")] {
+        let frame = Frame::new(text);
+        let (except, cache_for) = (None, None);
+        let publication = Publication { app: app.clone(), channel: room.clone(), frame, except, cache_for };
+        let terms = Terms { once, ..Terms::default() };
+        assert_eq!(runtime.block_on(nodes[node].publish(vec![publication], terms)), Ok(()), "{text}");
+    }
+    let texts: Vec<String> = std::iter::from_fn(|| heard.recv_timeout(patience).ok().filter(|t| t != "end")).collect();
+    assert_eq!(texts, ["first", "last"]);
 }
 
 /// DEL-2

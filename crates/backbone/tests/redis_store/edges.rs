@@ -77,8 +77,8 @@ fn edges_reach_subscribers_and_the_outbox_under_the_same_place_in_the_log() {
         heard.push(String::from_utf8_lossy(text).into_owned());
     }
     let at = changed.at.to_string();
-    assert_eq!(heard[0], format!(r#"{at}|A1000 3:ana {{"name":"ana"}}"#));
-    assert_eq!(heard[1], format!("{at}|C1"));
+    assert_eq!(heard[0], format!(r#"{at}.0|A1000 3:ana {{"name":"ana"}}"#));
+    assert_eq!(heard[1], format!("{at}.1|C1"));
     assert!(heard[2].ends_with("|R3:ana"), "{heard:?}");
 }
 
@@ -117,7 +117,7 @@ fn a_user_beyond_the_limit_is_refused_and_leaves_no_trace() {
     assert_eq!(world.nodes[0].store.state().mended, 0, "the audit agrees");
 }
 
-/// RED-25: what one call says is so at one place in the log.
+/// RED-25: what one call says lies in one entry of the log, each edge at a place of its own.
 #[test]
 fn answers_of_one_batch_show_how_things_are_after_all_of_it() {
     let Some(mut world) = World::new(1) else { return };
@@ -137,8 +137,8 @@ fn answers_of_one_batch_show_how_things_are_after_all_of_it() {
         .collect();
     assert_eq!(changed.len(), 3);
     let first = changed[0].at;
-    for changed in &changed {
-        assert_eq!((changed.at, changed.total), (first, 3));
+    for (place, changed) in changed.iter().enumerate() {
+        assert_eq!((changed.at, changed.total), (first.place(place as u64), 3));
         assert_eq!(changed.roster.as_ref().unwrap().len(), 3);
     }
     let counts: Vec<String> = world.log().into_iter().filter(|line| line.contains(" C")).collect();
