@@ -460,6 +460,8 @@ fn counts_every_change(fixture: &Fixture) {
     }
     second.leave(&counted("room"));
     fixture.eventually("all changes are told", || counts(&first, "room", a.position).len() == 4);
+    // Also where they are heard a moment later: who has left hears no more of it.
+    fixture.eventually("the leaver heard them too", || counts(&second, "room", b.position).len() == 3);
     second.leave(&counted("room"));
     fixture.eventually("the last change is told", || counts(&first, "room", a.position).len() == 5);
     fixture.fence("room", &[&first]);
