@@ -226,6 +226,25 @@ impl Subscriber {
         }
     }
 
+    /// Reads and drops what has come, without looking at it: for a connection that only has to be there. Nothing can be heard on it
+    /// afterwards. One that is never read from is ended by the node's system after half a minute with full buffers.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn drop_heard(&mut self) -> Result<(), RigError> {
+        self.read.clear();
+        self.stream.set_nonblocking(true).map_err(|e| RigError::io("reading", e))?;
+        let outcome = loop {
+            match self.more() {
+                Ok(()) => self.read.clear(),
+                Err(RigError::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => break Ok(()),
+                Err(other) => break Err(other),
+            }
+        };
+        self.stream.set_nonblocking(false).map_err(|e| RigError::io("reading", e))?;
+        outcome
+    }
+
     fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), RigError> {
         self.stream.write_all(bytes).map_err(|e| RigError::io("sending", e))
     }

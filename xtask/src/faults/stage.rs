@@ -317,8 +317,8 @@ fn configuration(servers: &Servers) -> String {
             )
         }
     };
-    // Members of the presence case are connections that nobody reads from: ten thousand ghosts are more than their buffers hold,
-    // and a slow reader would rightly be closed.
+    // Members of the presence case read only now and then: ten thousand ghosts are more than their buffers hold meanwhile, and a
+    // slow reader would rightly be closed.
     let limits = "[limits]\noutbound_bytes_max = 67108864\noutbound_age_max_s = 3600\n";
     let app = "[[apps]]\nid = \"1\"\nkey = \"k1\"\nsecret = \"s1\"\npresence_members_max = 20000\n";
     format!("{backbone}{limits}{app}")

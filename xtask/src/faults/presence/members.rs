@@ -18,8 +18,8 @@ struct Member {
     channel: usize,
     user: String,
     node: usize,
-    /// Open as long as this is kept. Nothing is read from it: a few frames a second fit into its buffers.
-    _connection: Subscriber,
+    /// Open as long as this is kept.
+    connection: Subscriber,
 }
 
 /// All members of all channels.
@@ -47,6 +47,10 @@ impl Members {
         let is_theirs = |member: &Member| member.channel == channel && member.user == user;
         let count = self.there.iter().filter(|member| is_theirs(member)).count();
         self.steps += 1;
+        for member in &mut self.there {
+            // Whoever was closed is missed by the check.
+            let _: Result<(), _> = member.connection.drop_heard();
+        }
         if count > 0 && (count == CONNECTIONS_MAX || chance.bool()) {
             let at = self.there.iter().position(is_theirs).expect("they were counted");
             self.there.swap_remove(at);
@@ -59,7 +63,7 @@ impl Members {
         });
         // Whoever cannot connect is not there.
         if let Ok(connection) = joined {
-            self.there.push(Member { channel, user, node, _connection: connection });
+            self.there.push(Member { channel, user, node, connection });
         }
     }
 
