@@ -47,7 +47,7 @@ fn the_first_connection_of_a_user_anywhere_is_the_only_one_that_is_told() {
 
 /// RED-25
 #[test]
-fn edges_reach_subscribers_and_the_outbox_under_the_same_place_in_the_log() {
+fn edges_reach_subscribers_and_the_outbox() {
     let Some(mut world) = World::new(1) else { return };
     let mut ears = world.server.connect();
     redis::cmd("PSUBSCRIBE").arg("dep:t:*").exec(&mut ears).unwrap();

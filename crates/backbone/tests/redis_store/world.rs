@@ -229,12 +229,11 @@ impl World {
         entries_of(&entries)
     }
 
-    /// Entries of the outbox, without their generations.
+    /// Entries of the outbox.
     pub fn outbox(&mut self, topic: &Topic) -> Vec<String> {
         let key = self.keys.outbox(topic.slot().outbox_part());
         let entries: Value = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.admin).unwrap();
-        let pairs = entries_of(&entries).into_iter().filter(|pair| !pair.starts_with("g "));
-        let joined = pairs.collect::<Vec<_>>().join(" ");
+        let joined = entries_of(&entries).join(" ");
         joined.split("w ").filter(|entry| !entry.is_empty()).map(|entry| entry.trim().to_owned()).collect()
     }
 

@@ -72,19 +72,21 @@ impl Entry {
     #[must_use]
     pub fn read(at: EntryId, fields: &[Vec<u8>], identity: &str, part: u16) -> Self {
         let read = Fields::of(fields);
-        let generation = read.generation.and_then(generation);
+        // Without one it is the entry's own place: a coming and the next coming of a channel are two events, also where nothing
+        // was said in the log between them.
+        let own = at.to_string();
+        let text = read.generation.unwrap_or(&own);
+        let generation = generation(text);
         let what = match (read.request, read.change()) {
             (Some(request), _) if read.what == "rp" => What::Again(request.to_vec()),
             (_, Some(edge)) => What::Edge(edge),
             _ => What::Unknown,
         };
-        let is_edge = matches!(
-            &what,
-            What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }) if read.generation.is_some()
-        );
-        let id = match (is_edge, read.generation) {
-            (true, Some(text)) => hash(&[read.what, read.topic, read.user.unwrap_or_default(), text]),
-            _ => hash(&[identity, &part.to_string(), &at.to_string()]),
+        let is_edge = matches!(&what, What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }));
+        let id = if is_edge {
+            hash(&[read.what, read.topic, read.user.unwrap_or_default(), text])
+        } else {
+            hash(&[identity, &part.to_string(), &own])
         };
         Self { at, id, generation, what }
     }
@@ -224,6 +226,15 @@ mod tests {
             assert!(matches!(read(&fields).what, What::Unknown), "{fields:?}");
         }
         assert!(matches!(read(&["w", "rp", "j", "{}"]).what, What::Again(request) if request == b"{}"));
+    }
+
+    /// RED-32: what scripts append names no generation.
+    #[test]
+    fn a_channel_that_is_occupied_twice_makes_two_events() {
+        let fields: Vec<Vec<u8>> = ["w", "co", "t", "1:room"].map(|t| t.as_bytes().to_vec()).to_vec();
+        let [first, second] = [EntryId(5, 1), EntryId(5, 2)].map(|at| Entry::read(at, &fields, "d/g", 3));
+        assert_ne!(first.id, second.id);
+        assert!(first.generation < second.generation && first.generation.is_some());
     }
 
     /// RED-25, RED-32

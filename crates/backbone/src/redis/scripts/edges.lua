@@ -48,13 +48,12 @@ local function counted(topic, slot, bits, total)
     hook(bits, SC, slot, 'sc', topic, 'n', total)
   end
 end
--- Appends and publishes what was said, then leaves the outbox entries under the log id of their edges.
+-- Appends and publishes what was said, then leaves the outbox entries. Each is known by its own place there: several edges of one
+-- call share a place in the log, and those of channels say nothing in it.
 local function tell(age_ms, entries_max)
   append(said, age_ms, entries_max)
   for _, entry in ipairs(hooked) do
     local key = entry[1]
-    entry[#entry + 1] = 'g'
-    entry[#entry + 1] = head_id()
     local id = call('XADD', key, '*', unpack(entry, 2))
     if not id then
       call('DEL', key)

@@ -62,7 +62,7 @@ for i = 1, #out do
     local part = string.match(spec, 'o=(%d+);')
     if part then
       redis.call('XADD', P .. 'outbox:' .. part, '*', 'w', 'ce', 't', topic, 'f', string.sub(message, 63),
-        's', string.match(spec, 's=([%d%.]+);') or '', 'g', id)
+        's', string.match(spec, 's=([%d%.]+);') or '')
     end
   end
 end
