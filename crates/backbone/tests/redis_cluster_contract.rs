@@ -3,20 +3,17 @@
 //! Every case gets a deployment of its own, and so shares of its own, on the same servers. One after the other: order along
 //! a channel is the log's only while a primary answers, and six servers that wait for two processors do not always.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+mod nodes;
 
-use fulmar_backbone::Backbone;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
 use fulmar_backbone::contract::{CASES, Fixture, run_clause};
-use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::redis_cluster::slot_of;
 use fulmar_backbone::redis::scripts::SEND;
-use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_backbone::redis::settings::Topology;
 use fulmar_rig::{Redis, RedisCluster, RedisOptions};
 
-const NODES: u64 = 3;
 const SHARES: u16 = 4;
 
 /// The servers of this process; `None`, said loudly, where there is no program for one.
@@ -32,45 +29,15 @@ fn servers() -> Option<&'static RedisCluster> {
     servers.as_ref()
 }
 
-fn settings(seed: String) -> Settings {
-    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
-    Settings {
-        deployment: format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed)),
-        topology: Topology::RedisCluster { seeds: vec![seed], shares: SHARES },
-        database: 0,
-        credentials: Credentials::default(),
-        sentinel_credentials: Credentials::default(),
-        tls: None,
-        roles: Roles::default(),
-        advertise: None,
-        // Six servers and three nodes share a test machine with others: silence there is no sign of a lost primary.
-        limits: Limits {
-            breaker: Duration::from_millis(500),
-            command_timeout: Duration::from_secs(2),
-            ..Limits::default()
-        },
-    }
-}
-
 fn fixture() -> Fixture {
     let servers = servers().expect("whoever asks has looked whether there are some");
-    let settings = settings(servers.servers()[0].addr().to_string());
-    let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
-        .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
-        .collect();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let is_whole = |node: &Arc<RedisBackbone>| {
+    let seeds = vec![servers.servers()[0].addr().to_string()];
+    let settings = nodes::settings(Topology::RedisCluster { seeds, shares: SHARES });
+    nodes::fixture(&settings, |node| {
         let figures = node.figures();
         figures.groups.len() == usize::from(SHARES)
             && figures.groups.iter().all(|group| group.hears && !group.over_the_bus)
-            && node.leases().len() == 3
-    };
-    while !nodes.iter().all(is_whole) {
-        assert!(Instant::now() < deadline, "the nodes do not find each other: {:?}", nodes[0].figures());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
-    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
+    })
 }
 
 /// Checks these clauses, if there are servers.

@@ -3,22 +3,20 @@
 //! Every case gets a deployment of its own on the same server. What needs time to pass waits for it: a server's clock cannot
 //! be moved.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod nodes;
+
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fulmar_backbone::contract::{CASES, Fixture, run_clause};
-use fulmar_backbone::redis::RedisBackbone;
-use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
-use fulmar_backbone::{Backbone, Inbox, Terms};
+use fulmar_backbone::redis::settings::Topology;
+use fulmar_backbone::{Inbox, Terms};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::ChannelName;
 use fulmar_rig::{Redis, RedisOptions};
-
-const NODES: u64 = 3;
 
 /// The server of this process; `None`, said loudly, where there is no program for one.
 fn server() -> Option<&'static Redis> {
@@ -33,34 +31,10 @@ fn server() -> Option<&'static Redis> {
     server.as_ref()
 }
 
-fn settings(address: String) -> Settings {
-    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
-    Settings {
-        deployment: format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed)),
-        topology: Topology::Single(address),
-        database: 0,
-        credentials: Credentials::default(),
-        sentinel_credentials: Credentials::default(),
-        tls: None,
-        roles: Roles::default(),
-        advertise: None,
-        limits: Limits::default(),
-    }
-}
-
 fn fixture() -> Fixture {
     let server = server().expect("whoever asks has looked whether there is one");
-    let settings = settings(server.addr().to_string());
-    let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
-        .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
-        .collect();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while nodes.iter().any(|node| node.leases().len() < nodes.len()) {
-        assert!(Instant::now() < deadline, "the nodes do not find each other");
-        std::thread::yield_now();
-    }
-    let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
-    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
+    let topology = Topology::Single(server.addr().to_string());
+    nodes::fixture(&nodes::settings(topology), |_| true)
 }
 
 /// Checks these clauses, if there is a server.
