@@ -1,5 +1,5 @@
 -- Begins every script. KEYS[1] is the group's own hash, ARGV[1..3] are its identity, the run id of the server as the node
--- knows it, and the highest epoch the node knows. A server that is not what the node takes it for changes nothing.
+-- knows it, and the highest epoch the node knows (with the state of slots, see `owned.lua`). A server that is not what the node takes it for changes nothing.
 local P = string.sub(KEYS[1], 1, -6) -- "DEPLOYMENT:", since the hash is called "DEPLOYMENT:group"
 -- A key of the wrong type is damage that the audit mends: it reads as nothing and must not stop a call half-way.
 local function call(...)
@@ -7,11 +7,11 @@ local function call(...)
   if type(reply) == 'table' and reply.err then return nil, reply.err end
   return reply
 end
-local group = call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'head')
+local group = call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'head', 'slots')
 if not group or not group[1] then return redis.error_reply('NOIDENTITY group has no identity') end
 if group[1] ~= ARGV[1] then return redis.error_reply('WRONGGROUP ' .. group[1]) end
 local epoch = tonumber(group[3]) or 0
-if (tonumber(ARGV[3]) or 0) > epoch then return redis.error_reply('STALEEPOCH ' .. epoch) end
+if (tonumber(string.match(ARGV[3], '^%d+')) or 0) > epoch then return redis.error_reply('STALEEPOCH ' .. epoch) end
 if group[2] ~= ARGV[2] then
   epoch = epoch + 1
   redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch)
