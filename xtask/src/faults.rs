@@ -9,6 +9,7 @@ mod interrupt;
 mod naive;
 mod presence;
 mod report;
+mod reshard;
 mod stage;
 
 use std::path::{Path, PathBuf};
