@@ -30,13 +30,13 @@ pub struct Primary {
 pub trait Primaries: Send + Sync {
     /// How many groups there are.
     fn groups(&self) -> usize;
-    /// The primary of a group by its place among the sorted names; `None` while nobody is believed to be it.
+    /// The primary of a group by its place among [`super::Figures::groups`]; `None` while nobody is believed to be it.
     fn primary(&self, group: usize) -> Option<Primary>;
 }
 
 impl Primaries for RedisBackbone {
     fn groups(&self) -> usize {
-        self.groups
+        self.groups.max(self.primaries().len())
     }
 
     fn primary(&self, group: usize) -> Option<Primary> {

@@ -43,6 +43,14 @@ impl Nodes {
         }
     }
 
+    pub(super) fn add_group(&mut self) {
+        self.leases.push(Vec::new());
+    }
+
+    pub(super) fn leave_group(&mut self, group: usize) {
+        self.leases[group].clear();
+    }
+
     /// Nodes that may hear the bus; at least this one.
     pub(super) fn live(&self) -> u64 {
         self.live
@@ -101,6 +109,7 @@ impl Driver {
             advertise: self.settings.advertise.clone(),
             roles: self.settings.roles,
             attached,
+            map: self.map_told(),
             connections: connections.into_iter().collect(),
         };
         let text = lease.text();
