@@ -15,7 +15,7 @@ use self::group::Group;
 use self::state::Cached;
 use super::keys::Keys;
 use super::map::{Beside, Held, Plan, SlotMap, plan};
-use super::settings::Settings;
+use super::settings::{Settings, Topology};
 
 /// Slots that no group has at the same time: few enough that nobody notices.
 const CHUNK: usize = 16;
@@ -31,9 +31,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Why slots were not moved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReshardError {
-    /// There is one server, or the product has slots of its own.
-    #[error("only groups under Sentinel have slots to move")]
-    NoGroups,
+    /// There is one server.
+    #[error("there is one Redis server here (backbone.topology = \"single\"), and so nowhere to move slots to")]
+    OneServer,
+    /// The product has slots of its own.
+    #[error(
+        "Redis Cluster moves its own slots, and the shares of a deployment go along: use `redis-cli --cluster reshard` or \
+         `redis-cli --cluster rebalance`"
+    )]
+    RedisCluster,
     /// A group cannot be used.
     #[error("group {0}: {1}")]
     Unreachable(String, String),
@@ -126,10 +132,12 @@ impl<'a> Mover<'a> {
     /// One that has done nothing yet.
     ///
     /// # Errors
-    /// When there are no groups under Sentinel.
+    /// When the topology has no groups under Sentinel.
     pub fn new(settings: &'a Settings, watch: Watch<'a>) -> Result<Self, ReshardError> {
-        if !matches!(settings.topology, super::settings::Topology::Sentinel { .. }) {
-            return Err(ReshardError::NoGroups);
+        match settings.topology {
+            Topology::Sentinel { .. } => {}
+            Topology::Single(_) => return Err(ReshardError::OneServer),
+            Topology::RedisCluster { .. } => return Err(ReshardError::RedisCluster),
         }
         let name = format!("{:016x}", fastrand::u64(..));
         Ok(Self { settings, keys: Keys::new(&settings.deployment), name, groups: Vec::new(), watch })

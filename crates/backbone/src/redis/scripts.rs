@@ -87,6 +87,8 @@ pub static PUBLISH: Script =
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// The map, and what the group says of its slots.
 pub static SLOTS: Script = Script::new("slots", WhenFull::Reads, &[PRELUDE, include_str!("scripts/slots.lua")]);
+/// Gives a group that lost its data its map back, and what it said of its slots.
+pub static RECALL: Script = Script::new("recall", WhenFull::Runs, &[PRELUDE, include_str!("scripts/recall.lua")]);
 /// A step of moving slots. Only who moves them loads it.
 pub static RESHARD: Script = Script::new("reshard", WhenFull::Runs, &[PRELUDE, include_str!("scripts/reshard.lua")]);
 /// Reads a share of the log.
@@ -95,9 +97,9 @@ pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, includ
 pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[include_str!("scripts/attach.lua")]);
 
 /// All of them: but [`ATTACH`]: what a node loads on a new primary.
-pub static ALL: [&Script; 15] = [
-    &PUBLISH, &PULSE, &FILL, &SLOTS, &CHANGE, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST, &CACHED,
-    &SWEEP,
+pub static ALL: [&Script; 16] = [
+    &PUBLISH, &PULSE, &FILL, &SLOTS, &RECALL, &CHANGE, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST,
+    &CACHED, &SWEEP,
 ];
 
 impl Script {

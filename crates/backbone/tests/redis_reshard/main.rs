@@ -2,12 +2,14 @@
 
 mod world;
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use fulmar_backbone::redis::reshard::ReshardError;
+use fulmar_backbone::redis::reshard::{Mover, ReshardError};
+use fulmar_backbone::redis::settings::Topology;
 use fulmar_protocol::exchange::Answer;
 
-use self::world::World;
+use self::world::{World, names, settings};
 
 /// RED-11
 #[test]
@@ -99,4 +101,35 @@ fn a_node_that_is_configured_with_other_groups_goes_by_the_map_and_two_do_not_mo
     world.nodes[2].stop();
     world.nodes.truncate(2);
     world.judge();
+}
+
+/// RED-10
+#[test]
+fn a_group_that_has_lost_everything_is_told_by_nodes_what_it_said_of_its_slots() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    world.apply(&["g1", "g2", "g3"], None).expect("it is done");
+    for group in ["g1", "g3"] {
+        let before = world.said(group);
+        assert!(before.0.starts_with("version 3\n") && !before.1.is_empty(), "{before:?}");
+        world.servers.group(group).expect("a group").servers[0].redis.call(&["FLUSHALL"]).expect("it is there");
+        world.eventually("the map is there again", |world| world.said(group).0 == before.0);
+        world.eventually("it knows its slots", |world| {
+            let after = world.said(group).1;
+            before.1.iter().all(|(slot, said)| after.get(slot) == Some(said))
+        });
+    }
+    world.apply(&["g1", "g2"], None).expect("it is done");
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn slots_of_a_single_server_and_of_redis_cluster_are_not_moved_and_it_is_said_why() {
+    let single = settings(Topology::Single("127.0.0.1:1".to_owned()));
+    let redis_cluster = settings(Topology::RedisCluster { seeds: names(&["127.0.0.1:1"]), shares: 8 });
+    for (settings, expected) in [(single, "nowhere to move"), (redis_cluster, "redis-cli --cluster")] {
+        let refused = Mover::new(&settings, &mut |_| ControlFlow::Continue(())).err().expect("it is refused");
+        assert!(refused.is_refusal() && refused.to_string().contains(expected), "{refused}");
+    }
 }

@@ -40,6 +40,21 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
+/// Of the deployment of these tests.
+pub fn settings(topology: Topology) -> Settings {
+    Settings {
+        deployment: "reshard".to_owned(),
+        topology,
+        database: 0,
+        credentials: Credentials::default(),
+        sentinel_credentials: Credentials::default(),
+        tls: None,
+        roles: Roles::default(),
+        advertise: None,
+        limits: Limits::default(),
+    }
+}
+
 #[derive(Default)]
 struct Recorder {
     heard: Mutex<Vec<(Instant, Arc<Delivery>)>>,
@@ -88,17 +103,7 @@ impl World {
         let servers = SentinelDeployment::start(&[("g1", 0), ("g2", 0), ("g3", 0)], 1, &SentinelOptions::default());
         let servers = servers.expect("servers start");
         let sentinels = servers.sentinels().iter().map(|sentinel| sentinel.redis.addr().to_string()).collect();
-        let settings = Settings {
-            deployment: "reshard".to_owned(),
-            topology: Topology::Sentinel { sentinels, groups: names(&["g1", "g2"]) },
-            database: 0,
-            credentials: Credentials::default(),
-            sentinel_credentials: Credentials::default(),
-            tls: None,
-            roles: Roles::default(),
-            advertise: None,
-            limits: Limits::default(),
-        };
+        let settings = settings(Topology::Sentinel { sentinels, groups: names(&["g1", "g2"]) });
         let mut world = Self {
             servers,
             settings,
@@ -267,6 +272,14 @@ impl World {
             }
         }
         done
+    }
+
+    /// What lies in a group of the map, and of what it says of its slots.
+    pub fn said(&self, group: &str) -> (String, BTreeMap<String, String>) {
+        let primary = &self.servers.group(group).expect("a group").servers[0].redis;
+        let map = primary.call(&["GET", "reshard:map"]).expect("it is there").text();
+        let said = primary.call(&["HGETALL", "reshard:slots"]).expect("it is there");
+        (map, said.list().chunks_exact(2).map(|pair| (pair[0].text(), pair[1].text())).collect())
     }
 
     pub fn resume(&self) -> Result<(), ReshardError> {

@@ -5,6 +5,8 @@
 //! publications that no log has, changes that wait, and its records. A slot that no group has just now is *frozen*: what
 //! concerns it waits here. Publications keep their identities and their order, so nothing of this can lose or double one.
 
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -12,25 +14,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashSet;
-use redis::Value;
 
 use super::frozen::FrozenBus;
 use super::publish::lane_of;
-use super::{Driver, Purpose, hub, store};
+use super::{Driver, hub, store};
 use crate::redis::lane::Item;
-use crate::redis::link::{Ask, Lost};
-use crate::redis::map::{Beside, Held, SlotMap};
+use crate::redis::map::{Beside, SlotMap};
 use crate::redis::records::{Call, Find, Found, Told};
-use crate::redis::scripts;
 use crate::redis::store::Moving;
 use crate::redis::topic::{SLOTS, Slot, Topic};
-
-/// How often a group is asked whether anything has changed.
-const READ_EVERY: Duration = Duration::from_secs(1);
-/// The same while slots are on their way.
-const READ_EVERY_MOVING: Duration = Duration::from_millis(100);
-/// The same for a group that is about to have a slot for which something waits here.
-const READ_EVERY_FROZEN: Duration = Duration::from_millis(3);
 
 /// By slot, the group that has it, as its place among the driver's groups. Shared with whoever asks from another thread.
 pub(in crate::redis) struct Routes(Box<[AtomicU16]>);
@@ -54,12 +46,13 @@ pub(super) struct Known {
     pub(super) is_wanted: bool,
     is_reading: bool,
     read_at: Option<Duration>,
+    recalled_at: Option<Duration>,
 }
 
 impl Known {
     /// The connection that it was asked over is gone.
     pub(super) fn forget_question(&mut self) {
-        (self.is_reading, self.read_at) = (false, None);
+        (self.is_reading, self.read_at, self.recalled_at) = (false, None, None);
     }
 }
 
@@ -220,61 +213,6 @@ impl Driver {
             None => {}
         }
         self.stored(group, told);
-    }
-
-    /// Asks a group what it says of slots, when it is time.
-    pub(super) fn time_slots(&mut self, now: Duration, group: usize) {
-        let Some(facts) = self.groups[group].facts() else { return };
-        let known = &self.groups[group].slots;
-        let is_awaited = self.slots.frozen.values().any(|frozen| frozen.to == group);
-        let every = match (known.is_wanted || is_awaited, self.slots.map.is_moving()) {
-            (true, _) => READ_EVERY_FROZEN,
-            (false, true) => READ_EVERY_MOVING,
-            (false, false) => READ_EVERY,
-        };
-        if known.is_reading || known.read_at.is_some_and(|at| now < at + every) {
-            return;
-        }
-        let mut command = scripts::SLOTS.call(&self.groups[group].keys, &facts);
-        command.arg(self.slots.map.version).arg(known.state);
-        let link = self.groups[group].command;
-        let is_reading = self.ask(link, Purpose::Slots(group), Ask::Command(command));
-        let known = &mut self.groups[group].slots;
-        (known.is_reading, known.read_at) = (is_reading, Some(now));
-    }
-
-    pub(super) fn slots_answered(&mut self, group: usize, outcome: Result<Value, Lost>) {
-        self.groups[group].slots.is_reading = false;
-        let answer = match outcome {
-            Ok(Value::Array(answer)) if answer.len() == 4 => answer,
-            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
-                return self.load_scripts(self.groups[group].command);
-            }
-            // Whatever is wrong with the server is noticed by others.
-            _ => return,
-        };
-        if let Value::BulkString(text) = &answer[2]
-            && let Some(map) = std::str::from_utf8(text).ok().and_then(SlotMap::parse)
-        {
-            self.adopt(map);
-        }
-        let state = match &answer[1] {
-            Value::Int(state) => u64::try_from(*state).unwrap_or(0),
-            _ => 0,
-        };
-        self.groups[group].slots.is_wanted = false;
-        if state == self.groups[group].slots.state {
-            self.groups[group].store.hold(self.slots.is_regrouping());
-            return;
-        }
-        for (slot, held) in pairs(&answer[3]) {
-            let said = match held {
-                Held::Own(epoch) => Said { slot, group, is_there: true, epoch },
-                Held::To(name, epoch) => Said { slot, group: self.place_of(&name), is_there: false, epoch },
-            };
-            self.slots.said.push(said);
-        }
-        self.slots.states.push((group, state));
     }
 
     /// The place of a group, which is followed from now on if it was not.
@@ -465,17 +403,4 @@ impl Driver {
             }
         }
     }
-}
-
-fn pairs(value: &Value) -> Vec<(u16, Held)> {
-    let text = |value: &Value| match value {
-        Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
-        _ => None,
-    };
-    let Value::Array(list) = value else { return Vec::new() };
-    let pair = |pair: &[Value]| {
-        let slot = text(&pair[0])?.parse().ok().filter(|slot| *slot < SLOTS)?;
-        Some((slot, Held::parse(&text(&pair[1])?)?))
-    };
-    list.chunks_exact(2).filter_map(pair).collect()
 }

@@ -162,7 +162,7 @@ impl Group {
 /// The server that a majority of the Sentinels names, and how many replicas they know of it.
 async fn named(name: &str, settings: &Settings) -> Result<(String, usize), ReshardError> {
     let failed = |what: String| ReshardError::Unreachable(name.to_owned(), what);
-    let Topology::Sentinel { sentinels, .. } = &settings.topology else { return Err(ReshardError::NoGroups) };
+    let Topology::Sentinel { sentinels, .. } = &settings.topology else { return Err(ReshardError::OneServer) };
     let tls = settings.tls.as_ref().map(Certificates::read).transpose();
     let tls = tls.map_err(|error| failed(error.to_string()))?.map(std::sync::Arc::new);
     let credentials = settings.sentinel_credentials.clone();
