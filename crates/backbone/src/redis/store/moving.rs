@@ -58,6 +58,7 @@ impl Store {
     /// The group has the slot from now on.
     pub fn give_slot(&mut self, now: Instant, slot: Slot, moving: Moving, outs: &mut Vec<Out>) {
         self.given.remove(&slot.0);
+        self.sweep.spare();
         self.truth.give_slot(slot, moving.records);
         moving.waiting.into_iter().for_each(|waiting| self.queue.give(waiting));
         moving.calls.into_iter().for_each(|call| self.call(call, outs));
