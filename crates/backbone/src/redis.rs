@@ -76,6 +76,8 @@ pub struct GroupFigures {
     pub address: Option<String>,
     /// Whether it has shown role and identity, and answers.
     pub is_here: bool,
+    /// Whether it has no slots any more, and nobody goes there.
+    pub is_left: bool,
     /// Whether everything that this node follows is heard from it.
     pub hears: bool,
     /// Its epoch.

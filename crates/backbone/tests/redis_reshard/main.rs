@@ -5,6 +5,7 @@ mod world;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::reshard::{Mover, ReshardError};
 use fulmar_backbone::redis::settings::Topology;
 use fulmar_protocol::exchange::Answer;
@@ -28,6 +29,8 @@ fn slots_move_to_a_third_group_and_back_under_load_and_nobody_notices() {
         assert_eq!(frame.text(), format!("kept {channel}"));
     }
     world.apply(&["g1", "g2"], None).expect("it is done");
+    let is_left = |node: &RedisBackbone| node.figures().groups.iter().any(|group| group.name == "g3" && group.is_left);
+    world.eventually("g3 is left", |world| world.nodes.iter().all(|node| is_left(node)));
     world.judge();
 }
 

@@ -187,9 +187,10 @@ impl Driver {
     /// A group that has no slots any more.
     pub(super) fn leave_group(&mut self, group: usize) {
         tracing::info!(group = self.groups[group].name, "a group has gone");
+        self.groups[group].is_left = true;
         self.detach(group);
         let this = &mut self.groups[group];
-        (this.is_left, this.address, this.attach_at) = (true, None, None);
+        (this.address, this.attach_at) = (None, None);
         let mut links = vec![this.command.take(), this.hearing.link.take()];
         links.extend(this.lanes.iter_mut().flat_map(|side| &mut side.pipes).map(|pipe| pipe.link.take()));
         this.circuit = Circuit::default();
@@ -197,6 +198,7 @@ impl Driver {
         self.close_old(group);
         self.groups[group].hearing = Hearing::default();
         self.nodes.leave_group(group);
+        self.show_figures();
     }
 
     /// The followed server can no longer be used, or not yet again.
@@ -217,7 +219,9 @@ impl Driver {
         self.stored(group, told);
         self.open_circuit(now, group);
         if was_attached {
-            tracing::warn!(group = self.groups[group].name, "the group is away");
+            if !self.groups[group].is_left {
+                tracing::warn!(group = self.groups[group].name, "the group is away");
+            }
             self.set_away(group, true);
         }
     }
@@ -326,6 +330,9 @@ impl Driver {
         let told = store::Out::Told(Told::Doubtful(None));
         if let Some(map) = map {
             self.adopt(map);
+        }
+        if self.groups[group].is_left {
+            return;
         }
         // Before anything that this server says: places in its log may be lower than those of another.
         self.stored(group, vec![told]);

@@ -177,6 +177,7 @@ impl Driver {
             name: group.name.clone(),
             address: group.address.clone(),
             is_here: group.attached.is_some(),
+            is_left: group.is_left,
             hears: self.hears(at),
             epoch: group.epoch,
             over_the_bus: group.circuit.is_open(),

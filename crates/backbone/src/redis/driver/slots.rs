@@ -242,6 +242,7 @@ impl Driver {
         }
         self.slots.map = map;
         self.listen_anew();
+        self.leave_unwanted();
     }
 
     /// Takes in what was read, once nothing that writes is on its way.

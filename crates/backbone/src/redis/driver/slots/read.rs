@@ -62,6 +62,9 @@ impl Driver {
         {
             self.adopt(map);
         }
+        if self.groups[group].is_left {
+            return;
+        }
         let number = |at: usize| match &answer[at] {
             Value::Int(number) => u64::try_from(*number).unwrap_or(0),
             _ => 0,
