@@ -23,6 +23,8 @@ pub const CHANNELS: usize = 60;
 /// Presence channels, with a user of each node and one that both have.
 const ROOMS: usize = 12;
 const NODES: u64 = 2;
+/// No delivery takes longer; beyond it, what this machine stood still is allowed for: several processes have a part in one.
+const LATE: Duration = Duration::from_millis(900);
 
 pub fn name(name: &str) -> ChannelName {
     ChannelName::parse(name, 200).expect("a valid name")
@@ -85,6 +87,8 @@ pub struct World {
     tickets: AtomicU64,
     publishers: Vec<JoinHandle<u64>>,
     is_over: Arc<AtomicBool>,
+    /// The longest that a thread of this process had to wait for its turn.
+    stall_us: Arc<AtomicU64>,
     began: Instant,
     _alone: MutexGuard<'static, ()>,
 }
@@ -112,6 +116,7 @@ impl World {
             tickets: AtomicU64::new(0),
             publishers: Vec::new(),
             is_over: Arc::default(),
+            stall_us: Arc::default(),
             began: Instant::now(),
             _alone: alone,
         };
@@ -178,6 +183,8 @@ impl World {
                 self.join(node, &channel, Some("both"));
             }
         }
+        let (is_over, stall_us) = (self.is_over.clone(), self.stall_us.clone());
+        std::thread::spawn(move || watch(&is_over, &stall_us));
         for publisher in 0..2 * self.nodes.len() {
             let (node, is_over, began) =
                 (self.nodes[publisher % self.nodes.len()].clone(), self.is_over.clone(), self.began);
@@ -220,8 +227,9 @@ impl World {
             longest = longest.max((*at - self.began).saturating_sub(Duration::from_micros(sent_us)));
         }
         assert_eq!(counts, rounds, "every publication once");
-        eprintln!("{} publications, the longest took {longest:?}", rounds.iter().sum::<u64>());
-        assert!(longest < Duration::from_millis(900), "{longest:?}");
+        let stall = Duration::from_micros(self.stall_us.load(Ordering::Relaxed));
+        eprintln!("{} publications, the longest took {longest:?}, stall {stall:?}", rounds.iter().sum::<u64>());
+        assert!(longest < LATE + 4 * stall, "{longest:?}, and this machine stood still for {stall:?} at most");
     }
 
     /// Members are told of once, at the beginning, and are all there at the end.
@@ -239,15 +247,25 @@ impl World {
         }
         for room in 0..ROOMS {
             let query = Query::Members { app: AppId::new("app"), channel: name(&format!("presence-{room}")) };
-            let Ok(Reply::Members(members)) = run(self.nodes[0].query(query)) else { panic!("members") };
+            let Reply::Members(members) = self.query(0, &query) else { panic!("members") };
             assert_eq!(members.len(), 3, "{members:?}");
         }
         let query = Query::Channels { app: AppId::new("app"), prefix: String::new() };
-        let Ok(Reply::Channels(states)) = run(self.nodes[1].query(query)) else { panic!("channels") };
+        let Reply::Channels(states) = self.query(1, &query) else { panic!("channels") };
         let is_one = |name: &str| name.strip_prefix('c').is_some_and(|rest| rest.parse::<usize>().is_ok());
         let counted: Vec<_> = states.iter().filter(|state| is_one(state.channel.as_str())).collect();
         assert_eq!(counted.len(), CHANNELS);
         assert!(counted.iter().all(|state| state.subscriptions == 2), "{counted:?}");
+    }
+
+    /// Asks until it is answered: a machine that others use may be too slow for one answer.
+    fn query(&self, node: usize, query: &Query) -> Reply {
+        let mut found = None;
+        self.eventually("a query is answered", |world| {
+            found = run(world.nodes[node].query(query.clone())).ok();
+            found.is_some()
+        });
+        found.expect("it was found")
     }
 
     /// Publishes an event that is kept.
@@ -288,6 +306,17 @@ impl World {
 
     pub fn abort(&self) -> Result<(), ReshardError> {
         run(Mover::new(&self.settings, &mut |_| ControlFlow::Continue(()))?.abort())
+    }
+}
+
+/// Looks how long this machine, which others use too, lets a thread wait.
+fn watch(is_over: &AtomicBool, stall_us: &AtomicU64) {
+    const NAP: Duration = Duration::from_millis(5);
+    while !is_over.load(Ordering::Relaxed) {
+        let slept = Instant::now();
+        std::thread::sleep(NAP);
+        let stall = slept.elapsed().saturating_sub(NAP);
+        stall_us.fetch_max(u64::try_from(stall.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
