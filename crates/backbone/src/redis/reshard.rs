@@ -7,6 +7,7 @@
 
 mod group;
 mod state;
+mod webhooks;
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use self::state::Cached;
 use super::keys::Keys;
 use super::map::{Beside, Held, Plan, SlotMap, plan};
 use super::settings::{Settings, Topology};
+use super::topic::Slot;
 
 /// Slots that no group has at the same time: few enough that nobody notices.
 const CHUNK: usize = 16;
@@ -81,6 +83,11 @@ pub enum ReshardError {
         /// Their names.
         nodes: String,
     },
+    /// A group that is to be left has webhooks that nobody has got yet.
+    #[error(
+        "webhooks are left in group {0}, which nobody would send when nobody goes there any more: `resume` when they are sent"
+    )]
+    Webhooks(String),
     /// Whoever watches has stopped it.
     #[error("stopped")]
     Stopped,
@@ -90,7 +97,7 @@ impl ReshardError {
     /// Whether nothing was done because of how things are, and not for a fault on the way.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Stopped | Self::Deaf { .. })
+        !matches!(self, Self::Stopped | Self::Deaf { .. } | Self::Webhooks(_))
     }
 }
 
@@ -381,6 +388,7 @@ impl<'a> Mover<'a> {
             return Ok(false);
         }
         if map.is_moving() {
+            self.await_webhooks(&map).await?;
             self.write(&map.ended()).await?;
             self.say("listened to once", all, all)?;
             return Ok(false);
@@ -393,7 +401,9 @@ impl<'a> Mover<'a> {
         let keys = self.keys.clone();
         let all = map.beside.len();
         let mut done = 0;
-        for (from, to, slots) in coming(map) {
+        for (from, to, mut slots) in coming(map) {
+            // What webhooks have announced is read once for each part of the outbox that has any of these.
+            slots.sort_by_key(|slot| (Slot(*slot).outbox_part(), *slot));
             let mut cached = Cached::find(self.group(&from)?, &keys).await?;
             for slots in slots.chunks(CHUNK) {
                 let words = [to.clone(), map.version.to_string()];
@@ -420,7 +430,7 @@ impl<'a> Mover<'a> {
                 self.group(&to)?.step(&keys, &name, &words).await?;
                 self.group(&to)?.settle().await?;
                 self.say("opened", done, all)?;
-                let left: Vec<Vec<u8>> = contents.into_iter().flat_map(|contents| contents.keys).collect();
+                let left: Vec<Vec<u8>> = contents.into_iter().flat_map(|contents| contents.left).collect();
                 let words: Vec<Vec<u8>> = std::iter::once(b"close".to_vec()).chain(left).collect();
                 let name = self.name.clone();
                 self.group(&from)?.step(&keys, &name, &words).await?;

@@ -1,4 +1,5 @@
-//! What lies in a group of slots that are about to leave it: records and members of nodes with a lease, and cached events.
+//! What lies in a group of slots that are about to leave it: records and members of nodes with a lease, and cached events. What
+//! webhooks have announced goes along too; see [`super::webhooks`].
 //!
 //! Publications of the past stay in the log where they are. Keys of idempotent publications stay too: whoever hears one of
 //! these again drops it by the key, which travels in it.
@@ -10,6 +11,7 @@ use redis::Cmd;
 
 use super::ReshardError;
 use super::group::Group;
+use super::webhooks;
 use crate::redis::keys::Keys;
 use crate::redis::topic::{About, Slot, Topic};
 
@@ -27,19 +29,21 @@ pub(super) struct Cached {
 /// A slot's keys, each as the step `open` takes it.
 #[derive(Default)]
 pub(super) struct Contents {
+    /// What is put down where the slot goes to.
     pub(super) words: Vec<Vec<u8>>,
-    pub(super) keys: Vec<Vec<u8>>,
+    /// What is done where it comes from, as the step `close` takes it.
+    pub(super) left: Vec<Vec<u8>>,
 }
 
 impl Contents {
     fn hash(&mut self, key: String, fields: Vec<(Vec<u8>, Vec<u8>)>) {
-        self.keys.push(key.clone().into_bytes());
+        self.left.extend([b"k".to_vec(), key.clone().into_bytes()]);
         self.words.extend([b"h".to_vec(), key.into_bytes(), (2 * fields.len()).to_string().into_bytes()]);
         self.words.extend(fields.into_iter().flat_map(|(name, value)| [name, value]));
     }
 
     fn text(&mut self, key: String, ttl_ms: i64, value: Vec<u8>) {
-        self.keys.push(key.clone().into_bytes());
+        self.left.extend([b"k".to_vec(), key.clone().into_bytes()]);
         self.words.extend([b"s".to_vec(), key.into_bytes(), ttl_ms.to_string().into_bytes(), value]);
     }
 }
@@ -136,6 +140,9 @@ pub(super) async fn contents(
             found[at].text(key, ttl_ms, text);
         }
     }
+    for (at, announced) in webhooks::announced(group, keys, slots).await? {
+        announced.put(&keys.outbox(Slot(slots[at]).outbox_part()), &mut found[at]);
+    }
     Ok(found)
 }
 
@@ -143,7 +150,7 @@ fn hgetall(key: &String) -> Cmd {
     one("HGETALL", key)
 }
 
-fn one(word: &str, key: &String) -> Cmd {
+pub(super) fn one(word: &str, key: &String) -> Cmd {
     let mut command = redis::cmd(word);
     command.arg(key);
     command

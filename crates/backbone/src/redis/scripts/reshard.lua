@@ -16,6 +16,15 @@ local function say(slot, text, epoch)
   end
   return there
 end
+-- Leaves an entry in an outbox: its fields begin at ARGV[i], behind their number. Answers where the next word is.
+local function leave(key, i)
+  local last = i + tonumber(ARGV[i])
+  if not call('XADD', key, '*', unpack(ARGV, i + 1, last)) then
+    call('DEL', key)
+    redis.call('XADD', key, '*', unpack(ARGV, i + 1, last))
+  end
+  return last + 1
+end
 local step = ARGV[5]
 if step == 'map' then
   -- version, map
@@ -34,14 +43,17 @@ elseif step == 'own' then
   -- epoch, slots
   for i = 7, #ARGV do say(ARGV[i], 'own:' .. ARGV[6], ARGV[6]) end
 elseif step == 'open' then
-  -- epoch, then for each slot 'n' slot, and its keys: 'h' key, number of values, values; 's' key, milliseconds, text
+  -- epoch, then for each slot 'n' slot, and its keys: 'h' key, number of values, values; 's' key, milliseconds, text; and
+  -- 'e' outbox, number of values, values
   local i, opened, is_open = 7, {}, false
   while ARGV[i] do
     local kind, key = ARGV[i], ARGV[i + 1]
-    local count = kind == 'h' and tonumber(ARGV[i + 2]) or 0
+    local count = (kind == 'h' or kind == 'e') and tonumber(ARGV[i + 2]) or 0
     if kind == 'n' then
       is_open = redis.call('HGET', slots, key) == 'own:' .. ARGV[6]
       if not is_open then opened[#opened + 1] = key end
+    elseif not is_open and kind == 'e' then
+      leave(key, i + 2)
     elseif not is_open then
       redis.call('UNLINK', key)
       for at = i + 3, i + 2 + count, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
@@ -51,8 +63,16 @@ elseif step == 'open' then
   end
   for _, slot in ipairs(opened) do say(slot, 'own:' .. ARGV[6], ARGV[6]) end
 elseif step == 'close' then
-  -- keys
-  for i = 6, #ARGV do redis.call('UNLINK', ARGV[i]) end
+  -- 'k' key, or 'e' outbox, number of values, values
+  local i = 6
+  while ARGV[i] do
+    if ARGV[i] == 'e' then
+      i = leave(ARGV[i + 1], i + 2)
+    else
+      redis.call('UNLINK', ARGV[i + 1])
+      i = i + 2
+    end
+  end
 elseif step == 'end' then
   redis.call('DEL', P .. 'mover')
 end
