@@ -32,7 +32,7 @@ fn knock(at: &Node) -> (Fate, Option<Subscriber>) {
 
 /// Knocks until a newcomer fares so. Whoever gets in goes again.
 fn knock_until(at: &Node, fate: Fate) {
-    eventually(&format!("a newcomer fares {fate:?}"), PATIENCE, || (knock(at).0 == fate).then_some(())).unwrap();
+    eventually(&format!("a newcomer fares {fate:?}"), PATIENCE * 2, || (knock(at).0 == fate).then_some(())).unwrap();
 }
 
 /// Knocks until somebody is in, at one node after the other as a balancer would; nobody may be told to stay away.
