@@ -57,7 +57,7 @@ impl Keys {
 
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
     /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
-    /// often records were found wrong).
+    /// often records were found wrong), `dropped` (edges that the outbox had no room for).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")

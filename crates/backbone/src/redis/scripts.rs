@@ -44,8 +44,9 @@ pub struct Script {
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 const LOG: &str = include_str!("scripts/log.lua");
 const LIVE: &str = include_str!("scripts/live.lua");
-const EDGES: &str = include_str!("scripts/edges.lua");
+const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
+const LEAVE: &str = include_str!("scripts/leave.lua");
 const SETTLED: &str = include_str!("scripts/settled.lua");
 
 /// Changes records and decides edges.
@@ -77,7 +78,8 @@ pub static CACHED: Script = Script::new("cached", WhenFull::Reads, &[PRELUDE, in
 pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, include_str!("scripts/sweep.lua")]);
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
-pub static PUBLISH: Script = Script::new("publish", WhenFull::Reads, &[PRELUDE, include_str!("scripts/publish.lua")]);
+pub static PUBLISH: Script =
+    Script::new("publish", WhenFull::Reads, &[PRELUDE, LEAVE, include_str!("scripts/publish.lua")]);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// Reads a share of the log.

@@ -50,6 +50,8 @@ pub struct StoreLimits {
     pub log_age: Duration,
     /// Entries the log keeps at most.
     pub log_entries_max: u64,
+    /// Entries that a part of the outbox keeps at most.
+    pub outbox_part_max: u64,
     /// How long a lease is good for after it was seen to change.
     pub lease: Duration,
 }
@@ -114,6 +116,8 @@ pub struct NodesSeen {
     pub nodes: Vec<NodeSeen>,
     /// Whether all of them have looked after their records since the epoch began and the last damage was found.
     pub is_settled: bool,
+    /// Edges for webhooks that the group's outbox had no room for, since it exists.
+    pub edges_dropped: u64,
 }
 
 /// A node as a group shows it.

@@ -9,10 +9,10 @@ local function wants(bits, kind) return math.floor(bits / 2 ^ kind) % 2 == 1 end
 local CO, CV, MA, MR, CM, SC, UO, UF, COUNTED = 0, 1, 2, 3, 5, 6, 7, 8, 15
 local function hook(bits, kind, slot, what, topic, field, value)
   if not wants(bits, kind) then return end
-  local entry = { P .. 'outbox:' .. (slot % 16), 'w', what, 't', topic }
+  local entry = { slot % 16, kind == CM or kind == SC, 'w', what, 't', topic }
   if field then
-    entry[6] = field
-    entry[7] = value
+    entry[7] = field
+    entry[8] = value
   end
   hooked[#hooked + 1] = entry
 end
@@ -50,14 +50,9 @@ local function counted(topic, slot, bits, total)
 end
 -- Appends and publishes what was said, then leaves the outbox entries. Each is known by its own place there: several edges of one
 -- call share a place in the log, and those of channels say nothing in it.
-local function tell(age_ms, entries_max)
+local function tell(age_ms, entries_max, outbox_max)
   append(said, age_ms, entries_max)
   for _, entry in ipairs(hooked) do
-    local key = entry[1]
-    local id = call('XADD', key, '*', unpack(entry, 2))
-    if not id then
-      call('DEL', key)
-      redis.call('XADD', key, '*', unpack(entry, 2))
-    end
+    leave(P .. 'outbox:' .. entry[1], outbox_max, entry[2], unpack(entry, 3))
   end
 end

@@ -154,6 +154,7 @@ impl Store {
     fn change_cmd(&self, changes: &[Queued], facts: &Facts) -> Cmd {
         let mut cmd = scripts::CHANGE.call(&self.keys, facts);
         cmd.arg(&self.node).arg(self.connection).arg(self.log_age_ms()).arg(self.limits.log_entries_max);
+        cmd.arg(self.limits.outbox_part_max);
         for Queued { change, .. } in changes {
             let (user, presence) = match &change.member {
                 None => ("", String::new()),
@@ -221,7 +222,7 @@ impl Store {
     fn reap_step(&self, node: &str, lease: &str, slot: i64, facts: &Facts) -> (Flight, Vec<Cmd>) {
         let mut cmd = scripts::REAP.call(&self.keys, facts);
         cmd.arg(self.log_age_ms()).arg(self.limits.log_entries_max);
-        cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max());
+        cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max()).arg(self.limits.outbox_part_max);
         (Flight::Reap(node.to_owned()), vec![cmd])
     }
 

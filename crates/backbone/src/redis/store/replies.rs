@@ -135,7 +135,8 @@ impl Store {
         self.is_settled = is_settled;
         self.beat_at = Some(now + if is_settled { BEAT } else { BEAT_UNSETTLED });
         let nodes = self.leases.nodes(now);
-        outs.push(Out::Nodes(NodesSeen { server_ms: seconds * 1_000 + micros / 1_000, nodes, is_settled }));
+        let (server_ms, edges_dropped) = (seconds * 1_000 + micros / 1_000, values::count(items.get(6)));
+        outs.push(Out::Nodes(NodesSeen { server_ms, nodes, is_settled, edges_dropped }));
     }
 
     /// Our records were taken away, with edges: they are made again, with edges. Only while no change is on its way, since
