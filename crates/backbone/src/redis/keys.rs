@@ -75,6 +75,12 @@ impl Keys {
         self.named("seq")
     }
 
+    /// Hash: node -> the last of its calls that left edges in the outbox: what tells a change of primary that lost some.
+    #[must_use]
+    pub fn calls(&self) -> String {
+        self.named("calls")
+    }
+
     /// Hash: node -> JSON of its lease. Who is in it is live as far as readers are concerned; only the reaper takes nodes out.
     #[must_use]
     pub fn nodes(&self) -> String {

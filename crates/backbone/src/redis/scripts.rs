@@ -61,6 +61,9 @@ pub static BEAT: Script = Script::new("beat", WhenFull::Runs, &[PRELUDE, SETTLED
 /// Takes the records of a node away that is gone.
 pub static REAP: Script =
     Script::new("reap", WhenFull::Runs, &[PRELUDE, LOG, LIVE, EDGES, include_str!("scripts/reap.lua")]);
+/// Leaves edges in the outbox again that a change of primary has lost.
+pub static AGAIN: Script =
+    Script::new("again", WhenFull::Runs, &[PRELUDE, LEAVE, OWN, include_str!("scripts/again.lua")]);
 /// Publishes messages that no record belongs to.
 pub static SEND: Script = Script::new("send", WhenFull::Runs, &[PRELUDE, LOG, include_str!("scripts/send.lua")]);
 /// The roster of a channel.
@@ -88,8 +91,10 @@ pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, includ
 pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[include_str!("scripts/attach.lua")]);
 
 /// All of them: but [`ATTACH`]: what a node loads on a new primary.
-pub static ALL: [&Script; 14] =
-    [&PUBLISH, &PULSE, &FILL, &CHANGE, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST, &CACHED, &SWEEP];
+pub static ALL: [&Script; 15] = [
+    &PUBLISH, &PULSE, &FILL, &CHANGE, &AGAIN, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST, &CACHED,
+    &SWEEP,
+];
 
 impl Script {
     const fn new(name: &'static str, when_full: WhenFull, parts: &'static [&'static str]) -> Self {

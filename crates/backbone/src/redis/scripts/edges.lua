@@ -49,10 +49,14 @@ local function counted(topic, slot, bits, total)
   end
 end
 -- Appends and publishes what was said, then leaves the outbox entries. Each is known by its own place there: several edges of one
--- call share a place in the log, and those of channels say nothing in it.
+-- call share a place in the log, and those of channels say nothing in it. Answers what was left: part, place, 1 if it only
+-- informs, and the fields of each.
 local function tell(age_ms, entries_max, outbox_max)
   append(said, age_ms, entries_max)
+  local left = {}
   for _, entry in ipairs(hooked) do
-    leave(P .. 'outbox:' .. entry[1], outbox_max, entry[2], unpack(entry, 3))
+    local id = leave(P .. 'outbox:' .. entry[1], outbox_max, entry[2], unpack(entry, 3))
+    if id then left[#left + 1] = { entry[1], id, entry[2] and 1 or 0, unpack(entry, 3) } end
   end
+  return left
 end

@@ -62,7 +62,7 @@ for i = 1, #out do
     local part = string.match(spec, 'o=(%d+);')
     if part then
       leave(P .. 'outbox:' .. part, tonumber(string.match(spec, 'm=(%d+);')), true, 'w', 'ce', 't', topic,
-        'f', string.sub(message, 63), 's', string.match(spec, 's=([%d%.]+);') or '')
+        'f', string.sub(message, 63), 'i', string.sub(message, 3, 18), 's', string.match(spec, 's=([%d%.]+);') or '')
     end
   end
 end

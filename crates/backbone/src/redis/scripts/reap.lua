@@ -68,7 +68,7 @@ while slot < 1024 and budget > 0 and empty < 256 do
   if not topics or #topics == 0 then empty = empty + 1 end
 end
 if slot >= 1024 then
-  for _, hash in ipairs({ 'nodes', 'settled' }) do call('HDEL', P .. hash, gone) end
+  for _, hash in ipairs({ 'nodes', 'settled', 'calls' }) do call('HDEL', P .. hash, gone) end
   -- The marks of those who never came back are kept for an hour.
   local marks = call('HGETALL', P .. 'fence') or {}
   for i = 1, #marks, 2 do
