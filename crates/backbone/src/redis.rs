@@ -86,6 +86,8 @@ pub struct GroupFigures {
     pub unlogged_bytes: u64,
     /// Messages read from the log to fill gaps. Rises.
     pub filled: u64,
+    /// Edges for webhooks that its outbox had no room for, on whatever node they were made. Rises.
+    pub edges_dropped: u64,
 }
 
 /// The Redis backbone of one node. Cheap to share; ends with [`RedisBackbone::stop`].

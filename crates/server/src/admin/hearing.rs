@@ -39,6 +39,7 @@ fn group(group: &GroupFigures) -> Value {
         "circuit_openings": group.circuit_openings,
         "unlogged_bytes": group.unlogged_bytes,
         "filled": group.filled,
+        "edges_dropped": group.edges_dropped,
     })
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Group {
     pub(super) asked_store: Vec<StoreAsked>,
     pub(super) has_left: bool,
     pub(super) is_leaving: bool,
+    /// Edges that its outbox had no room for.
+    pub(super) edges_dropped: u64,
     logged: Option<(String, Duration)>,
 }
 
@@ -79,6 +81,7 @@ impl Group {
         let limits = StoreLimits {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
+            outbox_part_max: settings.limits.outbox_part_max(),
             lease: settings.limits.lease,
         };
         Self {
@@ -103,6 +106,7 @@ impl Group {
             asked_store: Vec::new(),
             has_left: false,
             is_leaving: false,
+            edges_dropped: 0,
             logged: None,
         }
     }
