@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::driver::{Driver, Routes, Shared, Work};
 use self::hub::HubFigures;
-use self::lease::Lease;
+use self::lease::{About, Lease};
 use self::link::{Certificates, Greeting};
 use self::primaries::Primary;
 use self::settings::Settings;
@@ -90,6 +90,8 @@ pub struct GroupFigures {
     pub unlogged_bytes: u64,
     /// Messages read from the log to fill gaps. Rises.
     pub filled: u64,
+    /// Edges for webhooks that its outbox had no room for, on whatever node they were made. Rises.
+    pub edges_dropped: u64,
 }
 
 /// The Redis backbone of one node. Cheap to share; ends with [`RedisBackbone::stop`].
@@ -169,6 +171,11 @@ impl RedisBackbone {
     /// Connections of this node per app, which its lease tells the others.
     pub fn set_connections(&self, connections: HashMap<String, u64>) {
         *self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner) = connections;
+    }
+
+    /// What this node says of itself in its lease.
+    pub fn set_about(&self, about: About) {
+        *self.shared.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
     }
 
     /// Takes this node's records away, so that nobody waits for its lease to lapse, and ends the thread. Takes a few seconds

@@ -42,7 +42,7 @@ use super::records::Token;
 use super::seen::Seen;
 use super::settings::{Settings, Topology};
 use super::store;
-use super::topic::{Slot, Topic};
+use super::topic::Topic;
 use crate::{Inbox, Outbox, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// Longest time between two looks at the clock.
@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) leases: std::sync::Mutex<Vec<super::lease::Lease>>,
     /// Connections of this node per app, for its lease.
     pub(super) connections: std::sync::Mutex<HashMap<String, u64>>,
+    /// What this node says of itself, likewise.
+    pub(super) about: std::sync::Mutex<super::lease::About>,
 }
 
 /// What a link is for.
@@ -293,10 +295,6 @@ impl Driver {
     fn moment(&self) -> Moment {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Moment { ms: ms(self.now()), wall_ms: wall_ms() }
-    }
-
-    fn group_of(&self, slot: Slot) -> usize {
-        self.slots.routes().get(slot)
     }
 
     fn take(&mut self, work: Work) {

@@ -57,7 +57,8 @@ impl Keys {
 
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
     /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
-    /// often records were found wrong), `slots` (rises with every change of what the group says of slots).
+    /// often records were found wrong), `slots` (rises with every change of what the group says of slots), `dropped` (edges
+    /// that the outbox had no room for).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")
@@ -103,6 +104,12 @@ impl Keys {
     #[must_use]
     pub fn sequences(&self) -> String {
         self.named("seq")
+    }
+
+    /// Hash: node -> the last of its calls that left edges in the outbox: what tells a change of primary that lost some.
+    #[must_use]
+    pub fn calls(&self) -> String {
+        self.named("calls")
     }
 
     /// Hash: node -> JSON of its lease. Who is in it is live as far as readers are concerned; only the reaper takes nodes out.

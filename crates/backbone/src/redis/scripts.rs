@@ -46,9 +46,10 @@ pub struct Script {
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 const LOG: &str = include_str!("scripts/log.lua");
 const LIVE: &str = include_str!("scripts/live.lua");
-const EDGES: &str = include_str!("scripts/edges.lua");
+const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
 const OWNED: &str = include_str!("scripts/owned.lua");
+const LEAVE: &str = include_str!("scripts/leave.lua");
 const SETTLED: &str = include_str!("scripts/settled.lua");
 
 /// Changes records and decides edges.
@@ -64,6 +65,9 @@ pub static BEAT: Script = Script::new("beat", WhenFull::Runs, &[PRELUDE, SETTLED
 /// Takes the records of a node away that is gone.
 pub static REAP: Script =
     Script::new("reap", WhenFull::Runs, &[PRELUDE, LOG, LIVE, EDGES, include_str!("scripts/reap.lua")]);
+/// Leaves edges in the outbox again that a change of primary has lost.
+pub static AGAIN: Script =
+    Script::new("again", WhenFull::Runs, &[PRELUDE, LEAVE, OWN, include_str!("scripts/again.lua")]);
 /// Publishes messages that no record belongs to.
 pub static SEND: Script = Script::new("send", WhenFull::Runs, &[PRELUDE, OWNED, LOG, include_str!("scripts/send.lua")]);
 /// The roster of a channel.
@@ -82,7 +86,7 @@ pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, OWNED
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
 pub static PUBLISH: Script =
-    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, include_str!("scripts/publish.lua")]);
+    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, include_str!("scripts/publish.lua")]);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// The map, and what the group says of its slots.
@@ -97,9 +101,9 @@ pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, includ
 pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[include_str!("scripts/attach.lua")]);
 
 /// All of them: but [`ATTACH`]: what a node loads on a new primary.
-pub static ALL: [&Script; 16] = [
-    &PUBLISH, &PULSE, &FILL, &SLOTS, &RECALL, &CHANGE, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST,
-    &CACHED, &SWEEP,
+pub static ALL: [&Script; 17] = [
+    &PUBLISH, &PULSE, &FILL, &SLOTS, &RECALL, &CHANGE, &AGAIN, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS,
+    &LIST, &CACHED, &SWEEP,
 ];
 
 impl Script {

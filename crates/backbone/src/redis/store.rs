@@ -6,6 +6,7 @@
 //! truth, which is what the scripts have acknowledged of this node's records, and holds the group to it: whatever else is
 //! found there is damage, and mended without an edge.
 
+mod again;
 mod asks;
 mod audit;
 mod flight;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashSet;
 use redis::Cmd;
 
+use self::again::Again;
 use self::asks::{Ask, Asks};
 use self::audit::Audit;
 use self::flight::{Flight, Lane};
@@ -53,6 +55,8 @@ pub struct StoreLimits {
     pub log_age: Duration,
     /// Entries the log keeps at most.
     pub log_entries_max: u64,
+    /// Entries that a part of the outbox keeps at most.
+    pub outbox_part_max: u64,
     /// How long a lease is good for after it was seen to change.
     pub lease: Duration,
 }
@@ -119,6 +123,8 @@ pub struct NodesSeen {
     pub nodes: Vec<NodeSeen>,
     /// Whether all of them have looked after their records since the epoch began and the last damage was found.
     pub is_settled: bool,
+    /// Edges for webhooks that the group's outbox had no room for, since it exists.
+    pub edges_dropped: u64,
 }
 
 /// A node as a group shows it.
@@ -143,6 +149,8 @@ pub struct StoreState {
     pub passes: u64,
     /// Keys that were nobody's, and removed.
     pub swept: u64,
+    /// Edges for webhooks that a change of primary had lost, and that were left again.
+    pub edges_again: u64,
 }
 
 /// How far an orderly end has come.
@@ -198,6 +206,7 @@ pub struct Store {
     unloaded: Vec<&'static Script>,
     queue: Queue,
     truth: Truth,
+    again: Again,
     asks: Asks,
     audit: Audit,
     sweep: Sweep,
@@ -236,6 +245,7 @@ impl Store {
             unloaded: Vec::new(),
             queue: Queue::new(),
             truth: Truth::new(),
+            again: Again::new(),
             asks: Asks::default(),
             audit: Audit::new(now),
             sweep: Sweep::new(),
@@ -314,6 +324,7 @@ impl Store {
         self.reapings.clear();
         self.sweep.start_over();
         self.audit.start_over(now);
+        self.again.attached(now);
     }
 
     /// A notice of damage that another node published on [`Keys::pulse`]: the whole text, which begins with `D`.
@@ -361,7 +372,7 @@ impl Store {
     #[must_use]
     pub fn state(&self) -> StoreState {
         let (mended, passes) = (self.audit.mended, self.audit.passes);
-        StoreState { queued: self.queue.len(), mended, passes, swept: self.sweep.swept }
+        StoreState { queued: self.queue.len(), mended, passes, swept: self.sweep.swept, edges_again: self.again.edges }
     }
 
     /// When [`Store::next`] may have something that it has not now.

@@ -271,6 +271,7 @@ fn backbone() -> Value {
         "circuit_openings": number(),
         "unlogged_bytes": number(),
         "filled": number(),
+        "edges_dropped": number(),
     });
     let group = object(group, &["name", "server", "is_here", "hears", "epoch", "over_the_bus", "unlogged_bytes"]);
     let node = json!({
@@ -279,6 +280,10 @@ fn backbone() -> Value {
         "roles": list(text()),
         "attached": { "type": "object", "additionalProperties": { "type": "integer" }, "description": "Epoch by group." },
         "connections": number(),
+        "release": text(),
+        "apps": text(),
+        "settings": text(),
+        "open_files": number(),
     });
     let node = object(node, &["node", "advertise", "roles", "attached", "connections"]);
     let all = json!({

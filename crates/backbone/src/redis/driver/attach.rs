@@ -63,6 +63,8 @@ pub(super) struct Group {
     pub(super) slots: Known,
     /// The map names it no more: nothing goes there, and it is not followed.
     pub(super) is_left: bool,
+    /// Edges that its outbox had no room for.
+    pub(super) edges_dropped: u64,
     logged: Option<(String, Duration)>,
 }
 
@@ -84,6 +86,7 @@ impl Group {
         let limits = StoreLimits {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
+            outbox_part_max: settings.limits.outbox_part_max(),
             lease: settings.limits.lease,
         };
         Self {
@@ -110,6 +113,7 @@ impl Group {
             is_leaving: false,
             slots: Known::default(),
             is_left: false,
+            edges_dropped: 0,
             logged: None,
         }
     }

@@ -179,8 +179,11 @@ impl Driver {
             .outbox
             .as_ref()
             .is_some_and(|outbox| outbox.wanted(&publication.app, &publication.channel).has(EventKind::ClientEvent));
-        let hook =
-            publication.except.filter(|_| wants).map(|socket| format!("o={};s={socket};", topic.slot().outbox_part()));
+        let max = self.settings.limits.outbox_part_max();
+        let hook = publication
+            .except
+            .filter(|_| wants)
+            .map(|socket| format!("o={};m={max};s={socket};", topic.slot().outbox_part()));
         let now = self.now();
         self.calls.accepted += 1;
         self.put(now, publication, topic, None, hook);

@@ -197,6 +197,10 @@ impl Driver {
         self.slots.routes().clone()
     }
 
+    pub(super) fn group_of(&self, slot: Slot) -> usize {
+        self.slots.routes().get(slot)
+    }
+
     /// Asks the records, or lets what is asked wait with its slot.
     pub(super) fn call(&mut self, to: hub::To, call: Call) {
         let group = match to {

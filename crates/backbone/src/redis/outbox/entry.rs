@@ -40,7 +40,8 @@ pub struct Entry {
     /// Its place.
     pub at: EntryId,
     /// Identity of what comes of it. Of a coming or going it is made of what came or went and of the generation, so that
-    /// an edge that has to be appended again keeps it; of anything else, of the entry's place.
+    /// an edge that has to be appended again keeps it; of a client's event, of the publication's identity; of anything else, of the
+    /// entry's place.
     pub id: u64,
     /// Never falls from edge to edge of one subject: the place in the log that the edge has.
     pub generation: Option<u64>,
@@ -72,6 +73,8 @@ struct Fields<'a> {
     frame: Option<&'a str>,
     socket: Option<&'a str>,
     request: Option<&'a [u8]>,
+    /// Of the publication that it was: what is appended again is the same event.
+    identity: Option<&'a [u8]>,
 }
 
 impl Entry {
@@ -92,6 +95,9 @@ impl Entry {
         let is_edge = matches!(&what, What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }));
         let id = if is_edge {
             hash(&[read.what, read.topic, read.user.unwrap_or_default(), text])
+        } else if let Some(identity) = read.identity {
+            let identity: String = identity.iter().map(|byte| format!("{byte:02x}")).collect();
+            hash(&[read.what, read.topic, &identity])
         } else {
             hash(&[identity, &part.to_string(), &own])
         };
@@ -113,6 +119,7 @@ impl<'a> Fields<'a> {
                 (b"f", Ok(text)) => read.frame = Some(text),
                 (b"s", Ok(text)) => read.socket = Some(text),
                 (b"j", _) => read.request = Some(&pair[1]),
+                (b"i", _) => read.identity = Some(&pair[1]),
                 _ => {}
             }
         }
@@ -286,6 +293,9 @@ mod tests {
         assert_eq!(id(EntryId(1, 1), &fields), id(EntryId(2, 1), &fields));
         assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "cv", "t", "1:room", "g", "7-0"]).id);
         assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "co", "t", "1:room", "g", "7-1"]).id);
+        let said: Vec<Vec<u8>> =
+            ["w", "ce", "t", "1:private-a", "f", "{}", "i", "0123456789abcdef", "s", "1.2"].map(Vec::from).to_vec();
+        assert_eq!(id(EntryId(1, 1), &said), id(EntryId(2, 1), &said));
         let miss: Vec<Vec<u8>> = ["w", "cm", "t", "1:cache-a", "g", "7-0"].map(|t| t.as_bytes().to_vec()).to_vec();
         assert_ne!(id(EntryId(1, 1), &miss), id(EntryId(2, 1), &miss), "two misses of one call are two");
         assert!(generation("7-9") < generation("7-10") && generation("7-10") < generation("8-0"));

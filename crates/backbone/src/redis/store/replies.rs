@@ -48,10 +48,11 @@ impl Store {
         match flight {
             Flight::Load => {}
             Flight::Beat => self.beaten(now, first, outs),
-            Flight::Write(Batch::Changes(changes)) => self.changed(changes, first, outs),
+            Flight::Write(Batch::Changes(changes)) => self.changed(now, changes, first, outs),
             Flight::Write(Batch::Sends(sends)) => {
                 outs.extend(sends.into_iter().map(|Message { token, .. }| Out::Told(Told::Sent { token })));
             }
+            Flight::Again(until) => self.again.answered(values::count(values::items(first).get(1)), until),
             Flight::Mend(mends) => self.mended(now, &mends, outs),
             Flight::Settle => {
                 self.audit.settled(now);
@@ -76,7 +77,7 @@ impl Store {
             Flight::Mend(_) | Flight::Settle | Flight::Looks(_) => self.audit.abandon(),
             Flight::Beat => self.beat_at = None,
             // These begin again by themselves.
-            Flight::Load | Flight::Reap(_) | Flight::Scan | Flight::Sweep => {}
+            Flight::Load | Flight::Again(_) | Flight::Reap(_) | Flight::Scan | Flight::Sweep => {}
         }
     }
 
@@ -124,6 +125,7 @@ impl Store {
         match found {
             2 => {
                 self.is_reaped = true;
+                self.again.forget();
                 outs.push(Out::Reaped);
             }
             1 if had_lease => self.audit.want(now),
@@ -140,7 +142,8 @@ impl Store {
         self.is_settled = is_settled;
         self.beat_at = Some(now + if is_settled { BEAT } else { BEAT_UNSETTLED });
         let nodes = self.leases.nodes(now);
-        outs.push(Out::Nodes(NodesSeen { server_ms: seconds * 1_000 + micros / 1_000, nodes, is_settled }));
+        let (server_ms, edges_dropped) = (seconds * 1_000 + micros / 1_000, values::count(items.get(6)));
+        outs.push(Out::Nodes(NodesSeen { server_ms, nodes, is_settled, edges_dropped }));
     }
 
     /// Our records were taken away, with edges: they are made again, with edges. Only while no change is on its way, since
@@ -154,10 +157,11 @@ impl Store {
         self.audit.abandon();
     }
 
-    fn changed(&mut self, changes: Vec<Queued>, reply: &Value, outs: &mut Vec<Out>) {
+    fn changed(&mut self, now: Instant, changes: Vec<Queued>, reply: &Value, outs: &mut Vec<Out>) {
         let items = values::items(reply);
         let at = values::log_id(items.get(1));
         let has_said = values::count(items.get(3)) > 0;
+        self.again.keep(now, values::count(items.get(4)), items.get(5).map(values::items).unwrap_or_default());
         let answers = items.get(2).map(values::items).unwrap_or_default();
         for (index, Queued { change, is_asked, superseded }) in changes.into_iter().enumerate() {
             let answer = answers.get(index).map(values::items).unwrap_or_default();
