@@ -1,7 +1,7 @@
 //! The one binary: reads the command line and hands over to the verb.
 //!
 //! Verbs print what was asked for to standard output and what is to be said about it to standard error. Exit codes:
-//! 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
+//! 0 done, 1 failed, 2 wrong usage, 3 refused because of how things are, 78 bad configuration.
 
 mod app;
 mod args;
@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod explain;
 mod import;
+mod reshard;
 mod serve;
 mod status;
 mod webhook;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, ConfigVerb, Verb};
+use args::{Cli, ConfigVerb, RedisVerb, Verb};
 
 /// Frames are made on one thread and freed on another, which this allocator takes without a lock.
 #[global_allocator]
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Status(args) => client::finish(status::status(&args)),
         Verb::Import(args) => client::finish(import::import(&args)),
+        Verb::Redis(RedisVerb::Reshard(verb)) => reshard::reshard(verb),
         Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
         Verb::Channels(args) => client::finish(client::channels::channels(&args)),

@@ -10,6 +10,7 @@ mod again;
 mod asks;
 mod audit;
 mod flight;
+mod moving;
 mod queue;
 mod reap;
 mod replies;
@@ -20,12 +21,14 @@ mod values;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use redis::Cmd;
 
 use self::again::Again;
 use self::asks::{Ask, Asks};
 use self::audit::Audit;
 use self::flight::{Flight, Lane};
+pub use self::moving::Moving;
 use self::queue::{Message, Queue, Queued};
 use self::reap::Leases;
 use self::sweep::Sweep;
@@ -87,6 +90,8 @@ pub enum Out {
 /// Why a server did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// It says something else of its slots than this node knows.
+    OtherSlots,
     /// It does not know which group it is.
     NoIdentity,
     /// It is another group's.
@@ -212,6 +217,10 @@ pub struct Store {
     is_reaped: bool,
     /// What was sent last on a lane was upkeep: others first now.
     was_upkeep: [bool; 2],
+    /// Nothing that writes is sent: slots are about to come or go.
+    is_held: bool,
+    /// Slots that this group has given away, or is about to: what lies there of them is none of our business.
+    given: HashSet<u16>,
 }
 
 impl Store {
@@ -245,6 +254,8 @@ impl Store {
             leaving: Leaving::No,
             is_reaped: false,
             was_upkeep: [false; 2],
+            is_held: false,
+            given: HashSet::new(),
         }
     }
 

@@ -123,7 +123,7 @@ impl World {
         let mut node = Node {
             store: Store::new(self.now, self.keys.clone(), name.to_owned(), limits),
             connection: self.server.connect(),
-            facts: Facts { identity: IDENTITY.to_owned(), run, epoch: 1 },
+            facts: Facts { identity: IDENTITY.to_owned(), run, epoch: 1, slots: 0 },
             told: Vec::new(),
             refused: Vec::new(),
             was_reaped: false,

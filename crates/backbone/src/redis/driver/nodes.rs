@@ -43,6 +43,14 @@ impl Nodes {
         }
     }
 
+    pub(super) fn add_group(&mut self) {
+        self.leases.push(Vec::new());
+    }
+
+    pub(super) fn leave_group(&mut self, group: usize) {
+        self.leases[group].clear();
+    }
+
     /// Nodes that may hear the bus; at least this one.
     pub(super) fn live(&self) -> u64 {
         self.live
@@ -114,6 +122,7 @@ impl Driver {
             advertise: self.settings.advertise.clone(),
             roles: self.settings.roles,
             attached,
+            map: self.map_told(),
             connections: connections.into_iter().collect(),
             about: self.shared.about.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             clock_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
@@ -183,6 +192,7 @@ impl Driver {
             name: group.name.clone(),
             address: group.address.clone(),
             is_here: group.attached.is_some(),
+            is_left: group.is_left,
             hears: self.hears(at),
             epoch: group.epoch,
             over_the_bus: group.circuit.is_open(),

@@ -10,6 +10,11 @@ use crate::redis::topic::{About, Topic};
 /// Bits of a generation that hold its counter.
 const COUNTER_BITS: u32 = 20;
 
+/// What an entry is called that says that something is announced already.
+pub const PRESENT: &str = "pa";
+/// The same, no longer.
+pub const ABSENT: &str = "pg";
+
 /// Place of an entry in its stream: milliseconds by the server's clock, and a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct EntryId(pub u64, pub u64);
@@ -51,6 +56,8 @@ pub enum What {
     Edge(Edge),
     /// A request that was given up is to be sent again: as it was kept.
     Again(Vec<u8>),
+    /// This is announced by the work of another group, whose slot has come here; or no longer here, because it has gone.
+    Known(AppId, Subject, bool),
     /// Nothing that this release understands.
     Unknown,
 }
@@ -83,7 +90,7 @@ impl Entry {
         let what = match (read.request, read.change()) {
             (Some(request), _) if read.what == "rp" => What::Again(request.to_vec()),
             (_, Some(edge)) => What::Edge(edge),
-            _ => What::Unknown,
+            _ => read.known().unwrap_or(What::Unknown),
         };
         let is_edge = matches!(&what, What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }));
         let id = if is_edge {
@@ -117,6 +124,20 @@ impl<'a> Fields<'a> {
             }
         }
         read
+    }
+
+    fn known(&self) -> Option<What> {
+        let is_there = match self.what {
+            PRESENT => true,
+            ABSENT => false,
+            _ => return None,
+        };
+        let (app, subject) = match (Topic::parse(self.topic)?.about(), self.user) {
+            (About::User(app, user), _) => (app, Subject::User(user)),
+            (About::Channel(app, channel), Some(member)) => (app, Subject::Member(channel, user(member)?)),
+            (About::Channel(app, channel), None) => (app, Subject::Channel(channel)),
+        };
+        Some(What::Known(app, subject, is_there))
     }
 
     fn change(&self) -> Option<Edge> {
@@ -233,6 +254,26 @@ mod tests {
             assert!(matches!(read(&fields).what, What::Unknown), "{fields:?}");
         }
         assert!(matches!(read(&["w", "rp", "j", "{}"]).what, What::Again(request) if request == b"{}"));
+    }
+
+    /// RED-11, RED-32
+    #[test]
+    fn what_moves_to_another_group_says_what_is_announced_and_a_going_on_its_way_stays_the_same_event() {
+        let known = |fields: &[&str]| format!("{:?}", read(fields).what);
+        assert!(
+            known(&["w", PRESENT, "t", "1:room", "g", "7-0"]).contains("Channel(")
+                && known(&["w", ABSENT, "t", "1::ana"]).contains("User(")
+        );
+        assert!(known(&["w", ABSENT, "t", "1:presence-a", "u", "ana"]).ends_with("false)"));
+        assert!(matches!(read(&["w", PRESENT]).what, What::Unknown));
+        let there = read(&["w", "cv", "t", "1:room"]);
+        let here = Entry::read(
+            EntryId(99, 0),
+            &["w", "cv", "t", "1:room", "g", "5-1"].map(|t| t.as_bytes().to_vec()),
+            "d/h",
+            3,
+        );
+        assert_eq!((there.id, there.generation), (here.id, here.generation));
     }
 
     /// RED-32: what scripts append names no generation.

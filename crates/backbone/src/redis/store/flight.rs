@@ -110,7 +110,7 @@ impl Store {
 
     /// Changes and upkeep take turns where there is both.
     fn write(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
-        if !self.is_free(Lane::Write) {
+        if self.is_held || !self.is_free(Lane::Write) {
             return None;
         }
         if self.has_lease && std::mem::take(&mut self.is_reaped) {

@@ -94,6 +94,11 @@ impl Store {
             }
             // Somebody has written a larger number than we ever reached.
             "STALECALL" => self.connection = self.connection.max(number().unwrap_or_default()) + 1,
+            // Nothing of it was done, and nobody is to blame: it goes again once the node knows better.
+            "OTHERSLOTS" => {
+                self.is_held = true;
+                outs.push(Out::Refused(Refusal::OtherSlots));
+            }
             code => {
                 if code == "ERR" && is_write {
                     self.queue.one_by_one();
@@ -226,6 +231,11 @@ impl Store {
             let (mine, rest) = replies.split_at(count.min(replies.len()));
             replies = rest;
             match ask.answered(mine) {
+                Ok(Told::Roster { topic, at, is_settled, members }) => {
+                    // Where the slot has gone from, absence means nothing.
+                    let is_settled = is_settled && !self.given.contains(&topic.slot().0);
+                    outs.push(Out::Told(Told::Roster { topic, at, is_settled, members }));
+                }
                 Ok(told) => outs.push(Out::Told(told)),
                 // Behind the others: a long listing lets short questions pass.
                 Err(ask) => self.asks.push(ask),
@@ -234,8 +244,9 @@ impl Store {
     }
 
     fn looked(&mut self, now: Instant, took: Duration, looks: &[Look], replies: &[Value]) {
-        let queue = &self.queue;
-        self.audit.compare(looks, replies, &self.truth, |topic| queue.is_pending(topic));
+        let (queue, given) = (&self.queue, &self.given);
+        let is_pending = |topic: &Topic| given.contains(&topic.slot().0) || queue.is_pending(topic);
+        self.audit.compare(looks, replies, &self.truth, is_pending);
         self.audit.pace(now, took, self.leases.count());
     }
 
@@ -244,8 +255,9 @@ impl Store {
         let cursor = items.first().and_then(values::text).unwrap_or_else(|| "0".to_owned());
         let found = items.get(1).map(values::items).unwrap_or_default();
         let found = found.iter().filter_map(|key| values::bytes(key).map(<[u8]>::to_vec)).collect();
-        let (leases, truth, queue) = (&self.leases, &self.truth, &self.queue);
-        let is_of_use = |topic: &Topic| truth.record(topic).is_some() || queue.is_pending(topic);
+        let (leases, truth, queue, given) = (&self.leases, &self.truth, &self.queue, &self.given);
+        let is_of_use =
+            |topic: &Topic| given.contains(&topic.slot().0) || truth.record(topic).is_some() || queue.is_pending(topic);
         self.sweep.scanned(now, (cursor, found), &self.keys, &self.node, |node| leases.has(node), is_of_use);
         self.sweep.due = Some(now + self.audit.pause(took, STEP, self.leases.count()));
     }
@@ -312,6 +324,7 @@ impl Refusal {
     fn of(error: &ServerError, number: u64) -> Self {
         let details = || error.details().unwrap_or_default();
         match error.code() {
+            "OTHERSLOTS" => Self::OtherSlots,
             "NOIDENTITY" => Self::NoIdentity,
             "WRONGGROUP" => Self::WrongGroup(details().to_owned()),
             "STALEEPOCH" => Self::StaleEpoch(number),
