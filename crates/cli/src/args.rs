@@ -3,6 +3,7 @@
 
 mod backbone;
 mod client;
+mod operator;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use fulmar_server::config::Sources;
 
 use self::backbone::BackboneArgs;
 pub use client::{ChannelsArgs, SubscribeArgs, TargetArgs, TriggerArgs};
+pub use operator::{ActArgs, DeploymentArgs, PresenceVerb, RedisVerb, SentinelVerb};
 
 /// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
 ///
@@ -46,11 +48,17 @@ pub enum Verb {
     Status(AdminArgs),
     /// Print who changed what on a running node
     Audit(AuditArgs),
-    /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
-    Import(ImportArgs),
-    /// Look after the Redis groups that nodes hear each other over
+    /// See how the Redis groups are, and operate on them
     #[command(subcommand)]
     Redis(RedisVerb),
+    /// See what Sentinels say, and put them right
+    #[command(subcommand)]
+    Sentinel(SentinelVerb),
+    /// Compare what is stored of presence and counts
+    #[command(subcommand)]
+    Presence(PresenceVerb),
+    /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
+    Import(ImportArgs),
     /// See webhooks that wait or were given up, send them again, try an endpoint
     Webhook(WebhookArgs),
     /// Publish an event
@@ -62,13 +70,6 @@ pub enum Verb {
     /// Print the version
     #[command(after_help = "Example:\n  fulmar version")]
     Version,
-}
-
-#[derive(Subcommand)]
-pub enum RedisVerb {
-    /// Move shares of the channels between groups while nodes serve
-    #[command(subcommand, after_help = RESHARD_EXAMPLES)]
-    Reshard(ReshardVerb),
 }
 
 #[derive(Subcommand)]
@@ -96,7 +97,7 @@ pub struct ReshardArgs {
     pub json: bool,
 }
 
-const RESHARD_EXAMPLES: &str = "\
+pub(crate) const RESHARD_EXAMPLES: &str = "\
 Examples:
   fulmar redis reshard plan --groups g1,g2,g3
   fulmar redis reshard apply --groups g1,g2,g3

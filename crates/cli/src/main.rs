@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod explain;
 mod import;
+mod operator;
 mod reshard;
 mod serve;
 mod status;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, ConfigVerb, RedisVerb, Verb};
+use args::{Cli, ConfigVerb, Verb};
 
 /// Frames are made on one thread and freed on another, which this allocator takes without a lock.
 #[global_allocator]
@@ -33,8 +34,10 @@ fn main() -> ExitCode {
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Status(args) => client::finish(status::status(&args)),
+        Verb::Redis(verb) => operator::redis(verb),
+        Verb::Sentinel(verb) => operator::sentinel(verb),
+        Verb::Presence(verb) => operator::presence(verb),
         Verb::Import(args) => client::finish(import::import(&args)),
-        Verb::Redis(RedisVerb::Reshard(verb)) => reshard::reshard(verb),
         Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),
         Verb::Channels(args) => client::finish(client::channels::channels(&args)),
