@@ -124,8 +124,22 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
         redis_cluster::examine(group, &mut findings);
     }
     nodes::examine(deployment, &mut made);
+    said_once(&mut made);
     made.sort_by(|a, b| (&a.area, b.weight, a.id).cmp(&(&b.area, a.weight, b.id)));
     made
+}
+
+/// What is true of Sentinels themselves is said of the first of their groups only.
+fn said_once(made: &mut Vec<Finding>) {
+    let mut said: Vec<String> = Vec::new();
+    made.retain(|finding| {
+        let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable);
+        let is_again = is_of_sentinels && said.contains(&finding.what);
+        if is_of_sentinels && !is_again {
+            said.push(finding.what.clone());
+        }
+        !is_again
+    });
 }
 
 #[cfg(test)]

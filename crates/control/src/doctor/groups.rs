@@ -26,6 +26,10 @@ fn of_state(now: Duration, group: &GroupFacts, state: &State, findings: &mut Fin
         // Sentinels have a file of their own, and so has memory.
         State::InSync { .. } | State::SentinelsDisagree { .. } | State::NearMemoryLimit { .. } => return,
         State::Unseen { address, .. } if group.seen.server(address).is_none() => return,
+        // The one server there is does not answer: that is all there is to say.
+        State::NoPrimary if group.seen.sentinels.is_empty() && group.seen.servers.iter().all(|it| it.fresh(now).is_none()) => {
+            return;
+        }
         State::Unseen { address, .. } => (
             Id::ServerUnreachable,
             format!("start it, or see what keeps this machine from it: {} PING", tool(address)),
