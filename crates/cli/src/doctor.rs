@@ -88,13 +88,8 @@ impl Seen<'_> {
         let found = if findings.is_empty() {
             "nothing is wrong".to_owned()
         } else {
-            format!(
-                "{} found: {} grave, {} warnings, {} advice",
-                findings.len(),
-                count(Weight::Grave),
-                count(Weight::Warning),
-                count(Weight::Advice)
-            )
+            let [grave, warning, advice] = [Weight::Grave, Weight::Warning, Weight::Advice].map(count);
+            format!("{}: {grave} grave, {warning} warning, {advice} advice", some(findings.len(), "finding"))
         };
         let ignored = if self.ignored > 0 { format!(", {} ignored", self.ignored) } else { String::new() };
         format!(
@@ -111,7 +106,8 @@ impl Seen<'_> {
             return "this machine".to_owned();
         }
         let nodes = self.deployment.nodes.len();
-        format!("this machine, {groups} groups, {servers} servers, {sentinels} Sentinels and {nodes} nodes")
+        let redis = [some(groups, "group"), some(servers, "server"), some(sentinels, "Sentinel")].join(", ");
+        format!("this machine, {redis} and {}", some(nodes, "node"))
     }
 
     fn counts(&self) -> (usize, usize, usize) {
@@ -130,6 +126,7 @@ impl Seen<'_> {
                     "id": finding.id.name(),
                     "weight": finding.weight.name(),
                     "area": finding.area.to_string(),
+                    "servers": finding.servers,
                     "what": finding.what,
                     "fix": finding.fix,
                 })
@@ -144,6 +141,10 @@ impl Seen<'_> {
             "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
         })
     }
+}
+
+fn some(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Text in lines of at most 120 letters, each behind `margin`.
@@ -175,8 +176,14 @@ mod tests {
     /// DOC-3
     #[test]
     fn findings_are_printed_by_area_with_every_line_of_the_fix_to_copy() {
-        let finding =
-            |id, weight, area, fix: &str| Finding { id, weight, area, what: "a b".repeat(60), fix: fix.to_owned() };
+        let finding = |id, weight, area, fix: &str| Finding {
+            id,
+            weight,
+            area,
+            servers: Vec::new(),
+            what: "a b".repeat(60),
+            fix: fix.to_owned(),
+        };
         let findings = [
             finding(Id::StorageSpace, Weight::Warning, Area::Here, "make room"),
             finding(Id::DownAfter, Weight::Grave, Area::Group("g1".to_owned()), "one\ntwo"),
@@ -188,7 +195,7 @@ mod tests {
         assert!(text.contains("\n\ngroup g1\n  GRAVE    down-after\n"), "{text}");
         assert!(text.contains("      fix: one\n           two\n"), "{text}");
         assert!(
-            text.ends_with("2 found: 1 grave, 1 warnings, 0 advice, 1 ignored; looked at this machine in 2.3 s\n"),
+            text.ends_with("2 findings: 1 grave, 1 warning, 0 advice, 1 ignored; looked at this machine in 2.3 s\n"),
             "{text}"
         );
         assert!(text.lines().all(|line| line.len() <= 120), "{text}");

@@ -77,6 +77,8 @@ pub struct Finding {
     pub weight: Weight,
     /// What it is about.
     pub area: Area,
+    /// Servers it is about, if it is about some alone.
+    pub servers: Vec<String>,
     /// A sentence with the place and the figures.
     pub what: String,
     /// What to do: a sentence, or commands to copy.
@@ -86,12 +88,15 @@ pub struct Finding {
 /// Findings as they are made.
 struct Findings<'a> {
     area: Area,
+    /// The server that is looked at, where it is one alone.
+    server: Option<String>,
     made: &'a mut Vec<Finding>,
 }
 
 impl Findings<'_> {
     fn add(&mut self, id: Id, weight: Weight, what: impl Into<String>, fix: impl Into<String>) {
-        self.made.push(Finding { id, weight, area: self.area.clone(), what: what.into(), fix: fix.into() });
+        let servers = self.server.iter().cloned().collect();
+        self.made.push(Finding { id, weight, area: self.area.clone(), servers, what: what.into(), fix: fix.into() });
     }
 
     fn grave(&mut self, id: Id, what: impl Into<String>, fix: impl Into<String>) {
@@ -113,18 +118,20 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
     let mut made = Vec::new();
     local::examine(deployment, &mut made);
     for group in &deployment.groups {
-        let mut findings = Findings { area: Area::Group(group.seen.name.clone()), made: &mut made };
+        let mut findings = Findings { area: Area::Group(group.seen.name.clone()), server: None, made: &mut made };
         sentinels::examine(now, group, &mut findings);
         groups::examine(now, deployment, group, &mut findings);
         for server in &group.servers {
+            findings.server = Some(server.address.clone());
             servers::examine(deployment, server, &mut findings);
+            memory::examine(now, group, server, &mut findings);
+            buffers::examine(now, deployment, group, server, &mut findings);
+            redis_cluster::examine(server, &mut findings);
         }
-        memory::examine(now, group, &mut findings);
-        buffers::examine(now, group, &mut findings);
-        redis_cluster::examine(group, &mut findings);
     }
     nodes::examine(deployment, &mut made);
     said_once(&mut made);
+    let mut made = alike(made);
     made.sort_by(|a, b| (&a.area, b.weight, a.id).cmp(&(&b.area, a.weight, b.id)));
     made
 }
@@ -140,6 +147,31 @@ fn said_once(made: &mut Vec<Finding>) {
         }
         !is_again
     });
+}
+
+/// What is true of several servers in the same words is one finding, with the fix for each.
+fn alike(made: Vec<Finding>) -> Vec<Finding> {
+    // Stands for the server where words are compared.
+    const ANY: &str = "\u{0}";
+    let mut merged: Vec<(String, Finding)> = Vec::new();
+    for finding in made {
+        let [server] = finding.servers.as_slice() else {
+            merged.push((String::new(), finding));
+            continue;
+        };
+        let what = finding.what.replacen(server, ANY, 1);
+        let words = format!("{what}\n{}", finding.fix.replace(&facts::tool(server), ANY));
+        let kind = |finding: &Finding| (finding.id, finding.weight, finding.area.clone());
+        match merged.iter_mut().find(|(said, other)| *said == words && kind(other) == kind(&finding)) {
+            None => merged.push((words, finding)),
+            Some((_, other)) => {
+                other.servers.extend(finding.servers);
+                other.what = what.replacen(ANY, &format!("each of {}", other.servers.join(", ")), 1);
+                other.fix = format!("{}\n{}", other.fix, finding.fix);
+            }
+        }
+    }
+    merged.into_iter().map(|(_, finding)| finding).collect()
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use redis::{Value, cmd};
 use crate::doors::Kind;
 use crate::watch::Watcher;
 
-/// Between the beginnings of two looks: four renewals of a lease.
-const BETWEEN: Duration = Duration::from_secs(2);
+/// Between the beginnings of two looks: three renewals of a lease.
+const BETWEEN: Duration = Duration::from_millis(1_500);
 /// A third look at leases that seem to stand does not begin later than this.
 const THIRD_BEFORE: Duration = Duration::from_secs(6);
 

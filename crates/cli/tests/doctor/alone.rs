@@ -1,10 +1,10 @@
 //! One server without nodes: what they would leave behind, and what a server suffers by itself.
 
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use fulmar_rig::{Redis, RedisOptions, is_available};
+use fulmar_rig::{Link, Redis, RedisOptions, eventually, free_port, is_available, server_program};
 
-use super::patient::{Again, Patient, says, unix_ms};
+use super::patient::{Again, PATIENCE, Patient, has, says, split, unix_ms};
 
 fn start(options: &RedisOptions) -> (Redis, Patient) {
     let redis = Redis::start(options).unwrap();
@@ -106,7 +106,6 @@ fn what_a_user_may_not_ask_is_said_and_the_rest_is_looked_at() {
     patient.words = ["--set", "backbone.user=fulmar", "--set", "backbone.password=secret"].map(str::to_owned).into();
     let found = patient.await_findings(&["look-incomplete", "no-identity", "no-nodes"]);
     says(&found, "look-incomplete", "advice", &["NOPERM", "+config|get"]);
-    assert!(Duration::ZERO < patient.run(&[]).took);
 }
 
 /// DOC-12 DOC-14
@@ -121,15 +120,9 @@ fn a_resync_loop_and_evictions_are_found_while_they_happen() {
     replica.call(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).unwrap();
     primary.call(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).unwrap();
     // The replica is cut off, and what it knows of the stream is worth nothing: it needs everything again.
-    let hurt = Again::say(&primary, |_| {
-        ["DEBUG CHANGE-REPL-ID", "CLIENT KILL TYPE replica"].map(super::patient::split).into()
-    });
-    fulmar_rig::eventually("the loop is found", super::patient::PATIENCE, || {
-        let found = patient.findings();
-        let is_found = super::patient::ids(&found).contains(&"resync-loop");
-        is_found.then(|| says(&found, "resync-loop", "grave", &["full syncs", "CONFIG SET client-output-buffer-limit"]))
-    })
-    .unwrap();
+    let hurt = Again::say(&primary, |_| ["DEBUG CHANGE-REPL-ID", "CLIENT KILL TYPE replica"].map(split).into());
+    let found = patient.await_some(&["resync-loop"]);
+    says(&found, "resync-loop", "grave", &["full syncs", "CONFIG SET client-output-buffer-limit"]);
     drop(hurt);
     let used: u64 = primary.info("memory", "used_memory").unwrap().unwrap().parse().unwrap();
     primary.call(&["DEBUG", "POPULATE", "2000", "key", "1000"]).unwrap();
@@ -137,4 +130,68 @@ fn a_resync_loop_and_evictions_are_found_while_they_happen() {
     let _ = primary.call(&["SET", "y", &"y".repeat(100_000)]);
     let found = patient.findings();
     says(&found, "maxmemory-policy", "grave", &["keys went that way"]);
+}
+
+/// DOC-12 DOC-13
+#[test]
+fn a_line_that_is_full_and_a_replica_that_falls_behind_are_found() {
+    if !is_available() {
+        return;
+    }
+    let primary = Redis::start(&options()).unwrap();
+    let replica = Redis::start(&options()).unwrap();
+    let wire = Link::to(primary.addr()).unwrap();
+    let patient = Patient::new(&format!(
+        "[demo]\nenabled = true\n[storage]\npath = \"STORAGE\"\n[backbone]\nkind = \"redis\"\naddresses = [\"{}\"]\n\
+         [backbone.group.single]\nlink_mbit = 1\nreplicas = 1\n",
+        wire.addr()
+    ));
+    replica.call(&["REPLICAOF", "127.0.0.1", &wire.port().to_string()]).unwrap();
+    eventually("the replica is online", PATIENCE, || primary.replicas_online().is_ok_and(|n| n == 1).then_some(()))
+        .unwrap();
+    wire.limit_replication(20_000);
+    let written = "x".repeat(100_000);
+    let writing = Again::say(&primary, move |_| vec![["SET", "x", &written].map(str::to_owned).into()]);
+    let found = patient.await_some(&["link-saturated", "replica-buffer-too-small", "replica-lagging"]);
+    says(&found, "replica-lagging", "warning", &[&replica.addr().to_string(), "behind a stream of"]);
+    says(&found, "replica-buffer-too-small", "grave", &["never end"]);
+    says(&found, "link-saturated", "warning", &["of 125 kB/s"]);
+    drop(writing);
+}
+
+/// DOC-10 DOC-15
+#[test]
+fn a_disk_without_room_for_a_snapshot_is_found() {
+    if !is_available() {
+        return;
+    }
+    let port = free_port().unwrap();
+    let patient = Patient::new(&format!(
+        "[demo]\nenabled = true\n[backbone]\nkind = \"redis\"\naddresses = [\"127.0.0.1:{port}\"]\n[storage]\npath = \"disk\"\n"
+    ));
+    let disk = patient.folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // A disk of eight megabytes in a namespace of the test's own, where the kernel gives one.
+    let script = "mount -t tmpfs -o size=8m none \"$DISK\" || exit 77\n\
+                  \"$SERVER\" --port $PORT --bind 127.0.0.1 --dir \"$DISK\" --save '3600 1' --maxmemory 4gb >/dev/null &\n\
+                  server=$!; trap 'kill -9 $server; wait' EXIT\n\
+                  head -c 7500000 /dev/zero > \"$DISK/full\"\n\
+                  for n in 1 2 3 4 5 6 7 8 9 10; do\n\
+                  \"$DOCTOR\" doctor --json --config \"$CONFIG\" > \"$OUT\"\n\
+                  grep -q persistence-disk-space \"$OUT\" && break\ndone\n";
+    let out = patient.folder.path().join("out.json");
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script]).stdin(Stdio::null()).stderr(Stdio::null());
+    command.env("DISK", &disk).env("SERVER", server_program()).env("PORT", port.to_string()).env("OUT", &out);
+    command.env("DOCTOR", env!("CARGO_BIN_EXE_fulmar")).env("CONFIG", patient.file());
+    let ended = command.status();
+    if !ended.is_ok_and(|status| ![Some(77), Some(1), Some(127)].contains(&status.code())) {
+        eprintln!("!! SKIPPED: no namespace with a disk of its own can be had here");
+        return;
+    }
+    let said: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
+    let found = said["findings"].as_array().unwrap();
+    assert!(has(found, &["persistence-disk-space", "storage-space"]), "{found:#?}");
+    says(found, "persistence-disk-space", "grave", &[&disk.display().to_string(), "are free", "refuses every write"]);
+    says(found, "storage-space", "warning", &["storage.path"]);
 }

@@ -66,7 +66,7 @@ fn what_is_wrong_with_configuration_and_files_is_found_with_its_place() {
     let ignored: Vec<&str> = all.iter().flat_map(|id| ["--ignore", id]).collect();
     let said = patient.run(&ignored);
     assert_eq!(said.code, 0, "nothing grave is left: {}", said.out);
-    assert!(said.out.contains("2 found: 0 grave, 2 warnings, 0 advice, 5 ignored"), "{}", said.out);
+    assert!(said.out.contains("2 findings: 0 grave, 2 warning, 0 advice, 5 ignored"), "{}", said.out);
     assert_eq!(patient.run(&["--ignore", "expiry"]).code, 2);
 }
 

@@ -77,6 +77,22 @@ impl Patient {
         }
         last
     }
+
+    /// Looks until all of these are found, whatever else is.
+    pub fn await_some(&self, expected: &[&str]) -> Vec<Value> {
+        let mut last = Vec::new();
+        let waited = eventually("all of it is found", PATIENCE, || {
+            last = self.findings();
+            has(&last, expected).then_some(())
+        });
+        assert!(waited.is_ok(), "{expected:?} are not all in {last:#?}");
+        last
+    }
+}
+
+/// Whether all of these are found.
+pub fn has(findings: &[Value], expected: &[&str]) -> bool {
+    expected.iter().all(|id| ids(findings).contains(id))
 }
 
 /// The ids, sorted, each once.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::facts::{GroupFacts, ServerFacts, tool};
+use super::facts::{Deployment, GroupFacts, ServerFacts, tool};
 use super::{Findings, Id, Weight};
 use crate::health::{LINK_PERCENT_MAX, bytes, line, rate};
 
@@ -19,14 +19,22 @@ const BACKLOG_MIN: u64 = 64 << 20;
 const ROOM: u64 = 2;
 /// The least that a node may have waiting for it: a second of a lively group.
 const PUBSUB_MIN: u64 = 8 << 20;
+/// Connections of one node that wait for what a primary publishes: its topics, and the bus.
+const SUBSCRIPTIONS: u64 = 2;
 /// Share of its memory, in percent, that nodes which do not read may take.
 const PUBSUB_PERCENT_MAX: u64 = 25;
 /// What is written within this is the write rate.
 const WINDOW: Duration = Duration::from_secs(10);
 
-pub(super) fn examine(now: Duration, group: &GroupFacts, findings: &mut Findings<'_>) {
+/// Replicas are held to the same: after a failover one of them is the primary.
+pub(super) fn examine(
+    now: Duration,
+    deployment: &Deployment,
+    group: &GroupFacts,
+    server: &ServerFacts,
+    findings: &mut Findings<'_>,
+) {
     let Some(primary) = group.seen.primary(now) else { return };
-    let Some(server) = group.server(&primary.address) else { return };
     let written = primary.rate(now, WINDOW, |sample| sample.offset).unwrap_or_default();
     let dataset = primary.fresh(now).map(|state| state.figures.dataset_bytes).unwrap_or_default();
     let replicas = group.seen.expected_replicas(now);
@@ -37,7 +45,7 @@ pub(super) fn examine(now: Duration, group: &GroupFacts, findings: &mut Findings
     } else {
         refuses_alone(server, findings);
     }
-    pubsub(server, findings);
+    pubsub(server, deployment.nodes.len().max(1) as u64, findings);
 }
 
 /// Bytes that are written during a full sync, and how long it takes; `None` when it would never end.
@@ -142,7 +150,7 @@ fn min_replicas(server: &ServerFacts, replicas: usize, findings: &mut Findings<'
     let address = &server.address;
     let fix =
         |to_write| format!("{} CONFIG SET min-replicas-to-write {to_write} min-replicas-max-lag 2", server.tool());
-    let good = server.figure("min_slaves_good_slaves");
+    let good = server.figure("min_slaves_good_slaves").filter(|_| server.is_primary());
     if let Some(good) = good.filter(|good| *good < to_write) {
         return findings.grave(
             Id::MinReplicas,
@@ -191,7 +199,7 @@ fn refuses_alone(server: &ServerFacts, findings: &mut Findings<'_>) {
     }
 }
 
-fn pubsub(server: &ServerFacts, findings: &mut Findings<'_>) {
+fn pubsub(server: &ServerFacts, nodes: u64, findings: &mut Findings<'_>) {
     let Some([hard, soft, soft_s]) = server.output_limit("pubsub") else { return };
     let (address, better) = (&server.address, "pubsub 16mb 8mb 10");
     let fix = format!("{} CONFIG SET client-output-buffer-limit \"{better}\"", server.tool());
@@ -207,9 +215,9 @@ fn pubsub(server: &ServerFacts, findings: &mut Findings<'_>) {
             fix,
         );
     }
-    let nodes = server.figure("pubsub_clients").or_else(|| server.figure("connected_clients")).unwrap_or(1).max(1);
+    let subscriptions = nodes * SUBSCRIPTIONS;
     let memory = server.figure("maxmemory").filter(|max| *max > 0);
-    let at_most = hard.saturating_mul(nodes);
+    let at_most = hard.saturating_mul(subscriptions);
     if hard == 0 {
         return findings.warn(
             Id::PubsubBufferTooLarge,
@@ -221,7 +229,7 @@ fn pubsub(server: &ServerFacts, findings: &mut Findings<'_>) {
         findings.warn(
             Id::PubsubBufferTooLarge,
             format!(
-                "{address} lets {} wait for each of {nodes} subscriptions, {} in all of a memory of {}: a few nodes that hang can \
+                "{address} lets {} wait for each of {subscriptions} subscriptions of {nodes} nodes, {} in all of a memory of {}: a few nodes that hang can \
                  take it down",
                 bytes(hard),
                 bytes(at_most),

@@ -11,7 +11,7 @@ const SPACE_MIN: u64 = 256 << 20;
 
 pub(super) fn examine(deployment: &Deployment, made: &mut Vec<Finding>) {
     let local = &deployment.local;
-    let mut findings = Findings { area: Area::Here, made };
+    let mut findings = Findings { area: Area::Here, server: None, made };
     for said in &local.config {
         let weight = if said.is_ignored { Weight::Warning } else { Weight::Advice };
         findings.add(Id::Config, weight, said.text.clone(), "mend that line; fulmar check --strict says the same");

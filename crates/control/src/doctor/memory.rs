@@ -6,11 +6,9 @@ use super::facts::{GroupFacts, ServerFacts, tool};
 use super::{Findings, Id, Weight};
 use crate::health::{MEMORY_PERCENT, bytes};
 
-pub(super) fn examine(now: Duration, group: &GroupFacts, findings: &mut Findings<'_>) {
-    for server in &group.servers {
-        policy(server, findings);
-        limit(now, group, server, findings);
-    }
+pub(super) fn examine(now: Duration, group: &GroupFacts, server: &ServerFacts, findings: &mut Findings<'_>) {
+    policy(server, findings);
+    limit(now, group, server, findings);
 }
 
 fn policy(server: &ServerFacts, findings: &mut Findings<'_>) {

@@ -20,7 +20,7 @@ pub(super) fn examine(deployment: &Deployment, made: &mut Vec<Finding>) {
     if deployment.arrangement == Arrangement::Embedded {
         return;
     }
-    let mut findings = Findings { area: Area::Nodes, made };
+    let mut findings = Findings { area: Area::Nodes, server: None, made };
     silent(deployment, &mut findings);
     clocks(deployment, &mut findings);
     let live: Vec<&NodeFacts> = { deployment.nodes.iter() }.filter(|node| node.silent_for < SILENT_FOR).collect();

@@ -1,13 +1,13 @@
 //! What only Redis Cluster has.
 
-use super::facts::GroupFacts;
+use super::facts::ServerFacts;
 use super::{Findings, Id};
 
 /// A primary that is dead is replaced after this and a little; 2 s was measured to take 3.2 to 4.5 s in all.
 const NODE_TIMEOUT_MAX_MS: u64 = 5_000;
 
-pub(super) fn examine(group: &GroupFacts, findings: &mut Findings<'_>) {
-    for server in group.servers.iter().filter(|server| server.word("cluster_enabled") == Some("1")) {
+pub(super) fn examine(server: &ServerFacts, findings: &mut Findings<'_>) {
+    if server.word("cluster_enabled") == Some("1") {
         let address = &server.address;
         if let Some(state) = server.word("cluster_state").filter(|state| *state != "ok") {
             let covered = server.word("cluster_slots_ok").unwrap_or("?");

@@ -154,6 +154,7 @@ fn finds(id: Id, weight: Weight, words: &[&str], change: impl FnOnce(&mut Deploy
     assert!(!made[0].fix.is_empty(), "{made:?}");
 }
 
+/// A setting of the primary.
 fn set(deployment: &mut Deployment, name: &str, value: &str) {
     deployment.groups[0].servers[0].settings.insert(name.to_owned(), value.to_owned());
 }
@@ -172,6 +173,28 @@ fn views(deployment: &mut Deployment, change: impl Fn(&mut SentinelView)) {
 #[test]
 fn a_deployment_as_advised_has_no_finding() {
     assert_eq!(found(|_| {}), []);
+}
+
+/// DOC-3
+#[test]
+fn what_several_servers_have_alike_is_said_once_with_a_fix_for_each() {
+    let made = found(|d| {
+        for server in &mut d.groups[0].servers {
+            server.settings.insert("timeout".to_owned(), "60".to_owned());
+        }
+        set(d, "timeout", "61");
+    });
+    assert_eq!(made.iter().map(|finding| finding.id).collect::<Vec<_>>(), [Id::IdleTimeout, Id::IdleTimeout]);
+    assert!(made[0].what.starts_with("10.0.0.1:6379 closes"), "{made:?}");
+    assert!(made[1].what.starts_with("each of 10.0.0.2:6379, 10.0.0.3:6379 closes"), "{made:?}");
+    assert_eq!(
+        made[1].fix,
+        "redis-cli -h 10.0.0.2 -p 6379 CONFIG SET timeout 0\nredis-cli -h 10.0.0.3 -p 6379 CONFIG SET timeout 0"
+    );
+    let made = found(|d| {
+        d.groups[0].servers.iter_mut().for_each(|s| drop(s.settings.insert("timeout".to_owned(), "60".to_owned())));
+    });
+    assert!(made.len() == 1 && made[0].servers.len() == 3, "{made:?}");
 }
 
 /// DOC-11
@@ -339,7 +362,7 @@ fn what_may_wait_for_a_node_is_neither_too_little_nor_too_much() {
         (
             "134217728 33554432 60",
             Id::PubsubBufferTooLarge,
-            "each of 6 subscriptions, 805.3 MB in all of a memory of 1048.5 MB",
+            "each of 4 subscriptions of 2 nodes, 536.8 MB in all of a memory of 1048.5 MB",
         ),
     ] {
         finds(id, Weight::Warning, &[words, "pubsub 16mb 8mb 10"], |d| {
@@ -593,6 +616,18 @@ fn every_kind_has_a_name_of_its_own_that_is_written_alike_everywhere() {
     names.dedup();
     assert_eq!(names.len(), count);
     assert_eq!(Id::parse("unheard-of"), None);
+}
+
+/// DOC-3
+#[test]
+fn every_kind_is_written_down_with_its_thresholds() {
+    let table = include_str!("../../../../spec/doctor.md");
+    for id in Id::ALL {
+        assert!(table.contains(&format!("\n| `{}` | ", id.name())), "{} is not in spec/doctor.md", id.name());
+        assert!(id.about().ends_with('.'), "{id:?}");
+    }
+    let rows = table.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, Id::ALL.len(), "and nothing else is");
 }
 
 /// DOC-2
