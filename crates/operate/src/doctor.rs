@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::settings::{Settings, Topology};
-use fulmar_control::doctor::facts::{Arrangement, Deployment, GroupFacts};
+use fulmar_control::doctor::facts::{Arrangement, Deployment, GroupFacts, ServerFacts};
 use fulmar_control::observed::Capacity;
 use futures_util::future::join_all;
 use redis::{Value, cmd};
@@ -113,12 +113,14 @@ impl Patient {
         let listeners = servers.iter().map(|(_, listeners)| *listeners).max().unwrap_or_default();
         let mut seen = self.watcher.groups().first().cloned().unwrap_or_default();
         seen.name.clone_from(&self.name);
-        GroupFacts {
-            seen,
-            servers: servers.into_iter().map(|(server, _)| server).collect(),
-            unwatched_by,
-            data: self.data.take().map(|read| read.facts(before, listeners)),
+        let mut servers: Vec<ServerFacts> = servers.into_iter().map(|(server, _)| server).collect();
+        if let (Some(read), Some(primary)) = (&self.data, seen.primary(now)) {
+            let refused = read.refused.iter().cloned();
+            { servers.iter_mut() }.filter(|server| server.address == primary.address).for_each(|server| {
+                server.refused.extend(refused.clone());
+            });
         }
+        GroupFacts { seen, servers, unwatched_by, data: self.data.take().map(|read| read.facts(before, listeners)) }
     }
 
     async fn look_at_leases(&mut self, settings: &Settings, now: Duration) {

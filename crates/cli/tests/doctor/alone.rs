@@ -101,11 +101,11 @@ fn what_a_user_may_not_ask_is_said_and_the_rest_is_looked_at() {
     if !is_available() {
         return;
     }
-    let user = "fulmar on >secret ~* &* +@all -config";
+    let user = "fulmar on >secret ~* &* +@all -config -xlen";
     let (_redis, mut patient) = start(&RedisOptions { users: vec![user.to_owned()], ..options() });
     patient.words = ["--set", "backbone.user=fulmar", "--set", "backbone.password=secret"].map(str::to_owned).into();
     let found = patient.await_findings(&["look-incomplete", "no-identity", "no-nodes"]);
-    says(&found, "look-incomplete", "advice", &["NOPERM", "+config|get"]);
+    says(&found, "look-incomplete", "advice", &["NOPERM", "config|get", "xlen"]);
 }
 
 /// DOC-12 DOC-14

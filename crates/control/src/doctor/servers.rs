@@ -22,8 +22,8 @@ pub(super) fn examine(deployment: &Deployment, server: &ServerFacts, findings: &
         findings.advise(
             Id::LookIncomplete,
             format!("{} does not answer everything: {}", server.address, server.refused.join("; ")),
-            "let the user of backbone.user do so for this look, with: +config|get +slowlog|get +pubsub|numsub +cluster|info \
-             +cluster|nodes +hlen +xlen +llen",
+            "take a user who may, for this look (--set backbone.user=NAME): +config|get +slowlog|get +pubsub|numsub +cluster|info \
+             +cluster|nodes +dbsize +xlen +llen",
         );
     }
     age(server, findings);

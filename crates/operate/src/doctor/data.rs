@@ -10,7 +10,7 @@ use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_control::doctor::facts::{ClockFact, DataFacts, NodeFacts, OutboxFacts};
 use redis::{Cmd, Value, cmd};
 
-use crate::doors::{Doors, Kind};
+use crate::doors::{Doors, Kind, words};
 use crate::read::{fields, list, text};
 
 /// Sealed requests of a part that are looked at.
@@ -23,6 +23,8 @@ const LEASE_ERROR_MS: u64 = 700;
 /// What was read of one group.
 pub(super) struct Read {
     facts: DataFacts,
+    /// What the server did not let itself be asked, in its words.
+    pub(super) refused: Vec<String>,
 }
 
 /// A lease and when it was read.
@@ -80,7 +82,22 @@ pub(super) async fn read(doors: &Doors, address: &str, keys: &Keys) -> Option<(R
         bus_listeners: 0,
         outbox: outbox(parts, now_ms),
     };
-    Some((Read { facts }, leases.collect()))
+    let refused = refusals(&answers);
+    Some((Read { facts, refused }, leases.collect()))
+}
+
+/// Each kind of refusal once: a user who may not ask for one part may not ask for any.
+pub(super) fn refusals<'a>(answers: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
+    let mut refused: Vec<String> = Vec::new();
+    for answer in answers {
+        if let Value::ServerError(error) = answer
+            && error.code() == "NOPERM"
+            && !refused.contains(&words(error))
+        {
+            refused.push(words(error));
+        }
+    }
+    refused
 }
 
 fn of(name: &str, words: &[&str]) -> Cmd {
@@ -127,6 +144,9 @@ impl Read {
         mine.outbox.waiting += theirs.outbox.waiting;
         mine.outbox.oldest = mine.outbox.oldest.max(theirs.outbox.oldest);
         mine.outbox.given_up += theirs.outbox.given_up;
+        let further = other.refused.into_iter().filter(|said| !self.refused.contains(said));
+        let further: Vec<String> = further.collect();
+        self.refused.extend(further);
         self
     }
 

@@ -9,8 +9,9 @@ use fulmar_control::doctor::SLOW_MS;
 use fulmar_control::doctor::facts::{ClockFact, Disk, ServerFacts, SlowCommand};
 use redis::{Cmd, Value, cmd};
 
-use super::{data::unix_ms, files};
-use crate::doors::{Doors, Kind, words};
+use super::data::{refusals, unix_ms};
+use super::files;
+use crate::doors::{Doors, Kind};
 use crate::read::{list, text};
 
 /// Settings that are asked for; none of them is a secret.
@@ -58,15 +59,7 @@ pub(super) async fn look(doors: &Doors, settings: &Settings, address: &str) -> (
         }
     };
     let [info, of_redis_cluster, listeners, slow, settings @ ..] = answers.as_slice() else { return (facts, 0) };
-    for answer in [info, listeners, slow].into_iter().chain(settings) {
-        // Each kind of refusal once: a user who may not ask for one setting may not ask for any.
-        if let Value::ServerError(error) = answer
-            && error.code() == "NOPERM"
-            && !facts.refused.contains(&words(error))
-        {
-            facts.refused.push(words(error));
-        }
-    }
+    facts.refused = refusals([info, listeners, slow].into_iter().chain(settings));
     facts.info = lines(&text(info));
     facts.info.extend(lines(&text(of_redis_cluster)));
     facts.settings = settings.iter().flat_map(crate::read::fields).collect();
