@@ -52,7 +52,10 @@ pub fn doctor(args: DoctorArgs) -> ExitCode {
 fn redis(config: &Config) -> std::io::Result<(Duration, Deployment)> {
     let Backbone::Redis(settings) = &config.backbone else { return Ok(Default::default()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(look(settings, &config.capacities)))
+    let seen = runtime.block_on(look(settings, &config.capacities));
+    // A name that is still being resolved is not waited for.
+    runtime.shutdown_background();
+    Ok(seen)
 }
 
 /// What was looked at, beside what was found.

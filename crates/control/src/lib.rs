@@ -8,6 +8,7 @@
 //! Three things hold for every plan: no action in it leaves fewer than two complete copies where there were two; it can be
 //! abandoned between any two steps; and without fresh sight there is none.
 
+mod check;
 pub mod doctor;
 pub mod failover;
 mod guards;
@@ -16,3 +17,4 @@ pub mod migrate;
 pub mod observed;
 pub mod plan;
 pub mod reconcile;
+pub mod sentinels;

@@ -22,6 +22,8 @@ use crate::watch::Watcher;
 
 /// Between the beginnings of two looks: three renewals of a lease.
 const BETWEEN: Duration = Duration::from_millis(1_500);
+/// Before the third look: with the time between the first two, longer than any node is silent.
+const ONCE_MORE: Duration = Duration::from_secs(2);
 /// A third look at leases that seem to stand does not begin later than this.
 const THIRD_BEFORE: Duration = Duration::from_secs(6);
 
@@ -48,7 +50,7 @@ pub async fn look(settings: &Settings, capacities: &BTreeMap<String, Capacity>) 
     let looks = patients.iter_mut().map(|patient| patient.second_look(settings));
     let groups = join_all(looks).await;
     if patients.iter().any(|patient| patient.leases.any_stands()) && begun.elapsed() < THIRD_BEFORE {
-        tokio::time::sleep(BETWEEN).await;
+        tokio::time::sleep(ONCE_MORE).await;
         join_all(patients.iter_mut().map(|patient| patient.look_at_leases(settings, now))).await;
     }
     let nodes = data::nodes(patients.iter().map(|patient| &patient.leases));
@@ -135,7 +137,9 @@ impl Patient {
         let mut all: Option<data::Read> = None;
         for share in &self.shares {
             let keys = settings.keys(share);
-            let Some((read, leases)) = data::read(self.watcher.doors(), &primary, &keys).await else { continue };
+            let Some((read, leases)) = data::read(self.watcher.doors(), &primary, (share, &keys)).await else {
+                continue;
+            };
             self.leases.note(leases);
             all = Some(match all {
                 None => read,

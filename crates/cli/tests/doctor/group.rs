@@ -172,7 +172,7 @@ fn nodes(stage: &Stage) {
     let stranger = Again::say(primary, |round| {
         let hour_ago = unix_ms() - 3_600_000;
         let lease = format!(
-            "counter {round}\nrole websocket\nrelease 9.9.9\napps ffff\nsettings ffff\nfiles 1024\nclock {hour_ago}\nattached 0 g1\n"
+            "counter {round}\nrole websocket\nrelease 9.9.9\napps ffff\nsettings ffff\nfiles 1024\nclock {hour_ago}\nattached 0 g2\n"
         );
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         vec![
@@ -192,7 +192,7 @@ fn nodes(stage: &Stage) {
     ]);
     says(&found, "clock-skew", "grave", &["00aa", "behind"]);
     says(&found, "node-without-lease", "grave", &["00bb", "webhooks"]);
-    says(&found, "node-not-attached", "grave", &["00aa", "epoch 0"]);
+    says(&found, "node-not-attached", "grave", &["00aa", "nothing of it"]);
     says(&found, "releases-differ", "warning", &["9.9.9: 00aa"]);
     says(&found, "node-files-few", "warning", &["1024 files"]);
     drop(stranger);

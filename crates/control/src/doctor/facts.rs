@@ -98,8 +98,8 @@ pub struct Disk {
 /// What the primaries of a group hold of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataFacts {
-    /// The group's epoch.
-    pub epoch: u64,
+    /// Epochs by the name nodes have for the group, or for each share of a Redis Cluster that lies there.
+    pub epochs: Vec<(String, u64)>,
     /// Names of all groups as the first node stored them; `None` where no node did.
     pub groups: Option<String>,
     /// Nodes that share the work on webhooks now.

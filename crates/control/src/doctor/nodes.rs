@@ -180,19 +180,23 @@ fn roles(live: &[&NodeFacts], findings: &mut Findings<'_>) {
 
 fn attached(group: &GroupFacts, live: &[&NodeFacts], findings: &mut Findings<'_>) {
     let Some(data) = &group.data else { return };
-    let name = &group.seen.name;
     for node in live {
-        let Some((_, epoch)) = node.attached.iter().find(|(of, _)| of == name) else { continue };
-        if *epoch < data.epoch {
+        // A lease names the groups that the node hears, and no others.
+        let hears = |name: &String| node.attached.iter().find(|(of, _)| of == name).map_or(0, |(_, epoch)| *epoch);
+        let behind = data.epochs.iter().find(|(name, epoch)| hears(name) < *epoch);
+        if let Some((name, epoch)) = behind {
+            let said = match hears(name) {
+                0 => "hears nothing of it".to_owned(),
+                before => format!("hears what was its primary in epoch {before}"),
+            };
             findings.grave(
                 Id::NodeNotAttached,
                 format!(
-                    "node {} does not hear all of group {name}: it says epoch {epoch} and the group is at {}; what it follows \
-                     reaches it over the bus only",
-                    called(node),
-                    data.epoch
+                    "node {} does not hear all of group {name}, which is in epoch {epoch}: it {said}, and what it follows reaches it \
+                     over the bus only",
+                    called(node)
                 ),
-                "wait for ten seconds after a failover; if it stays, see that node's log for why it does not reach the primary",
+                "wait for ten seconds after a start or a failover; if it stays, see that node's log for why it does not reach the primary",
             );
         }
     }

@@ -89,7 +89,10 @@ fn disagreement(now: Duration, group: &GroupFacts, findings: &mut Findings<'_>) 
                 let tool = tool(who);
                 format!("{tool} SENTINEL REMOVE {name}; {tool} SENTINEL MONITOR {name} {host} {port} {}", view.quorum)
             });
-            wrong.collect::<Vec<_>>().join("\n")
+            std::iter::once(format!("fulmar sentinel repair {name}, or by hand:"))
+                .chain(wrong)
+                .collect::<Vec<_>>()
+                .join("\n")
         }
         None => {
             "wait for ten seconds in case a failover is going on; then make the ones that are wrong forget the group \

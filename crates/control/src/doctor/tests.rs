@@ -121,7 +121,7 @@ fn healthy() -> Deployment {
     let mut facts = vec![server_facts(PRIMARY, "master")];
     facts.extend(REPLICAS.map(|address| server_facts(address, "slave")));
     let data = DataFacts {
-        epoch: 4,
+        epochs: vec![("g1".to_owned(), 4)],
         groups: Some("g1".to_owned()),
         claimants: vec!["n1".to_owned()],
         bus_listeners: 2,
@@ -492,7 +492,8 @@ fn nodes_that_differ_are_silent_or_do_not_hear_are_named() {
     finds(Id::NodeSilent, Warning, &["n2 (n2:6001)", "5 s"], |d| {
         d.nodes[1] = NodeFacts { silent_for: Duration::from_secs(5), release: "0.0.1".to_owned(), ..node("n2") };
     });
-    finds(Id::NodeNotAttached, Grave, &["n2", "epoch 3", "is at 4"], |d| d.nodes[1].attached[0].1 = 3);
+    finds(Id::NodeNotAttached, Grave, &["n2", "in epoch 3", "in epoch 4"], |d| d.nodes[1].attached[0].1 = 3);
+    finds(Id::NodeNotAttached, Grave, &["n2", "nothing of it"], |d| d.nodes[1].attached.clear());
     finds(Id::NodeWithoutLease, Grave, &["n9", "webhooks"], |d| {
         d.groups[0].data.as_mut().unwrap().claimants.push("n9".to_owned());
     });

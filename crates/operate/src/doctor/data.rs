@@ -51,7 +51,7 @@ pub(super) fn unix_ms() -> u64 {
 }
 
 /// Reads it all; `None` when the server does not answer.
-pub(super) async fn read(doors: &Doors, address: &str, keys: &Keys) -> Option<(Read, Vec<LeaseRead>)> {
+pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Keys)) -> Option<(Read, Vec<LeaseRead>)> {
     let mut commands = vec![
         of("HMGET", &[&keys.identity(), "epoch", "groups"]),
         cmd("TIME"),
@@ -76,7 +76,7 @@ pub(super) async fn read(doors: &Doors, address: &str, keys: &Keys) -> Option<(R
         .into_iter()
         .filter_map(|(node, said)| Some(LeaseRead { lease: Lease::parse(&node, &said)?, unix_ms: asked_ms, at }));
     let facts = DataFacts {
-        epoch: number(epoch),
+        epochs: vec![(share.to_owned(), number(epoch))],
         groups: Some(text(groups)).filter(|groups| !groups.is_empty()),
         claimants: fields(claimants).into_iter().filter_map(live).collect(),
         bus_listeners: 0,
@@ -136,7 +136,7 @@ impl Read {
     /// The same of several shares that lie on one server.
     pub(super) fn and(mut self, other: Self) -> Self {
         let (mine, theirs) = (&mut self.facts, other.facts);
-        mine.epoch = mine.epoch.max(theirs.epoch);
+        mine.epochs.extend(theirs.epochs);
         mine.groups = mine.groups.take().or(theirs.groups);
         mine.claimants.extend(theirs.claimants);
         mine.claimants.sort_unstable();
