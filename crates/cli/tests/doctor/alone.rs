@@ -77,7 +77,10 @@ fn what_nodes_leave_behind_is_found() {
     call(&["LPUSH", "fulmar:givenup:5", "x", "y"]);
     call(&["HSET", "fulmar:nodes", "00cc", "counter 1\nrole websocket\nadvertise h:1\n"]);
     let living = Again::say(&redis, |round| {
-        let lease = format!("counter {round}\nrole rest\nclock {}\nconnections 2000 1\nfiles 2048\n", unix_ms());
+        let lease = format!(
+            "counter {round}\nrole rest\nclock {}\nconnections 2000 1\nfiles 2048\nattached 1 single\n",
+            unix_ms()
+        );
         vec![["HSET", "fulmar:nodes", "00dd", &lease].map(str::to_owned).into()]
     });
     let found = patient.await_findings(&[

@@ -139,7 +139,6 @@ fn settings_of_servers(stage: &Stage) {
     drop(idle);
     tell(primary, &right);
     tell(replica, &[("replica-read-only", "yes"), ("maxmemory", "4gb")]);
-    primary.call(&["SLOWLOG", "RESET"]).unwrap();
 }
 
 /// What `SENTINEL SET` can do.
