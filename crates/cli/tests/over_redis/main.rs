@@ -7,6 +7,7 @@
 
 mod quota;
 mod tls;
+mod webhooks;
 
 use std::path::Path;
 use std::time::Duration;

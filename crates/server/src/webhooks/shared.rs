@@ -8,6 +8,7 @@
 //!
 //! Here is the thread and the ways to it; what a group's task does stands in `work`. Groups do not wait for each other.
 
+mod memory;
 mod wire;
 mod work;
 
