@@ -14,6 +14,7 @@ pub mod lane;
 pub mod lease;
 pub mod link;
 pub mod map;
+pub mod order;
 pub mod outbox;
 pub mod primaries;
 pub mod records;
@@ -61,6 +62,8 @@ pub struct Figures {
     pub without_replica: u64,
     /// Publications that came more than once and were dropped. Rises.
     pub repeats: u64,
+    /// Publications that were told without the one before them, which did not come in time.
+    pub holes: u64,
     /// The node's own tables.
     pub hub: HubFigures,
     /// By group: those of the configuration in the order of their names, then those that came since.

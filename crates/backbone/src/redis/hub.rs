@@ -281,6 +281,12 @@ impl Hub {
         self.topics.find(topic).is_some()
     }
 
+    /// Since when everything about the topic is heard, by [`Moment::ms`]; `None` while something is waited for.
+    #[must_use]
+    pub fn listened_since(&self, topic: &str) -> Option<u64> {
+        self.topics.find(topic).filter(|entry| entry.is_open).map(|entry| entry.since_ms)
+    }
+
     /// Every topic with interest; for following them again elsewhere.
     pub fn interest(&self) -> impl Iterator<Item = &Topic> {
         self.topics.iter().map(|entry| &entry.topic)

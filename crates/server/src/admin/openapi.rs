@@ -299,6 +299,7 @@ fn backbone() -> Value {
         "timed_out": number(),
         "without_replica": number(),
         "repeats": number(),
+        "holes": number(),
         "groups": list(group),
         "nodes": list(node),
     });

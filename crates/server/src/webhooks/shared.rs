@@ -10,6 +10,7 @@
 //! may come and go while slots are moved.
 
 mod memory;
+mod part;
 mod wire;
 mod work;
 

@@ -225,6 +225,7 @@ impl Driver {
             timed_out: self.calls.timed_out,
             without_replica: self.calls.unwaited,
             repeats: self.seen.repeats(),
+            holes: self.order.holes(),
             hub: self.hub.figures(),
             groups: groups.collect(),
         };

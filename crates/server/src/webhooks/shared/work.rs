@@ -6,7 +6,7 @@
 //! read again from what is stored: nothing is taken for granted but what the sender says has ended, and what was written
 //! in the last seconds, which is written again where nobody else has worked meanwhile (a failover may have lost it).
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_engine::webhook_batch::Address;
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
 use fulmar_protocol::app::App;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::super::clock::WebhookClock;
 use super::super::figures::Counters;
@@ -24,49 +24,17 @@ use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
 use super::memory::Memory;
+use super::part::{Leaving, Part, REWRITE_MS};
 use super::{Sealed, Start, Told, wire, withdraw};
 
 /// Pause between two rounds while there is nothing more to read.
 const ROUND: Duration = Duration::from_millis(50);
 /// Between two turns at the claims.
 const TURN_MS: u64 = 1_000;
-/// Entries of a part that are known here and left in its stream. Beyond it no more are read until some are settled.
-const ENTRIES_MAX: usize = 65_536;
 /// Pause after a failure, and as much again by chance.
 const RETRY_MS: u64 = 100;
-/// For how long what was written is kept, to be written again after a change of primary.
-const REWRITE_MS: u64 = 10_000;
-/// Operations that are kept for that. When there are more, the oldest are not written again.
-const REWRITE_OPERATIONS_MAX: usize = 16_384;
 /// At most one complaint about a group in this many milliseconds.
 const COMPLAIN_EVERY_MS: u64 = 60_000;
-
-/// A part that this node has.
-struct Part {
-    fence: String,
-    /// `None` until it is read, and after everything that may have made it wrong.
-    book: Option<WebhookPart>,
-    /// Not known to be written.
-    unwritten: Vec<Operation>,
-    /// Sealed, and to be sent when it is written.
-    unhanded: Vec<Handed>,
-    /// What the sender is through with, not known to be written.
-    ends: BTreeMap<u64, Vec<Operation>>,
-    /// What was written last, and when.
-    written: VecDeque<(u64, Vec<Operation>)>,
-    /// What the sender has. It is not handed over twice.
-    handed: HashSet<u64>,
-    leaving: Leaving,
-}
-
-/// Whether a part is to be let go.
-enum Leaving {
-    No,
-    /// Answered when nothing of it is under way.
-    Asked(oneshot::Receiver<()>),
-    /// Nothing is.
-    Now,
-}
 
 /// The task of one group.
 pub(super) struct GroupWork {
@@ -435,65 +403,6 @@ impl GroupWork {
         if let Err(error) = left {
             tracing::warn!(%error, "the webhooks of a group are let go when their claims lapse");
         }
-    }
-}
-
-impl Part {
-    fn new(fence: &str) -> Self {
-        Self {
-            fence: fence.to_owned(),
-            book: None,
-            unwritten: Vec::new(),
-            unhanded: Vec::new(),
-            ends: BTreeMap::new(),
-            written: VecDeque::new(),
-            handed: HashSet::new(),
-            leaving: Leaving::No,
-        }
-    }
-
-    fn is_leaving(&self) -> bool {
-        !matches!(self.leaving, Leaving::No)
-    }
-
-    fn look_at_leaving(&mut self) {
-        if let Leaving::Asked(done) = &mut self.leaving
-            && done.try_recv() != Err(oneshot::error::TryRecvError::Empty)
-        {
-            self.leaving = Leaving::Now;
-        }
-    }
-
-    fn written_since(&self, since: u64) -> Vec<Operation> {
-        let late = self.written.iter().filter(|(at, _)| *at >= since);
-        late.flat_map(|(_, operations)| operations.clone()).collect()
-    }
-
-    /// It must be read again. What is not known to be written may be: it is decided again, or lies there sealed.
-    fn doubt(&mut self) {
-        self.book = None;
-        self.unwritten.clear();
-        self.unhanded.clear();
-    }
-
-    fn remember(&mut self, now: u64, operations: Vec<Operation>) {
-        self.written.push_back((now, operations));
-        let mut kept: usize = self.written.iter().map(|(_, operations)| operations.len()).sum();
-        while let Some((at, operations)) = self.written.front() {
-            if kept <= REWRITE_OPERATIONS_MAX && now < at + REWRITE_MS {
-                break;
-            }
-            kept -= operations.len();
-            self.written.pop_front();
-        }
-    }
-
-    fn after(&self) -> fulmar_backbone::redis::outbox::EntryId {
-        wire::outside(self.book.as_ref().map(WebhookPart::after).unwrap_or_default())
-    }
-
-    fn has_room(&self) -> bool {
-        self.book.as_ref().is_some_and(|book| book.entries() < ENTRIES_MAX)
     }
 }
 
