@@ -374,8 +374,12 @@ fn what_may_wait_for_a_node_is_neither_too_little_nor_too_much() {
 /// DOC-13
 #[test]
 fn a_primary_that_is_cut_off_must_stop_and_one_that_is_not_must_not() {
-    use Weight::{Grave, Warning};
+    use Weight::{Advice, Grave, Warning};
     finds(Id::MinReplicas, Warning, &["without any replica"], |d| set(d, "min-replicas-to-write", "0"));
+    finds(Id::MinReplicas, Advice, &["as it must with 1", "second replica"], |d| {
+        set(d, "min-replicas-to-write", "0");
+        d.groups[0].seen.capacity.replicas = Some(1);
+    });
     finds(Id::MinReplicas, Warning, &["min-replicas-max-lag 10"], |d| set(d, "min-replicas-max-lag", "10"));
     finds(Id::MinReplicas, Warning, &["wants 2 replicas of 2"], |d| set(d, "min-replicas-to-write", "2"));
     finds(Id::MinReplicas, Grave, &["refuses every write"], |d| say(d, "min_slaves_good_slaves", "0"));
