@@ -220,3 +220,58 @@ fn clock(lease: &Lease, read_ms: u64) -> Option<ClockFact> {
     let ours = i64::try_from(read_ms).ok()?;
     Some(ClockFact { ahead_ms: its.saturating_sub(ours).saturating_add(LEASE_AGE_MS), error_ms: LEASE_ERROR_MS })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn read_at(begun: Instant, second: u64, leases: &[(&str, u64)]) -> Vec<LeaseRead> {
+        let lease =
+            |(node, counter): &(&str, u64)| Lease { node: (*node).to_owned(), counter: *counter, ..Lease::default() };
+        let at = begun + Duration::from_secs(second);
+        { leases.iter() }.map(|of| LeaseRead { lease: lease(of), unix_ms: 1_000 * second, at }).collect()
+    }
+
+    /// DOC-17
+    #[test]
+    fn a_lease_lives_when_it_rises_in_some_group_and_stands_for_as_long_as_it_was_watched() {
+        let begun = Instant::now();
+        let mut groups = [Leases::default(), Leases::default()];
+        groups[0].note(read_at(begun, 1, &[("a", 5), ("b", 7)]));
+        groups[1].note(read_at(begun, 1, &[("a", 5), ("b", 7)]));
+        assert!(!groups[0].any_stands(), "one look tells nothing");
+        groups[0].note(read_at(begun, 3, &[("a", 5), ("b", 7)]));
+        groups[1].note(read_at(begun, 3, &[("a", 9), ("b", 7), ("c", 1)]));
+        assert!(groups.iter().all(Leases::any_stands));
+        let silent: Vec<_> =
+            nodes(groups.iter()).iter().map(|node| (node.name.clone(), node.silent_for.as_secs())).collect();
+        assert_eq!(silent, [("a".to_owned(), 0), ("b".to_owned(), 2), ("c".to_owned(), 0)]);
+    }
+
+    /// DOC-18
+    #[test]
+    fn the_clock_of_a_lease_is_read_with_its_age_in_mind() {
+        let lease = |clock_ms| Lease { clock_ms, ..Lease::default() };
+        assert_eq!(clock(&lease(0), 10_000), None, "it does not say");
+        assert_eq!(clock(&lease(9_700), 10_000), Some(ClockFact { ahead_ms: 0, error_ms: LEASE_ERROR_MS }));
+        assert_eq!(clock(&lease(6_700), 10_000).unwrap().ahead_ms, -3_000);
+    }
+
+    /// DOC-19
+    #[test]
+    fn the_oldest_of_events_and_requests_is_how_long_webhooks_wait() {
+        let request = r#"{"id":1,"of":{"batch":{"sealed":40000}}}"#;
+        let entry = Value::Array(vec![bulk("70000-0"), Value::Array(Vec::new())]);
+        let sealed =
+            Value::Array(vec![bulk("0"), Value::Array(vec![bulk("1"), bulk(request), bulk("2"), bulk("no json")])]);
+        let parts = [Value::Int(1), Value::Array(vec![entry]), Value::Int(2), sealed, Value::Int(4)];
+        let expected = OutboxFacts { waiting: 3, oldest: Duration::from_secs(60), given_up: 4 };
+        assert_eq!(outbox(&parts, 100_000), expected);
+        let nothing = [Value::Int(0), Value::Array(Vec::new()), Value::Int(0), Value::Nil, Value::Int(0)];
+        assert_eq!(outbox(&nothing, 100_000), OutboxFacts::default());
+    }
+}
