@@ -10,6 +10,7 @@ mod naive;
 mod presence;
 mod redis_cluster;
 mod report;
+mod reshard;
 mod stage;
 
 use std::path::{Path, PathBuf};

@@ -22,9 +22,6 @@ use crate::app::remote::actor;
 use crate::args::ActArgs;
 use crate::client::print;
 
-/// For how long a group is watched before a primary is changed in it.
-const WATCHED_BEFORE_FAILOVER: Duration = Duration::from_secs(2);
-
 /// What is to be brought about.
 pub enum Aim {
     Failover { group: String, to: Option<String> },
@@ -225,9 +222,8 @@ impl Errand {
     /// Rates and repetitions are only known of what was watched for a while.
     async fn watch(&self, watcher: &mut Watcher, aim: &Aim) {
         let needed = match aim {
-            Aim::Failover { .. } | Aim::PreStop { .. } => WATCHED_BEFORE_FAILOVER,
-            Aim::AddReplica { .. } | Aim::Replace { .. } => WATCHED + LOOK_EVERY,
             Aim::Repair { .. } => Duration::ZERO,
+            _ => WATCHED + LOOK_EVERY,
         };
         if !needed.is_zero() {
             eprintln!("watching {} for {} s", self.group, needed.as_secs());
@@ -342,4 +338,27 @@ fn interruptible(is_interrupted: Arc<AtomicBool>) -> Result<(), Stop> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OP-13
+    #[test]
+    fn a_server_is_on_this_machine_when_its_address_can_be_bound() {
+        assert!(is_local("127.0.0.1:6379") && is_local("[::1]:6379") == UdpSocket::bind("[::1]:0").is_ok());
+        // Addresses that are kept for documentation are nobody's.
+        assert!(!is_local("192.0.2.7:6379") && !is_local("nowhere") && !is_local("127.0.0.1"));
+    }
+
+    /// OP-10
+    #[test]
+    fn a_guard_is_overridden_by_its_name_and_two_never_are() {
+        let named = |names: &[&str]| guards(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).ok();
+        assert_eq!(named(&["lag", "buffers"]), Some(vec![Guard::Lag, Guard::Buffers]));
+        for name in ["identity", "sight", "Lag", ""] {
+            assert_eq!(named(&["lag", name]), None, "{name}");
+        }
+    }
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::lease::Lease;
+use fulmar_backbone::redis::map::SlotMap;
 use fulmar_backbone::redis::outbox::EntryId;
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
-use fulmar_control::doctor::facts::{ClockFact, DataFacts, NodeFacts, OutboxFacts};
+use fulmar_control::doctor::facts::{ClockFact, DataFacts, MapFacts, NodeFacts, OutboxFacts};
 use redis::{Cmd, Value, cmd};
 
 use crate::doors::{Doors, Kind, words};
@@ -53,7 +54,9 @@ pub(super) fn unix_ms() -> u64 {
 /// Reads it all; `None` when the server does not answer.
 pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Keys)) -> Option<(Read, Vec<LeaseRead>)> {
     let mut commands = vec![
-        of("HMGET", &[&keys.identity(), "epoch", "groups"]),
+        of("HMGET", &[&keys.identity(), "epoch", "groups", "dropped"]),
+        of("GET", &[&keys.map()]),
+        of("EXISTS", &[&keys.mover()]),
         cmd("TIME"),
         of("HGETALL", &[&keys.nodes()]),
         of("HGETALL", &[&keys.claimants()]),
@@ -67,9 +70,9 @@ pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Ke
     }
     let answers = doors.ask_all(Kind::Server, address, &commands).await.ok()?;
     let (asked_ms, at) = (unix_ms(), Instant::now());
-    let [about, time, nodes, claimants, parts @ ..] = answers.as_slice() else { return None };
+    let [about, map, mover, time, nodes, claimants, parts @ ..] = answers.as_slice() else { return None };
     let number = |value: &Value| text(value).parse::<u64>().unwrap_or_default();
-    let [epoch, groups] = list(about) else { return None };
+    let [epoch, groups, dropped] = list(about) else { return None };
     let now_ms = list(time).first().map_or(asked_ms, |seconds| number(seconds) * 1_000);
     let live = |(name, until): (String, String)| (until.parse::<u64>().ok()? > now_ms).then_some(name);
     let leases = fields(nodes)
@@ -80,7 +83,12 @@ pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Ke
         groups: Some(text(groups)).filter(|groups| !groups.is_empty()),
         claimants: fields(claimants).into_iter().filter_map(live).collect(),
         bus_listeners: 0,
-        outbox: outbox(parts, now_ms),
+        map: SlotMap::parse(&text(map)).filter(|map| map.version > 0).map(|map| MapFacts {
+            moving: map.beside.len(),
+            groups: map.groups,
+            is_worked_on: number(mover) > 0,
+        }),
+        outbox: OutboxFacts { dropped: number(dropped), ..outbox(parts, now_ms) },
     };
     let refused = refusals(&answers);
     Some((Read { facts, refused }, leases.collect()))
@@ -144,6 +152,8 @@ impl Read {
         mine.outbox.waiting += theirs.outbox.waiting;
         mine.outbox.oldest = mine.outbox.oldest.max(theirs.outbox.oldest);
         mine.outbox.given_up += theirs.outbox.given_up;
+        mine.outbox.dropped += theirs.outbox.dropped;
+        mine.map = mine.map.take().or(theirs.map);
         let further = other.refused.into_iter().filter(|said| !self.refused.contains(said));
         let further: Vec<String> = further.collect();
         self.refused.extend(further);
@@ -269,7 +279,7 @@ mod tests {
         let sealed =
             Value::Array(vec![bulk("0"), Value::Array(vec![bulk("1"), bulk(request), bulk("2"), bulk("no json")])]);
         let parts = [Value::Int(1), Value::Array(vec![entry]), Value::Int(2), sealed, Value::Int(4)];
-        let expected = OutboxFacts { waiting: 3, oldest: Duration::from_secs(60), given_up: 4 };
+        let expected = OutboxFacts { waiting: 3, oldest: Duration::from_secs(60), given_up: 4, dropped: 0 };
         assert_eq!(outbox(&parts, 100_000), expected);
         let nothing = [Value::Int(0), Value::Array(Vec::new()), Value::Int(0), Value::Nil, Value::Int(0)];
         assert_eq!(outbox(&nothing, 100_000), OutboxFacts::default());

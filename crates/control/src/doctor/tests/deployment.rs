@@ -87,10 +87,13 @@ fn webhooks_that_wait_or_were_given_up_are_counted() {
     use Weight::{Advice, Grave, Warning};
     for (oldest, weight) in [(61, Warning), (601, Grave)] {
         finds(Id::WebhookBacklog, weight, &["12 webhook", &format!("{oldest} s")], |d| {
-            let outbox = OutboxFacts { waiting: 12, oldest: Duration::from_secs(oldest), given_up: 0 };
+            let outbox = OutboxFacts { waiting: 12, oldest: Duration::from_secs(oldest), ..OutboxFacts::default() };
             d.groups[0].data.as_mut().unwrap().outbox = outbox;
         });
     }
+    finds(Id::WebhooksDropped, Warning, &["3 edges", "outbox_entries_max"], |d| {
+        d.groups[0].data.as_mut().unwrap().outbox.dropped = 3;
+    });
     finds(Id::WebhooksGivenUp, Advice, &["4 webhook requests", "replay"], |d| {
         d.groups[0].data.as_mut().unwrap().outbox.given_up = 4;
     });

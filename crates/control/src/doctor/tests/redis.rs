@@ -88,6 +88,18 @@ fn copies_and_whose_data_they_are_is_judged() {
     finds(Id::GroupsDiffer, Grave, &["g1,g2"], |d| {
         d.groups[0].data.as_mut().unwrap().groups = Some("g1,g2".to_owned())
     });
+    let map = |groups: &[&str], moving, is_worked_on| MapFacts {
+        groups: groups.iter().map(|name| (*name).to_owned()).collect(),
+        moving,
+        is_worked_on,
+    };
+    finds(Id::GroupsDiffer, Warning, &["names g3", "backbone.groups"], |d| {
+        d.groups[0].data.as_mut().unwrap().map = Some(map(&["g1", "g3"], 5, true));
+    });
+    finds(Id::MoveInterrupted, Warning, &["5 slots", "reshard resume"], |d| {
+        let data = d.groups[0].data.as_mut().unwrap();
+        (data.map, data.groups) = (Some(map(&["g1"], 5, false)), Some("old".to_owned()));
+    });
     finds(Id::ServerUnreachable, Warning, &["10.0.0.3:6379", "refused"], |d| {
         let server = &mut d.groups[0].seen.servers[2];
         (server.state, server.trouble) = (None, Some("refused".to_owned()));
