@@ -178,6 +178,13 @@ impl RedisBackbone {
         *self.shared.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
     }
 
+    /// The node goes away, and its users will be on others in a moment: from now on members who leave stay on record for five seconds,
+    /// so that nobody is told of a going and a coming back. Nothing for the only node.
+    pub fn drain(&self) {
+        // A thread that has ended has no records.
+        let _: Result<(), _> = self.works.send(Work::Drain);
+    }
+
     /// Takes this node's records away, so that nobody waits for its lease to lapse, and ends the thread. Takes a few seconds
     /// at most.
     pub fn stop(&self) {

@@ -59,6 +59,7 @@ pub(super) enum Work {
     Publish { publications: Vec<Publication>, terms: Terms, reply: oneshot::Sender<Result<(), PublishError>> },
     Terminate { app: AppId, user: UserId, reply: oneshot::Sender<()> },
     Query { query: Query, reply: oneshot::Sender<Result<Reply, Unavailable>> },
+    Drain,
     Stop(oneshot::Sender<()>),
 }
 
@@ -315,6 +316,7 @@ impl Driver {
                 let token = self.hub.query(moment, query, &mut outs);
                 self.queries.insert(token, reply);
             }
+            Work::Drain => self.drain(),
             Work::Stop(done) => self.leave(done),
         }
         self.outs = outs;

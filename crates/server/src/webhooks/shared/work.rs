@@ -23,6 +23,7 @@ use super::super::figures::Counters;
 use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
+use super::memory::Memory;
 use super::{Sealed, Start, Told, wire, withdraw};
 
 /// Pause between two rounds while there is nothing more to read.
@@ -78,6 +79,7 @@ pub(super) struct GroupWork {
     counters: Arc<Counters>,
     told: mpsc::UnboundedReceiver<Told>,
     parts: BTreeMap<u16, Part>,
+    memory: Memory,
     turn_at: u64,
     retry_at: u64,
     /// Of the connection by which the books were read.
@@ -103,6 +105,7 @@ impl GroupWork {
             counters: start.counters.clone(),
             told,
             parts: BTreeMap::new(),
+            memory: Memory::default(),
             turn_at: 0,
             retry_at: 0,
             connection: 0,
@@ -169,7 +172,18 @@ impl GroupWork {
             let first = getrandom::u32().map_or(0, |n| n % u32::from(OUTBOX_PARTS));
             let turn = self.outbox.turn(u16::try_from(first).unwrap_or(0), true).await?;
             self.turn_at = now + TURN_MS;
+            self.memory.turned(now, &turn);
             self.after_turn(&turn);
+        }
+        while let Some((part, born, announced)) = self.memory.lost() {
+            self.outbox.recall(part, born, &announced).await?;
+            self.memory.given_back(part);
+            tracing::warn!(
+                group = self.group,
+                part,
+                announced = announced.len(),
+                "the outbox was lost: gave back what was told"
+            );
         }
         let is_reading = self.read_one().await?;
         let has_more = self.look().await?;
@@ -208,9 +222,11 @@ impl GroupWork {
 
     /// Reads one part that was taken over, from what is stored.
     async fn read_one(&mut self) -> Result<bool, OutboxError> {
-        let unread = self.parts.iter().find(|(_, part)| part.book.is_none() && !part.is_leaving());
+        let now = self.now_ms();
+        let is_unread = |part: &Part| part.book.is_none() && !part.is_leaving();
+        let unread = self.parts.iter().find(|(number, part)| is_unread(part) && self.memory.may_read(**number, now));
         let Some((number, part)) = unread.map(|(number, part)| (*number, part)) else { return Ok(false) };
-        let again = part.written_since(self.now_ms().saturating_sub(REWRITE_MS));
+        let again = part.written_since(now.saturating_sub(REWRITE_MS));
         let fence = part.fence.clone();
         if !again.is_empty() {
             self.write(number, &fence, &again).await?;
@@ -219,6 +235,7 @@ impl GroupWork {
             return Ok(true);
         }
         let stored = self.outbox.stored(number).await?;
+        self.memory.read(number, &stored.announced);
         let Some(part) = self.parts.get_mut(&number) else { return Ok(false) };
         let (stored, sealed) = wire::taken_over(stored);
         let mut book = WebhookPart::new(Lane::new(self.group, number), self.apps.clone(), stored);
@@ -308,7 +325,11 @@ impl GroupWork {
                 self.lose(number);
                 Ok(())
             }
-            written => written,
+            Ok(()) => {
+                self.memory.wrote(number, operations);
+                Ok(())
+            }
+            failed => failed,
         }
     }
 
