@@ -5,6 +5,7 @@
 //! | `M` | group (2 bytes), then per publication: length (2), topic, length (4), message |
 //! | `D` | group (2 bytes): the sender hears nothing from that group's primary |
 //! | `H` | the sender's incarnation (8 bytes): it is alive |
+//! | `G` | the sender's incarnation (8 bytes): it goes, in good order |
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -27,6 +28,11 @@ pub enum Bus<'a> {
     },
     /// A node is alive.
     Alive {
+        /// Its incarnation.
+        origin: u64,
+    },
+    /// A node goes in good order: nobody waits for it.
+    Gone {
         /// Its incarnation.
         origin: u64,
     },
@@ -60,6 +66,7 @@ impl<'a> Bus<'a> {
                 Some(Self::Publications { group: u16::from_be_bytes(*group).into(), items: Items(items) })
             }
             b'D' => Some(Self::Deaf { group: u16::from_be_bytes(rest.try_into().ok()?).into() }),
+            b'G' => Some(Self::Gone { origin: u64::from_be_bytes(rest.try_into().ok()?) }),
             b'H' => Some(Self::Alive { origin: u64::from_be_bytes(rest.try_into().ok()?) }),
             _ => None,
         }
@@ -117,8 +124,18 @@ pub fn tag(name: &str) -> usize {
 /// A sign of life.
 #[must_use]
 pub fn alive(origin: u64) -> Bytes {
+    of_node(b'H', origin)
+}
+
+/// The word of a node that goes.
+#[must_use]
+pub fn gone(origin: u64) -> Bytes {
+    of_node(b'G', origin)
+}
+
+fn of_node(kind: u8, origin: u64) -> Bytes {
     let mut bytes = BytesMut::new();
-    bytes.put_u8(b'H');
+    bytes.put_u8(kind);
     bytes.put_u64(origin);
     bytes.freeze()
 }
@@ -146,6 +163,7 @@ mod tests {
         assert_eq!(items.collect::<Vec<_>>(), [("1:a", b"first".as_slice()), ("1:b", b"")]);
         assert_eq!(Bus::decode(&deaf(2)), Some(Bus::Deaf { group: 2 }));
         assert_eq!(Bus::decode(&alive(u64::MAX)), Some(Bus::Alive { origin: u64::MAX }));
+        assert_eq!(Bus::decode(&gone(7)), Some(Bus::Gone { origin: 7 }));
     }
 
     /// RED-21

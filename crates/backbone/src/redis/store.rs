@@ -198,6 +198,8 @@ pub struct Store {
     /// Whether anything has been heard since the group was attached: being without a lease is then nothing special.
     is_new: bool,
     is_settled: bool,
+    /// Nodes that are known to live, this one among them.
+    live: u64,
     beat_at: Option<Instant>,
     paused_until: Option<Instant>,
     next_ticket: u64,
@@ -238,6 +240,7 @@ impl Store {
             has_lease: false,
             is_new: true,
             is_settled: false,
+            live: 1,
             beat_at: None,
             paused_until: None,
             next_ticket: 0,
@@ -289,6 +292,11 @@ impl Store {
     /// What this node's lease says from now on. Must differ each time: a lease that does not change is one that lapses.
     pub fn set_lease(&mut self, lease: String) {
         self.lease = lease;
+    }
+
+    /// Nodes that are known to live otherwise than by the group's leases, this one among them.
+    pub fn set_live(&mut self, nodes: u64) {
+        self.live = nodes;
     }
 
     /// The connection or the primary is gone. What was not answered is asked again after [`Store::attached`].

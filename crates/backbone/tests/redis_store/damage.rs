@@ -219,6 +219,31 @@ fn everything_flushed() {
     assert_eq!(IDENTITY, "dep/single");
 }
 
+/// RED-27
+#[test]
+fn absence_means_nothing_while_a_group_that_lost_everything_knows_of_fewer_nodes_than_live() {
+    let Some((mut world, _)) = furnished() else { return };
+    world.redis::<()>(&["FLUSHALL"]);
+    let keys = world.keys.clone();
+    identify(&mut world.admin, &keys, 2);
+    let now = world.now;
+    for node in &mut world.nodes {
+        node.facts.epoch = 2;
+        node.lose();
+        node.store.set_live(2);
+        node.store.attached(now, 2);
+    }
+    let shared = topic("7:presence-room-30");
+    world.nodes[1].is_stopped = true;
+    world.run(Duration::from_secs(2));
+    let (users, is_settled) = world.roster(0, &shared);
+    assert_eq!((users.len(), is_settled), (2, false), "the other's user is not there, and has not left");
+    world.nodes[1].is_stopped = false;
+    world.run(WITHIN);
+    let (users, is_settled) = world.roster(0, &shared);
+    assert_eq!((users.len(), is_settled), (3, true));
+}
+
 /// RED-28
 #[test]
 fn leases_and_marks_deleted_or_of_the_wrong_type() {

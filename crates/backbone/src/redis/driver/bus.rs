@@ -205,6 +205,7 @@ impl Driver {
                 named.into_iter().for_each(|group| self.somebody_is_deaf(now, group));
             }
             Some(Bus::Alive { origin }) => self.nodes.alive(now, origin),
+            Some(Bus::Gone { origin }) => self.nodes.gone(origin),
             None => tracing::debug!("a bus message that no version of ours sends"),
         }
     }
@@ -231,6 +232,10 @@ impl Driver {
 
     pub(super) fn say_deaf(&mut self, group: usize) {
         self.say_on_bus(&bus::deaf(bus::tag(&self.groups[group].name)));
+    }
+
+    pub(super) fn say_gone(&mut self) {
+        self.say_on_bus(&bus::gone(self.origin));
     }
 
     pub(super) fn say_alive(&mut self) {

@@ -61,6 +61,11 @@ impl Nodes {
     pub(super) fn alive(&mut self, now: Duration, origin: u64) {
         self.alive.insert(origin, now);
     }
+
+    /// It has said that it goes.
+    pub(super) fn gone(&mut self, origin: u64) {
+        self.alive.remove(&origin);
+    }
 }
 
 impl Driver {
@@ -107,7 +112,9 @@ impl Driver {
         }
         if self.nodes.said_alive_at.is_none_or(|at| now >= at + ALIVE_EVERY) {
             self.nodes.said_alive_at = Some(now);
-            self.say_alive();
+            if self.stopping.is_none() {
+                self.say_alive();
+            }
             self.look_for_dead(now);
         }
     }
@@ -140,6 +147,10 @@ impl Driver {
     fn look_for_dead(&mut self, now: Duration) {
         let lease = self.settings.limits.lease;
         self.nodes.alive.retain(|_, at| now < *at + lease);
+        let others = self.nodes.alive.keys().filter(|origin| **origin != self.origin).count() as u64;
+        for group in &mut self.groups {
+            group.store.set_live(1 + others);
+        }
         self.nodes.reaping.retain(|_, at| now < *at + lease);
         let answering: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.groups[*group].attached.is_some()).collect();
@@ -178,6 +189,7 @@ impl Driver {
 
     /// Takes this node's records away, once nobody is expected elsewhere any more, and ends.
     pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
+        self.say_gone();
         self.stopping = Some((done, self.now() + LEAVING + LEAVE_MAX));
         self.leave_groups();
     }

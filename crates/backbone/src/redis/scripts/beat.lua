@@ -1,7 +1,7 @@
 -- Renews a node's lease. ARGV[4] is the node, ARGV[5] the number of its connection, ARGV[6] the lease, ARGV[7] whether it has
 -- no records at all (1): one that is new has nothing to look after, and makes nobody else look.
--- Answers the epoch, the server's time, how the node was found (0 with a lease, 1 without one, 2 reaped), whether it (1) and all live
--- nodes (2) have looked after their records since the last damage, all leases, and how many edges the outbox had no room for.
+-- Answers the epoch, the server's time, how the node was found (0 with a lease, 1 without one, 2 reaped), whether it (1) and all nodes
+-- there (more) have looked after their records since the last damage, all leases, and how many edges the outbox had no room for.
 local node = ARGV[4]
 local fence = call('HGET', P .. 'fence', node)
 local found = 0

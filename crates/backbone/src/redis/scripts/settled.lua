@@ -1,5 +1,6 @@
--- Who has compared its records with its truth in this epoch, and since the last damage that was found: 2 all live nodes,
--- 1 the one named, 0 not even that one.
+-- Who has compared its records with its truth in this epoch, and since the last damage that was found: all nodes with a lease
+-- (then one more than how many those are), the one named (1), or not even that one (0). A group that has lost everything knows
+-- of few nodes at first: whoever asks must know how many there should be.
 local function since_damage() return epoch .. ' ' .. (call('HGET', KEYS[1], 'damage') or '0') end
 local function settled(mine)
   local since = since_damage()
@@ -10,5 +11,5 @@ local function settled(mine)
   for i = 1, #names do
     if all[i] ~= since then return 1 end
   end
-  return 2
+  return 1 + #names
 end

@@ -146,13 +146,14 @@ impl Ask {
     }
 
     /// Takes the answers, one for each command: what the hub is told, or the question as it goes on.
-    pub fn answered(self, replies: &[Value]) -> Result<Told, Self> {
+    /// Where the group knows of fewer nodes than are live, absence means nothing: it has lost what others have not said again yet.
+    pub fn answered(self, replies: &[Value], live: u64) -> Result<Told, Self> {
         let item = |at: usize| replies.first().and_then(|reply| values::items(reply).get(at));
         match self {
             Self::Roster(topic) => Ok(Told::Roster {
                 topic,
                 at: values::log_id(item(1)),
-                is_settled: values::count(item(2)) == 2,
+                is_settled: values::count(item(2)) > live,
                 members: item(3).map(values::roster).unwrap_or_default(),
             }),
             Self::Members(token, _) => {

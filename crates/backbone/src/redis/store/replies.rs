@@ -134,7 +134,7 @@ impl Store {
         if settled == 0 && !self.audit.is_looking() {
             self.audit.want(now);
         }
-        let is_settled = settled == 2;
+        let is_settled = settled >= 2;
         if is_settled && !std::mem::replace(&mut self.is_settled, is_settled) {
             // Absence means something again: whoever waited for that may look now.
             outs.push(Out::Told(Told::Doubtful(None)));
@@ -230,7 +230,7 @@ impl Store {
         for (ask, count) in asks {
             let (mine, rest) = replies.split_at(count.min(replies.len()));
             replies = rest;
-            match ask.answered(mine) {
+            match ask.answered(mine, self.live) {
                 Ok(Told::Roster { topic, at, is_settled, members }) => {
                     // Where the slot has gone from, absence means nothing.
                     let is_settled = is_settled && !self.given.contains(&topic.slot().0);
