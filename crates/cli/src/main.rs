@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod explain;
 mod import;
+#[cfg_attr(feature = "lab-faults", path = "faulty_serve.rs")]
 mod serve;
 mod status;
 mod webhook;

@@ -3,7 +3,7 @@
 //! Members come and go on three nodes all the time. After each wound they go on for a second, then they hold still, and everything
 //! must equal the truth within the time that is promised, and stay so: a list that is right at first and wrong later is wrong.
 
-mod damage;
+pub mod damage;
 mod members;
 mod observer;
 
@@ -22,7 +22,7 @@ use super::stage::{Done, GROUPS, Servers, Stage, app, failure};
 use crate::project::Failure;
 
 /// Within this of any damage all is right again,
-const RIGHT_MAX: Duration = Duration::from_secs(3);
+pub const RIGHT_MAX: Duration = Duration::from_secs(3);
 /// and within this of a node's death.
 const RIGHT_AFTER_DEATH_MAX: Duration = Duration::from_secs(10);
 /// Members come and go for so long after a wound.
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Everything of this case.
-struct Scene {
+pub struct Scene {
     channels: Vec<String>,
     members: Members,
     observers: Vec<Observer>,
@@ -74,7 +74,8 @@ pub fn run(stage: &mut Stage) -> Done {
 }
 
 impl Scene {
-    fn open(stage: &Stage) -> Result<Self, Failure> {
+    /// Observers are there; nobody comes or goes yet.
+    pub fn open(stage: &Stage) -> Result<Self, Failure> {
         let count = if stage.is_quick { 4 } else { 12 };
         let channels: Vec<_> = (0..count).map(|number| format!("presence-faults-{number}")).collect();
         let nodes: Vec<_> = stage.addrs().into_iter().enumerate().collect();
@@ -90,7 +91,7 @@ impl Scene {
     }
 
     /// Wounds, lets members come and go a little longer, and looks until well after all must be right.
-    fn judge(
+    pub fn judge(
         &mut self,
         stage: &mut Stage,
         what: &str,
@@ -125,7 +126,8 @@ impl Scene {
         Ok(())
     }
 
-    fn churn(&mut self, stage: &mut Stage, time: Duration) -> Done {
+    /// Members come and go.
+    pub fn churn(&mut self, stage: &mut Stage, time: Duration) -> Done {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.members.step(&self.nodes, &mut stage.chance);
@@ -201,7 +203,8 @@ impl Scene {
         differences
     }
 
-    fn close(self, stage: &mut Stage) {
+    /// Everybody leaves.
+    pub fn close(self, stage: &mut Stage) {
         let edges: usize = self.observers.iter().map(Observer::edges).sum();
         stage.note(format!("{} joins and leaves, {edges} edges heard", self.members.steps()));
         // Observers end side by side, each when it looks next.

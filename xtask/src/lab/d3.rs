@@ -1,0 +1,83 @@
+//! 2021-11-11: three more replicas on every primary, a saturated network, and a failover that nobody looked before.
+
+use std::time::Duration;
+
+use fulmar_rig::Link;
+
+use super::day::{Day, NOTHING, Step};
+use super::resync;
+use super::scene::{Lab, rig};
+use crate::faults::deeds;
+use crate::faults::stage::{Done, GROUPS, Setting};
+use crate::project::Failure;
+
+const GROUP: &str = GROUPS[0];
+const ADDED: usize = 3;
+
+/// The day.
+pub const DAY: Day = Day {
+    name: "D3",
+    id: "INC-2021-11-11",
+    title: "a migration that saturated its primaries",
+    story: "Three new replicas were attached to every primary to move to new machines. One primary's network was full; replicas fell \
+            out and began anew, over and over. A failover was issued without looking at how far they were. Messages failed, were late \
+            or were lost for 41 minutes.",
+    setting: Setting::SentinelWithLinks,
+    begin,
+    steps: &[
+        Step {
+            name: "three replicas at once, forced",
+            story: "three more replicas per primary, all at once, while traffic rose",
+            deed: force,
+            allowed: NOTHING,
+        },
+        Step {
+            name: "a failover by hand onto a lagging replica",
+            story: "a failover was issued without looking at the replicas",
+            deed: fail_over,
+            allowed: NOTHING,
+        },
+        Step { name: "the group is made whole", story: "", deed: heal, allowed: NOTHING },
+    ],
+    gaps: &[],
+};
+
+fn begin(lab: &mut Lab) -> Done {
+    resync::fill(lab, GROUP)?;
+    lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.begin()?;
+    lab.open_presence()
+}
+
+fn force(lab: &mut Lab) -> Done {
+    resync::cap(lab, GROUP)?;
+    resync::raise_traffic(lab)?;
+    let before = resync::replication(&lab.stage.primary(GROUP)?.redis)?;
+    resync::attach(lab, GROUP, ADDED)?;
+    resync::await_loop(lab, GROUP, before, ADDED, Duration::from_secs(25))?;
+    lab.stage.go_on(5, 5)
+}
+
+fn fail_over(lab: &mut Lab) -> Done {
+    let primary = lab.stage.primary(GROUP)?;
+    let link = primary.link.as_ref().ok_or_else(|| Failure("the day says that there are wires".to_owned()))?;
+    link.limit_replication(30_000);
+    lab.stage.wait(Duration::from_secs(3))?;
+    let lag_bytes = deeds::lag_bytes(&lab.stage, lab.stage.primary(GROUP)?, GROUP)?;
+    lab.deed(format!("SENTINEL FAILOVER {GROUP} by hand; the best replica is {lag_bytes} bytes behind"));
+    lab.stage.deployment().failover(GROUP).map_err(rig)?;
+    if lag_bytes < 20_000 {
+        lab.wrong("no replica lagged: nothing was tried".to_owned());
+    }
+    lab.stage.wait(Duration::from_secs(14))
+}
+
+fn heal(lab: &mut Lab) -> Done {
+    for server in &lab.stage.deployment().group(GROUP).map_err(rig)?.servers {
+        server.link.iter().for_each(Link::mend);
+    }
+    resync::end_added(lab, GROUP)?;
+    lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.seen("the group is whole");
+    lab.judge_presence("after all of it", |_| Ok(()))
+}

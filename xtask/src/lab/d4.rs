@@ -1,0 +1,107 @@
+//! 2022-03-21: a primary at its network's limit, a forced failover, and capacity that could not be added.
+
+use std::time::{Duration, Instant};
+
+use super::day::{Day, NOTHING, Step};
+use super::fifty::Fifty;
+use super::resync;
+use super::scene::{Lab, rig};
+use crate::faults::stage::{Done, GROUPS, Setting};
+
+const GROUP: &str = GROUPS[0];
+
+/// The day.
+pub const DAY: Day = Day {
+    name: "D4",
+    id: "INC-2022-03-21",
+    title: "a primary at its network's limit",
+    story: "A primary reached its network's limit and fell into a resync loop. A failover was forced, took long, and publishing failed \
+            meanwhile. Adding shards needed a deployment, whose start overloaded the Kubernetes API, and publishing failed again.",
+    setting: Setting::SentinelWithLinks,
+    begin,
+    steps: &[
+        Step {
+            name: "a resync loop at the network's limit",
+            story: "memory grew, replicas fell out and began anew",
+            deed: resync_loop,
+            allowed: NOTHING,
+        },
+        Step {
+            name: "larger buffers, live",
+            story: "buffers were enlarged by a restart with new configuration",
+            deed: larger_buffers,
+            allowed: NOTHING,
+        },
+        Step {
+            name: "a forced failover",
+            story: "publishing failed during the forced failover",
+            deed: fail_over,
+            allowed: NOTHING,
+        },
+        Step {
+            name: "fifty nodes start at once",
+            story: "the deployment for more shards overloaded the Kubernetes API",
+            deed: fifty_nodes,
+            allowed: NOTHING,
+        },
+    ],
+    gaps: &[
+        "fifty nodes against a limited Kubernetes API: nodes make no call to one, which is all that can be said without one",
+    ],
+};
+
+fn begin(lab: &mut Lab) -> Done {
+    resync::fill(lab, GROUP)?;
+    lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.begin()?;
+    lab.open_presence()
+}
+
+fn resync_loop(lab: &mut Lab) -> Done {
+    resync::cap(lab, GROUP)?;
+    resync::raise_traffic(lab)?;
+    let before = resync::replication(&lab.stage.primary(GROUP)?.redis)?;
+    resync::attach(lab, GROUP, 1)?;
+    resync::await_loop(lab, GROUP, before, 1, Duration::from_secs(30))
+}
+
+fn larger_buffers(lab: &mut Lab) -> Done {
+    resync::raise_buffers(lab, GROUP)?;
+    resync::await_online(lab, GROUP, 3, Duration::from_secs(20))
+}
+
+fn fail_over(lab: &mut Lab) -> Done {
+    lab.deed(format!("SENTINEL FAILOVER {GROUP} by hand"));
+    lab.stage.deployment().failover(GROUP).map_err(rig)?;
+    lab.stage.wait(Duration::from_secs(13))?;
+    resync::mend(lab, GROUP)?;
+    lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.judge_presence("after the failover", |_| Ok(()))
+}
+
+fn fifty_nodes(lab: &mut Lab) -> Done {
+    let primaries = primaries(lab)?;
+    let before = Fifty::connections(lab)?;
+    let begun = Instant::now();
+    lab.deed("fifty nodes start at once, behind everything else (nice 19)");
+    let fifty = Fifty::start(lab)?;
+    let after = Fifty::connections(lab)?;
+    lab.seen(format!("fifty nodes are ready after {:.1} s", begun.elapsed().as_secs_f64()));
+    let each = (after - before) / Fifty::COUNT;
+    lab.seen(format!("connections to Redis: {before} of 3 nodes, {after} of 53: {each} for each node"));
+    if each * Fifty::COUNT != after - before {
+        lab.wrong(format!("{} connections of fifty nodes are not the same number for each", after - before));
+    }
+    lab.stage.go_on(3, 3)?;
+    fifty.end();
+    lab.deed("the fifty nodes are ended (SIGKILL)");
+    lab.stage.go_on(2, 2)?;
+    if self::primaries(lab)? != primaries {
+        lab.wrong("there was a failover".to_owned());
+    }
+    Ok(())
+}
+
+fn primaries(lab: &Lab) -> Result<Vec<u16>, crate::project::Failure> {
+    Ok(lab.stage.primaries()?.iter().map(|redis| redis.port()).collect())
+}

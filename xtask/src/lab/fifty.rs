@@ -1,0 +1,54 @@
+//! Fifty nodes at once: what a deployment does to Redis, and what each node costs there.
+
+use std::time::Duration;
+
+use fulmar_rig::{Node, NodeOptions, Ready};
+
+use super::scene::{Lab, rig};
+use crate::project::Failure;
+
+/// All of them together are given so long.
+const READY_MAX: Duration = Duration::from_secs(40);
+const NICENESS: u8 = 19;
+
+/// The nodes.
+pub struct Fifty {
+    nodes: Vec<Node>,
+}
+
+impl Fifty {
+    /// How many.
+    pub const COUNT: usize = 50;
+
+    /// Starts all, and waits until each wants traffic.
+    pub fn start(lab: &Lab) -> Result<Self, Failure> {
+        let options = NodeOptions { niceness: NICENESS, ..NodeOptions::default() };
+        let start = |_| Node::start_with(lab.stage.program(), lab.stage.config(), Ready::Unseen, &options).map_err(rig);
+        let nodes = (0..Self::COUNT).map(start).collect::<Result<Vec<_>, _>>()?;
+        let begun = std::time::Instant::now();
+        for node in &nodes {
+            let left = READY_MAX.saturating_sub(begun.elapsed());
+            node.await_ready(Ready::ForTraffic, left).map_err(rig)?;
+        }
+        Ok(Self { nodes })
+    }
+
+    /// Ends all.
+    pub fn end(self) {
+        drop(self.nodes);
+    }
+
+    /// Connections of nodes to data servers: neither Sentinels', nor replicas', nor ours.
+    pub fn connections(lab: &Lab) -> Result<usize, Failure> {
+        let is_a_nodes = |line: &&str| {
+            let has = |part: &str| line.split(' ').any(|word| word.starts_with(part));
+            !(has("name=sentinel-") || has("flags=S") || has("flags=M") || has("cmd=client|list") || has("cmd=info"))
+        };
+        let mut count = 0;
+        for redis in lab.stage.all_servers().into_iter().filter(|redis| redis.is_running()) {
+            let list = redis.call(&["CLIENT", "LIST"]).map_err(rig)?.text();
+            count += list.lines().filter(|line| !line.is_empty()).filter(is_a_nodes).count();
+        }
+        Ok(count)
+    }
+}

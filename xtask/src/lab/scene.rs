@@ -1,0 +1,284 @@
+//! A running day: the stage of `faults` with its load, and beside it timeline, watch, official SDKs and the ledger of presence.
+//!
+//! It knows how to do a step and how to reckon; what a step does stands in the day's file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fulmar_rig::{Folder, Node, Size};
+
+use super::account::{self, Account};
+use super::day::{Day, Step};
+use super::sdk::{self, Sdk};
+use super::timeline::{Timeline, Voice};
+use super::verbs::Verbs;
+use super::watch::Watch;
+use crate::faults::presence::{RIGHT_MAX, Scene as Presence};
+use crate::faults::stage::{self, Done, Stage, failure};
+use crate::project::Failure;
+
+/// How much load a day has: moderate, since nodes, servers and load share a small machine.
+const SIZE: Size = Size { channels: 40, subscribers: 120, publishes_per_s: 500 };
+/// After this no further step begins: the day is over in time, whatever happens.
+const STEPS_MAX: Duration = Duration::from_secs(96);
+
+/// Everything of a running day.
+pub struct Lab {
+    /// Servers, nodes, load, chance.
+    pub stage: Stage,
+    /// What happened when.
+    pub timeline: Timeline,
+    /// Eyes on nodes and servers.
+    pub watch: Watch,
+    /// The binary's verbs, called as an operator calls them.
+    pub verbs: Verbs,
+    /// Official SDKs, where they are installed.
+    pub sdk: Option<Sdk>,
+    /// The ledger of presence, where the day has one open.
+    pub presence: Option<Presence>,
+    /// Nodes that are no longer part of the deployment, and those that never were.
+    pub retired: Vec<Node>,
+    /// Servers, wires and programs of the day's own.
+    pub own: super::d1::Own,
+    gaps: Vec<String>,
+    looks: Vec<String>,
+    folder: Folder,
+    ledger_began: Duration,
+}
+
+impl Lab {
+    /// Servers, without nodes and load.
+    pub fn open(day: &Day, program: &Path, seed: u64) -> Result<Self, Failure> {
+        let timeline = Timeline::begin();
+        let mut stage = Stage::set(day.setting, program, seed, true)?;
+        stage.size = SIZE;
+        let folder = Folder::make("lab").map_err(failure)?;
+        let config = folder.path().join("fulmar.toml");
+        fs::write(&config, stage.config())
+            .map_err(|error| Failure(format!("writing {}: {error}", config.display())))?;
+        let watch = Watch::start(&timeline);
+        timeline.say(Voice::Seen, "Redis groups and Sentinels are up");
+        Ok(Self {
+            verbs: Verbs::of(program, &config, &timeline),
+            stage,
+            timeline,
+            watch,
+            sdk: None,
+            presence: None,
+            retired: Vec::new(),
+            own: super::d1::Own::default(),
+            gaps: Vec::new(),
+            looks: Vec::new(),
+            folder,
+            ledger_began: Duration::ZERO,
+        })
+    }
+
+    /// A folder that is gone afterwards.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Three nodes, official SDKs and our own load.
+    pub fn begin(&mut self) -> Done {
+        self.stage.start_nodes(fulmar_rig::Ready::ForTraffic)?;
+        self.begin_load_at(&self.stage.addrs())
+    }
+
+    /// Official SDKs and our own load, with nodes that are reached at these addresses.
+    pub fn begin_load_at(&mut self, addrs: &[std::net::SocketAddr]) -> Done {
+        self.watch.add_stage(&self.stage);
+        match sdk::is_missing() {
+            Some(why) => {
+                eprintln!("!! SKIPPED: no official SDK takes part: {why}");
+                self.timeline.say(Voice::Gap, format!("no official SDK takes part: {why}"));
+            }
+            None => self.sdk = Some(Sdk::start(addrs)?),
+        }
+        self.ledger_began = self.timeline.now();
+        self.stage.begin_load_at(addrs)?;
+        // The load's own beginning is what the ledger counts from.
+        let since = Duration::from_nanos(self.stage.load().now_ns());
+        self.ledger_began = self.timeline.now().saturating_sub(since);
+        let Size { channels, subscribers, publishes_per_s } = self.stage.size;
+        let words = format!("{publishes_per_s} publishes a second on {channels} channels, {subscribers} subscribers");
+        self.timeline.say(Voice::Seen, words);
+        self.stage.go_on(2, 2)
+    }
+
+    /// Somebody does something to the deployment.
+    pub fn deed(&self, words: impl Into<String>) {
+        self.timeline.say(Voice::Deed, words);
+    }
+
+    /// The lab sees something.
+    pub fn seen(&self, words: impl Into<String>) {
+        self.timeline.say(Voice::Seen, words);
+    }
+
+    /// A promise is not kept.
+    pub fn wrong(&mut self, words: impl Into<String>) {
+        self.stage.wrong(words.into());
+    }
+
+    /// This part of the step cannot be done with this release.
+    pub fn gap(&mut self, words: impl Into<String>) {
+        let words = words.into();
+        self.timeline.say(Voice::Gap, words.clone());
+        self.gaps.push(words);
+    }
+
+    /// Opens the ledger of presence: members begin to be there.
+    pub fn open_presence(&mut self) -> Done {
+        let mut presence = Presence::open(&self.stage)?;
+        presence.churn(&mut self.stage, Duration::from_secs(1))?;
+        self.presence = Some(presence);
+        Ok(())
+    }
+
+    /// Compares who is there with every answer, after a wound.
+    pub fn judge_presence(&mut self, what: &str, wound: impl FnOnce(&Stage) -> Done) -> Done {
+        let Some(mut presence) = self.presence.take() else { return Ok(()) };
+        let judged = presence.judge(&mut self.stage, what, RIGHT_MAX, |_, stage| wound(stage));
+        self.presence = Some(presence);
+        for (at, words) in self.stage.notes.drain(..) {
+            self.timeline.say_at(at, Voice::Seen, format!("presence: {words}"));
+            self.looks.push(words);
+        }
+        judged
+    }
+
+    /// Closes the ledger of presence: its members leave.
+    pub fn close_presence(&mut self) {
+        if let Some(presence) = self.presence.take() {
+            presence.close(&mut self.stage);
+        }
+    }
+
+    /// All steps, and the reckoning.
+    pub fn play(mut self, day: &'static Day, seed: u64) -> Account {
+        let begun = self.timeline.clone();
+        let mut done = Vec::new();
+        let mut misses = Vec::new();
+        match (day.begin)(&mut self) {
+            Ok(()) => self.steps(day, &mut done),
+            Err(Failure(why)) => misses.push(format!("the day did not begin: {why}")),
+        }
+        self.close_presence();
+        self.reckon(day, seed, done, misses, &begun)
+    }
+
+    fn steps(&mut self, day: &'static Day, done: &mut Vec<account::Done>) {
+        for step in day.steps {
+            let is_late = self.timeline.now() > STEPS_MAX;
+            let from_ns = self.stage.load().now_ns();
+            println!("  -- {}", step.name);
+            if !step.story.is_empty() {
+                self.timeline.say(Voice::Story, step.story);
+            }
+            let outcome = if is_late { Err(Failure("no time was left for it".to_owned())) } else { self.step(step) };
+            let mut wrongs: Vec<String> = self.stage.wrongs.drain(..).collect();
+            let is_over = outcome.is_err();
+            wrongs.extend(outcome.err().map(|Failure(why)| why));
+            for wrong in &wrongs {
+                self.timeline.say(Voice::Miss, wrong.clone());
+            }
+            let span_ns = [from_ns, self.stage.load().now_ns()];
+            done.push(account::Done { step, span_ns, wrongs, gaps: std::mem::take(&mut self.gaps) });
+            if is_over && crate::faults::interrupt::is_interrupted() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Done {
+        let done = (step.deed)(self);
+        for (at, words) in self.stage.notes.drain(..) {
+            self.timeline.say_at(at, Voice::Seen, words);
+        }
+        self.watch.add_stage(&self.stage);
+        done
+    }
+
+    fn reckon(
+        mut self,
+        day: &'static Day,
+        seed: u64,
+        mut done: Vec<account::Done>,
+        mut misses: Vec<String>,
+        begun: &Timeline,
+    ) -> Account {
+        let sdk = self.sdk.take().and_then(|sdk| sdk.end().map_err(|Failure(why)| misses.push(why)).ok());
+        if let Some(account) =
+            sdk.as_ref().filter(|account| account.lost + account.doubled > 0 || account.accepted == 0)
+        {
+            misses.push(format!("official SDKs: {account:?}"));
+        }
+        let ledger = self.stage.load.take().map(fulmar_rig::Load::end).transpose();
+        let ledger = ledger.unwrap_or_else(|error| {
+            misses.push(error.to_string());
+            None
+        });
+        let ledger = ledger.unwrap_or_default();
+        // What comes behind the last step belongs to it.
+        if let Some(last) = done.last_mut() {
+            last.span_ns[1] = u64::MAX;
+        }
+        let whole = ledger.verdict(&[]);
+        if whole.strange > 0 {
+            misses.push(format!("{} strange receipts", whole.strange));
+        }
+        for node in self.stage.nodes.iter().chain(&self.retired).filter(|node| node.log().contains("panicked")) {
+            misses.push(format!("a node at port {} panicked", node.port()));
+        }
+        let steps = done.into_iter().map(|done| account::of_step(done, &ledger, self.ledger_began)).collect();
+        let mut account = Account {
+            name: day.name,
+            id: day.id,
+            title: day.title,
+            story: day.story,
+            seed,
+            steps,
+            whole,
+            presence: std::mem::take(&mut self.looks),
+            sdk,
+            misses,
+            gaps: day.gaps.iter().map(|gap| (*gap).to_owned()).collect(),
+            entries: Vec::new(),
+            trace: super::trace::Trace::default(),
+            seconds: account::seconds(&ledger),
+            ledger_began: self.ledger_began,
+            took: Duration::ZERO,
+        };
+        if !account.all_misses().is_empty() {
+            self.keep_logs(day, seed, begun);
+        }
+        let Self { stage, watch, timeline, .. } = self;
+        account.trace = watch.end();
+        account.entries = timeline.entries();
+        let ending = Instant::now();
+        drop(stage);
+        account.took = begun.now();
+        println!("  ended within {} ms", ending.elapsed().as_millis());
+        account
+    }
+
+    fn keep_logs(&self, day: &Day, seed: u64, timeline: &Timeline) {
+        let folder: PathBuf = crate::project::root().join(format!("target/lab/{}-{seed}-logs", day.name));
+        let kept = self.stage.keep_logs(&folder).and_then(|()| {
+            for (number, node) in self.retired.iter().enumerate() {
+                fs::write(folder.join(format!("retired-{number}.log")), node.log())?;
+            }
+            Ok(())
+        });
+        if kept.is_ok() {
+            timeline.say(Voice::Seen, format!("what they wrote is in {}", folder.display()));
+        }
+    }
+}
+
+/// An error of a rig, in a deed.
+pub fn rig(error: fulmar_rig::RigError) -> Failure {
+    stage::failure(error)
+}
