@@ -284,7 +284,10 @@ impl SentinelDeployment {
         for group in &self.groups {
             group.await_replicas()?;
         }
-        self.await_sight()
+        self.hurry(true);
+        let seen = self.await_sight();
+        self.hurry(false);
+        seen
     }
 
     fn start_sentinel(&self, quorum: usize) -> Result<Sentinel, RigError> {

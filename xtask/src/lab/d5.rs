@@ -40,7 +40,7 @@ fn begin(lab: &mut Lab) -> Done {
 fn naive(lab: &mut Lab, group: &str, script: Script) -> Done {
     let port = stop_primary(lab, group, script)?;
     lab.stage.go_on(4, 4)?;
-    bring_back(lab, port)?;
+    bring_back(lab, group, port)?;
     lab.stage.go_on(1, 1)
 }
 

@@ -19,7 +19,7 @@ use crate::faults::stage::{self, Done, Stage, failure};
 use crate::project::Failure;
 
 /// How much load a day has: moderate, since nodes, servers and load share a small machine.
-const SIZE: Size = Size { channels: 40, subscribers: 120, publishes_per_s: 500 };
+const SIZE: Size = Size { channels: 40, subscribers: 80, publishes_per_s: 400 };
 /// After this no further step begins: the day is over in time, whatever happens.
 const STEPS_MAX: Duration = Duration::from_secs(96);
 

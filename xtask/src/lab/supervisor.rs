@@ -39,10 +39,14 @@ pub fn stop_primary(lab: &mut Lab, group: &str, script: Script) -> Result<u16, c
     Ok(port)
 }
 
-/// The machine comes back, and its server with it.
-pub fn bring_back(lab: &mut Lab, port: u16) -> Done {
+/// The machine comes back, and its server with it: empty, and told to follow.
+pub fn bring_back(lab: &mut Lab, group: &str, port: u16) -> Done {
     deeds::server_at(&lab.stage, port)?.restart().map_err(rig)?;
-    lab.deed("its server is started again");
+    let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
+    if let Some(number) = servers.iter().position(|server| server.redis.port() == port) {
+        lab.stage.deployment().attach(group, number).map_err(rig)?;
+    }
+    lab.deed("its server is started again, as a replica");
     lab.stage.deployment().await_whole().map_err(rig)?;
     lab.seen("the group is whole: all replicas online, all Sentinels agree");
     Ok(())
