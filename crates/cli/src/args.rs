@@ -3,6 +3,7 @@
 
 mod backbone;
 mod client;
+mod operator;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use fulmar_server::config::Sources;
 
 use self::backbone::BackboneArgs;
 pub use client::{ChannelsArgs, SubscribeArgs, TargetArgs, TriggerArgs};
+pub use operator::{DeploymentArgs, RedisVerb};
 
 /// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
 ///
@@ -46,6 +48,9 @@ pub enum Verb {
     Status(AdminArgs),
     /// Print who changed what on a running node
     Audit(AuditArgs),
+    /// See how the Redis groups are, and operate on them
+    #[command(subcommand)]
+    Redis(RedisVerb),
     /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
     Import(ImportArgs),
     /// See webhooks that wait or were given up, send them again, try an endpoint

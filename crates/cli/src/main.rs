@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod explain;
 mod import;
+mod operator;
 #[cfg_attr(feature = "lab-faults", path = "faulty_serve.rs")]
 mod serve;
 mod status;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Status(args) => client::finish(status::status(&args)),
+        Verb::Redis(verb) => operator::redis(verb),
         Verb::Import(args) => client::finish(import::import(&args)),
         Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),

@@ -10,6 +10,7 @@
 
 mod app;
 mod backbone;
+mod capacity;
 mod file;
 mod finding;
 mod keys;
@@ -24,11 +25,14 @@ mod value;
 mod watch;
 mod webhooks;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use fulmar_backbone::redis::settings::Settings as RedisSettings;
 use fulmar_backbone::redis::settings::{Roles, Settings};
+use fulmar_control::observed::Capacity;
 use fulmar_protocol::app::{App, Secret};
 use ipnet::IpNet;
 
@@ -63,6 +67,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// How it hears other nodes.
     pub backbone: Backbone,
+    /// What the groups of Redis servers can bear, by name, for the operator's verbs.
+    pub capacities: BTreeMap<String, Capacity>,
     /// How far webhooks may go, whatever apps say.
     pub webhooks: Egress,
     /// The demo app, when it is on. It is also among `apps`.

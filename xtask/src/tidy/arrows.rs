@@ -12,15 +12,16 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("control", &[]),
     ("backbone", &["protocol", "control"]),
     ("server", &["protocol", "engine", "control", "backbone"]),
-    ("ops", &["protocol", "control", "backbone"]),
-    // `protocol` for the words and signatures of `trigger`, `subscribe` and `channels`.
-    ("cli", &["server", "ops", "protocol"]),
+    ("operate", &["control", "backbone"]),
+    // `protocol` for the words and signatures of `trigger`, `subscribe` and `channels`; `control` for what its verbs draw.
+    ("cli", &["server", "operate", "control", "protocol"]),
     // Real processes and load for tests: signatures alone, so that a mistake of ours shows there. Nothing that is delivered uses it.
     ("rig", &["protocol"]),
 ];
 
 /// Arrows for tests alone: the binary is held to the conversations that `sim` reads, and meets real Redis processes.
-const ARROWS_FOR_TESTS: [(&str, &str); 4] = [("cli", "sim"), ("backbone", "rig"), ("server", "rig"), ("cli", "rig")];
+const ARROWS_FOR_TESTS: [(&str, &str); 5] =
+    [("cli", "sim"), ("backbone", "rig"), ("server", "rig"), ("cli", "rig"), ("operate", "rig")];
 
 /// Crates whose decisions are pure: no IO, no clock, no chance, nothing to await.
 const PURE: [&str; 3] = ["protocol", "engine", "control"];

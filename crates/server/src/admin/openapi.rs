@@ -341,6 +341,7 @@ fn settings() -> Value {
             Kind::Text(_) | Kind::Path => json!({ "type": ["string", "null"] }),
             Kind::Secret => json!({ "type": ["string", "null"], "writeOnly": true }),
             Kind::Webhooks => json!({ "type": ["array", "null"], "items": { "$ref": "#/components/schemas/Webhook" } }),
+            Kind::Capacities => json!({ "type": ["object", "null"] }),
         };
         schema["description"] = format!("{} Default: {}.", key.meaning, key.preset_text()).into();
         properties.insert(key.name().to_owned(), schema);

@@ -2,7 +2,10 @@
 //!
 //! Values arrive with the right type and range; nothing here contacts anything.
 
+use std::collections::BTreeMap;
+
 use fulmar_backbone::redis::settings::{Credentials, Encryption, Limits, Roles, Settings, Topology};
+use fulmar_control::observed::Capacity;
 
 use super::Backbone;
 use super::finding::{Finding, Place, What};
@@ -28,6 +31,24 @@ pub(super) fn roles(taken: &mut Taken, findings: &mut Vec<Finding>) -> Roles {
         findings.push(Finding::refuses(place, "server.roles", What::Breaks(NOT_EMBEDDED)));
     }
     roles
+}
+
+/// What the groups can bear, for the operator's verbs. A group that is none of the deployment's is pointed out.
+pub(super) fn capacities(
+    taken: &mut Taken,
+    backbone: &Backbone,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<String, Capacity> {
+    let place = taken.place("backbone.group");
+    let capacities = taken.capacities("backbone.group");
+    if let Backbone::Redis(settings) = backbone {
+        let groups = settings.topology.groups();
+        for name in capacities.keys().filter(|name| !groups.contains(name)) {
+            let meant = groups.first().map(|group| format!("backbone.group.{group}"));
+            findings.push(Finding::unknown(place.clone(), format!("backbone.group.{name}"), meant));
+        }
+    }
+    capacities
 }
 
 /// How this node hears others.

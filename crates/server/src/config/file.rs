@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::capacity::CapacityReader;
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Kind, Preset, key};
 use super::raw::{RawApp, Reader, Settings, Written, bad_value, refused};
@@ -126,6 +127,10 @@ impl FileReader<'_> {
             (Kind::Webhooks, DeValue::Array(items)) => {
                 let webhooks = WebhookReader { file: self, key };
                 return Some(Value::Webhooks(webhooks.read(items)));
+            }
+            (Kind::Capacities, DeValue::Table(groups)) => {
+                let capacities = CapacityReader { file: self, key };
+                return Some(Value::Capacities(capacities.read(groups)));
             }
             (_, other) => Err(wrong(other)),
         };

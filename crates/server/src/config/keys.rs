@@ -30,6 +30,8 @@ pub enum Kind {
     Secret,
     /// Tables, one per webhook endpoint. Only the file can hold them.
     Webhooks,
+    /// Tables by name of a group. Only the file can hold them.
+    Capacities,
 }
 
 type Check = fn(&str) -> Result<(), &'static str>;
@@ -97,7 +99,8 @@ impl Key {
     /// The environment variable with the same effect. Keys of `[[apps]]` have none: see `FULMAR_APPS`.
     #[must_use]
     pub fn variable(&self) -> Option<String> {
-        (self.section() != "apps").then(|| format!("FULMAR_{}", self.path.replace('.', "__").to_uppercase()))
+        (self.section() != "apps" && !matches!(self.kind, Kind::Capacities))
+            .then(|| format!("FULMAR_{}", self.path.replace('.', "__").to_uppercase()))
     }
 
     /// Whether its value must not be shown.
@@ -119,6 +122,7 @@ impl Key {
             Kind::Path => "a path".to_owned(),
             Kind::Secret => "text that is never shown".to_owned(),
             Kind::Webhooks => "a list of tables".to_owned(),
+            Kind::Capacities => "tables by name of a group".to_owned(),
         }
     }
 

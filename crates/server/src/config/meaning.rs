@@ -11,7 +11,7 @@ use std::thread::available_parallelism;
 use fulmar_protocol::app::{App, AppId, AppKey, AppLimits, Durability, Secret};
 use fulmar_protocol::webhook::Webhooks;
 
-use super::backbone::{backbone, roles};
+use super::backbone::{backbone, capacities, roles};
 use super::finding::{Finding, Place, What};
 use super::keys::{KEYS, Key, Preset};
 use super::raw::{RawApp, RawConfig, Settings, Written};
@@ -79,6 +79,7 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
     let storage = taken.path("storage.path");
     let admin = admin(&mut taken, findings);
     let backbone = backbone(&mut taken, server.roles, findings);
+    let capacities = capacities(&mut taken, &backbone, findings);
     let webhooks = Egress {
         ports: taken.list("webhooks.ports").iter().filter_map(|text| text.parse().ok()).collect(),
         proxy: proxy(&taken.text("webhooks.proxy")).map(str::to_owned),
@@ -101,6 +102,7 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
         storage,
         admin,
         backbone,
+        capacities,
         webhooks,
         demo,
         demo_is_default,

@@ -1,5 +1,6 @@
 //! The effective configuration as a person reads it: TOML, each line with its source, secrets masked.
 
+use fulmar_control::observed::Capacity;
 use fulmar_protocol::webhook::Endpoint;
 
 use super::finding::Place;
@@ -49,6 +50,15 @@ fn toml_text(value: &Value) -> String {
         Value::Secret(_) => quoted("(not shown)"),
         Value::Webhooks(endpoints) => {
             format!("[{}]", endpoints.iter().map(endpoint_text).collect::<Vec<_>>().join(", "))
+        }
+        Value::Capacities(groups) => {
+            let group = |(name, capacity): (&String, &Capacity)| {
+                let fields = super::capacity::fields(capacity).into_iter();
+                let fields: Vec<String> =
+                    fields.filter_map(|(name, value)| Some(format!("{name} = {}", value?))).collect();
+                format!("{} = {{ {} }}", quoted(name), fields.join(", "))
+            };
+            format!("{{ {} }}", groups.iter().map(group).collect::<Vec<_>>().join(", "))
         }
     }
 }

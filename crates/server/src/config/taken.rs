@@ -1,7 +1,10 @@
 //! Settings from which every key is taken once, so that none is accepted, explained and without effect.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use fulmar_control::observed::Capacity;
 
 use super::finding::Place;
 use super::raw::{Settings, Written};
@@ -95,6 +98,13 @@ impl Taken {
         match self.take(path).value {
             Value::Path(file) => Some(file),
             _ => None,
+        }
+    }
+
+    pub(super) fn capacities(&mut self, path: &str) -> BTreeMap<String, Capacity> {
+        match self.take(path).value {
+            Value::Capacities(groups) => groups,
+            _ => BTreeMap::new(),
         }
     }
 

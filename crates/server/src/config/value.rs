@@ -1,8 +1,10 @@
 //! One value: of the type and range its key has, or refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fulmar_control::observed::Capacity;
 use fulmar_protocol::webhook::{Endpoint, EventKind};
 
 use super::finding::What;
@@ -18,6 +20,7 @@ pub(super) enum Value {
     List(Vec<String>),
     Path(PathBuf),
     Webhooks(Vec<Endpoint>),
+    Capacities(BTreeMap<String, Capacity>),
     /// Never leaves this type but into [`fulmar_protocol::app::Secret`].
     Secret(String),
 }
@@ -32,6 +35,7 @@ impl fmt::Debug for Value {
             Self::List(texts) => texts.fmt(f),
             Self::Path(path) => path.fmt(f),
             Self::Webhooks(endpoints) => endpoints.fmt(f),
+            Self::Capacities(groups) => groups.fmt(f),
             Self::Secret(_) => f.write_str("Secret(..)"),
         }
     }
@@ -48,6 +52,9 @@ impl Value {
             Self::List(texts) => Some(texts.clone().into()),
             Self::Path(path) => Some(path.to_string_lossy().into()),
             Self::Webhooks(endpoints) => Some(endpoints.iter().map(endpoint_json).collect()),
+            Self::Capacities(groups) => {
+                Some(groups.iter().map(|(name, group)| (name.clone(), fields_json(group))).collect())
+            }
         }
     }
 }
@@ -61,6 +68,11 @@ fn endpoint_json(endpoint: &Endpoint) -> serde_json::Value {
         "channel_prefix": endpoint.channel_prefix,
         "headers": endpoint.headers.iter().map(hidden).collect::<serde_json::Map<_, _>>(),
     })
+}
+
+fn fields_json(capacity: &Capacity) -> serde_json::Value {
+    let fields = super::capacity::fields(capacity).into_iter();
+    fields.filter_map(|(name, value)| Some((name.to_owned(), serde_json::Value::from(value?)))).collect()
 }
 
 /// Reads a value given as text, as variables and flags give it.
@@ -85,7 +97,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, What> {
         }
         Kind::Path => path(text, None),
         Kind::Secret => secret(text),
-        Kind::Webhooks => Err(wrong()),
+        Kind::Webhooks | Kind::Capacities => Err(wrong()),
     }
 }
 

@@ -163,6 +163,15 @@ pub(super) const KEYS: &[Key] = &[
         "entries",
         "Entries that each group's log keeps at most, whatever their age. Memory of Redis is what it costs.",
     ),
+    hard(
+        "backbone.group",
+        Kind::Capacities,
+        Preset::Unset("nothing is known, and fulmar redis add-replica refuses"),
+        "What the machines of each group can bear, for the operator's verbs; nodes do not look at it. A table per group, as in \
+         [backbone.group.g1]: link_mbit (outgoing megabits per second of each server's line), memory_mb (mebibytes that each \
+         server may use), replicas (how many there are meant to be).",
+    )
+    .soft(),
 ];
 
 /// A name that an ACL can have.

@@ -1,0 +1,11 @@
+//! The operator's verbs as they are run: the real binary against real Redis servers and Sentinels.
+//!
+//! Skipped, loudly, where there is no `redis-server`.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+#[path = "operator/stage.rs"]
+mod stage;
+
+#[path = "operator/status.rs"]
+mod status;

@@ -1,0 +1,495 @@
+//! Plans: steps that are each begun when something holds and ended when something else has been observed.
+//!
+//! An accepted command proves nothing. A step is over when its `done_when` was seen on the process itself after the command,
+//! and a step that does not get there in time is undone. Whoever carries a plan out decides nothing: what an observation means
+//! for a check is decided by [`Check::judge`], here.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::observed::{FRESH, GroupSeen, ReplicaLink, Role, ServerSeen, ServerState};
+
+pub use crate::guards::{Guard, Guarded, Refusal};
+
+/// A server in a plan: known, or whichever was promoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// This one.
+    At(String),
+    /// The one that a step before saw become primary.
+    Successor,
+}
+
+impl Who {
+    /// Its address, once that is known.
+    #[must_use]
+    pub fn address<'a>(&'a self, successor: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Successor => successor,
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => f.write_str(address),
+            Self::Successor => f.write_str("the new primary"),
+        }
+    }
+}
+
+impl From<&str> for Who {
+    fn from(address: &str) -> Self {
+        Self::At(address.to_owned())
+    }
+}
+
+/// Something that can be observed. Servers answer for themselves, Sentinels for what they believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// All of these. Empty always holds.
+    All(Vec<Check>),
+    /// The server says that it is a primary.
+    Primary(Who),
+    /// One of these says that it is a primary: it becomes [`Who::Successor`].
+    Promoted(Vec<String>),
+    /// The server says that it follows the primary's stream.
+    Follows {
+        /// Which.
+        server: Who,
+        /// Whom.
+        primary: Who,
+    },
+    /// The primary lists so many replicas as online.
+    Online {
+        /// Which.
+        primary: Who,
+        /// At least.
+        replicas: usize,
+    },
+    /// The primary lists this replica as online.
+    Lists {
+        /// Which.
+        primary: Who,
+        /// Whom.
+        replica: String,
+    },
+    /// Each of the replicas has, by its own word, all that the primary has written.
+    Level {
+        /// Which.
+        primary: String,
+        /// Which.
+        replicas: Vec<String>,
+    },
+    /// The server holds nothing of its primary any more: it is cut off, and not listed.
+    Detached {
+        /// Which.
+        server: String,
+        /// From whom.
+        primary: Who,
+    },
+    /// Every Sentinel that answers knows this priority of the replica, and so does the replica.
+    Priority {
+        /// Which.
+        server: String,
+        /// Its `replica-priority`.
+        priority: u32,
+    },
+    /// So many Sentinels name the server as the primary.
+    Named {
+        /// Which.
+        server: Who,
+        /// At least.
+        by: usize,
+    },
+    /// This Sentinel names the primary, sees it up, and knows its replicas and its own siblings.
+    Sees {
+        /// Which Sentinel.
+        sentinel: String,
+        /// The primary.
+        primary: Who,
+        /// At least so many replicas that are up.
+        replicas: usize,
+        /// At least so many other Sentinels.
+        others: usize,
+    },
+    /// No Sentinel that answers says that a failover is going on.
+    Quiet,
+}
+
+/// What an observation says of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not, or nothing is seen that could say so; and why.
+    Not(String),
+}
+
+/// Under what an observation is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// The moment.
+    pub now: Duration,
+    /// What was seen before does not count: the moment a command was accepted.
+    pub since: Duration,
+    /// Who was promoted, once that is known.
+    pub successor: Option<&'a str>,
+}
+
+/// Something done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: the step waits.
+    Watch,
+    /// Holds writes, on the server itself, for so long: they wait and are not refused. Ends by itself, whatever becomes of
+    /// whoever asked for it, and is renewed while its step and the next last.
+    Pause {
+        /// Which.
+        server: String,
+        /// For how long.
+        hold: Duration,
+    },
+    /// Ends that.
+    Resume {
+        /// Which.
+        server: String,
+    },
+    /// Sets `replica-priority`.
+    Prefer {
+        /// Which.
+        server: String,
+        /// Lower is preferred; 0 is never promoted.
+        priority: u32,
+    },
+    /// Asks a Sentinel for a failover.
+    FailOver,
+    /// Makes a primary follow its successor, cuts its connections, and ends its pause.
+    Demote {
+        /// Which.
+        server: String,
+        /// Whom it follows then.
+        primary: Who,
+    },
+    /// Makes a server follow the primary, with the replication password of that.
+    Attach {
+        /// Which.
+        server: String,
+        /// Whom.
+        primary: Who,
+    },
+    /// Takes a replica out of replication for good: it stays a replica, that takes no writes and gets no data, also when a
+    /// Sentinel tells it to follow again.
+    Detach {
+        /// Which.
+        server: String,
+        /// From whom.
+        primary: Who,
+    },
+    /// Makes a Sentinel forget what it knows beyond the primary and look anew.
+    Relearn {
+        /// Which.
+        sentinel: String,
+    },
+    /// Makes a Sentinel watch this primary, with the settings of another.
+    Monitor {
+        /// Which.
+        sentinel: String,
+        /// The primary.
+        primary: String,
+        /// Whose settings.
+        like: SentinelSettings,
+    },
+}
+
+/// Settings of a Sentinel about a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// See [`crate::observed::SentinelView::quorum`].
+    pub quorum: usize,
+    /// See [`crate::observed::SentinelView::down_after`].
+    pub down_after: Duration,
+    /// See [`crate::observed::SentinelView::failover_timeout`].
+    pub failover_timeout: Duration,
+    /// See [`crate::observed::SentinelView::parallel_syncs`].
+    pub parallel_syncs: usize,
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Must hold, freshly seen, before anything is done.
+    pub ready_when: Check,
+    /// What is done.
+    pub action: Action,
+    /// What must be seen after it.
+    pub done_when: Check,
+    /// Within how long; then the step is undone.
+    pub within: Duration,
+    /// How it is undone, with all steps before it.
+    pub undo: Vec<Action>,
+    /// What was asked for cannot be taken back at once and may still come: after undoing, so long is watched until it is certain
+    /// that it does not. If it comes, the plan goes on.
+    pub lingers: Option<Duration>,
+}
+
+impl Step {
+    /// Waits for something.
+    #[must_use]
+    pub fn watch(done_when: Check, within: Duration) -> Self {
+        Self::act(Check::All(Vec::new()), Action::Watch, done_when, within)
+    }
+
+    /// Does something that needs no undoing.
+    #[must_use]
+    pub fn act(ready_when: Check, action: Action, done_when: Check, within: Duration) -> Self {
+        Self { ready_when, action, done_when, within, undo: Vec::new(), lingers: None }
+    }
+
+    /// With the way it is undone.
+    #[must_use]
+    pub fn undone_by(mut self, undo: Vec<Action>) -> Self {
+        self.undo = undo;
+        self
+    }
+}
+
+/// Steps in their order, and why they may be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What comes of it, in a sentence.
+    pub aim: String,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// Every guard that was asked, with its figures.
+    pub guards: Vec<Guarded>,
+    /// What the operator does when it is done; empty when nothing.
+    pub afterwards: String,
+}
+
+/// What a planner answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// This may be done.
+    Go(Plan),
+    /// It is so already, in a sentence.
+    Nothing(String),
+    /// A guard says no.
+    Refused(Refusal),
+}
+
+impl Check {
+    /// Servers that must be looked at to judge it.
+    pub fn servers<'a>(&'a self, successor: Option<&'a str>, into: &mut Vec<&'a str>) {
+        let mut add = |who: &'a Who| into.extend(who.address(successor));
+        match self {
+            Self::All(checks) => checks.iter().for_each(|check| check.servers(successor, into)),
+            Self::Primary(who) | Self::Online { primary: who, .. } | Self::Lists { primary: who, .. } => add(who),
+            Self::Promoted(servers) => into.extend(servers.iter().map(String::as_str)),
+            Self::Follows { server, .. } => add(server),
+            Self::Detached { server, primary } => {
+                add(primary);
+                into.push(server);
+            }
+            Self::Level { primary, replicas } => {
+                into.push(primary);
+                into.extend(replicas.iter().map(String::as_str));
+            }
+            Self::Priority { server, .. } => into.push(server),
+            Self::Named { .. } | Self::Sees { .. } | Self::Quiet => {}
+        }
+    }
+
+    /// Whether Sentinels must be looked at to judge it.
+    #[must_use]
+    pub fn asks_sentinels(&self) -> bool {
+        match self {
+            Self::All(checks) => checks.iter().any(Self::asks_sentinels),
+            Self::Priority { .. } | Self::Named { .. } | Self::Sees { .. } | Self::Quiet => true,
+            _ => false,
+        }
+    }
+
+    /// Judges what was seen.
+    #[must_use]
+    pub fn judge(&self, seen: &GroupSeen, sight: Sight<'_>) -> Verdict {
+        let counts = Counts { seen, sight };
+        match counts.fault(self) {
+            None => Verdict::Holds,
+            Some(why) => Verdict::Not(why),
+        }
+    }
+
+    /// Who was promoted, when that is what this asks and it has happened.
+    #[must_use]
+    pub fn promoted<'a>(&self, seen: &'a GroupSeen, sight: Sight<'_>) -> Option<&'a str> {
+        let Self::Promoted(servers) = self else { return None };
+        let counts = Counts { seen, sight };
+        let is_promoted = |server: &&ServerSeen| {
+            servers.contains(&server.address) && counts.state(&server.address).is_ok_and(ServerState::is_primary)
+        };
+        seen.servers.iter().find(is_promoted).map(|server| server.address.as_str())
+    }
+}
+
+/// What counts: facts that are neither old nor from before.
+#[derive(Clone, Copy)]
+struct Counts<'a> {
+    seen: &'a GroupSeen,
+    sight: Sight<'a>,
+}
+
+impl<'a> Counts<'a> {
+    fn is_new(&self, seen_at: Duration) -> bool {
+        seen_at >= self.sight.since && self.sight.now.saturating_sub(seen_at) <= FRESH
+    }
+
+    fn state(&self, address: &str) -> Result<&'a ServerState, String> {
+        let server = self.seen.server(address).ok_or_else(|| format!("{address} was not looked at"))?;
+        let fact = server.state.as_ref().filter(|fact| self.is_new(fact.seen_at));
+        fact.map(|fact| &fact.value).ok_or_else(|| match &server.trouble {
+            Some(why) => format!("{address} does not answer: {why}"),
+            None => format!("{address} was not seen since"),
+        })
+    }
+
+    fn at<'w>(&self, who: &'w Who) -> Result<&'w str, String>
+    where
+        'a: 'w,
+    {
+        who.address(self.sight.successor).ok_or_else(|| "nobody was promoted".to_owned())
+    }
+
+    fn views(&self) -> impl Iterator<Item = (&'a str, &'a crate::observed::SentinelView)> {
+        let counts = *self;
+        counts.seen.sentinels.iter().filter_map(move |sentinel| {
+            let view = sentinel.view.as_ref().filter(|view| counts.is_new(view.seen_at))?;
+            Some((sentinel.address.as_str(), &view.value))
+        })
+    }
+
+    /// Why the check does not hold; `None` when it does.
+    fn fault(&self, check: &Check) -> Option<String> {
+        match check {
+            Check::All(checks) => checks.iter().find_map(|check| self.fault(check)),
+            Check::Promoted(servers) if check.promoted(self.seen, self.sight).is_none() => {
+                Some(format!("none of {} says that it is the primary", servers.join(", ")))
+            }
+            Check::Promoted(_) => None,
+            Check::Primary(who) => self.of_server(who, |address, state| {
+                (!state.is_primary()).then(|| format!("{address} says that it is a replica"))
+            }),
+            Check::Follows { server, primary } => {
+                let whom = match self.at(primary) {
+                    Ok(whom) => whom,
+                    Err(why) => return Some(why),
+                };
+                self.of_server(server, |address, state| follows(address, state, whom))
+            }
+            Check::Online { primary, replicas } => self.of_server(primary, |address, state| {
+                let online = state.online().count();
+                (online < *replicas).then(|| format!("{address} has {online} of {replicas} replicas online"))
+            }),
+            Check::Lists { primary, replica } => self.of_server(primary, |address, state| {
+                let is_online = state.online().any(|online| online == replica);
+                (!is_online).then(|| format!("{address} does not list {replica} as online"))
+            }),
+            Check::Level { primary, replicas } => self.level(primary, replicas),
+            Check::Detached { server, primary } => self.detached(server, primary),
+            Check::Priority { server, priority } => self.priority(server, *priority),
+            Check::Named { server, by } => self.named(server, *by),
+            Check::Sees { sentinel, primary, replicas, others } => self.sees(sentinel, primary, *replicas, *others),
+            Check::Quiet => {
+                let busy = self.views().find(|(_, view)| view.is_failing_over);
+                let unseen = self.views().next().is_none().then(|| "no Sentinel answers".to_owned());
+                busy.map(|(who, _)| format!("{who} says that a failover is going on")).or(unseen)
+            }
+        }
+    }
+
+    fn of_server(&self, who: &Who, fault: impl Fn(&str, &ServerState) -> Option<String>) -> Option<String> {
+        let judged = self.at(who).and_then(|address| Ok(fault(address, self.state(address)?)));
+        judged.unwrap_or_else(Some)
+    }
+
+    /// The primary's offset was seen before those of the replicas, or with them; it does not move while it is paused.
+    fn level(&self, primary: &str, replicas: &[String]) -> Option<String> {
+        let offset = match self.state(primary) {
+            Ok(state) => state.offset,
+            Err(why) => return Some(why),
+        };
+        replicas.iter().find_map(|replica| match self.state(replica) {
+            Ok(state) if state.offset >= offset => None,
+            Ok(state) => Some(format!("{replica} lacks {} bytes of {primary}", offset - state.offset)),
+            Err(why) => Some(why),
+        })
+    }
+
+    fn detached(&self, server: &str, primary: &Who) -> Option<String> {
+        let listed = self.of_server(primary, |address, state| {
+            let Role::Primary(attached) = &state.role else { return Some(format!("{address} is no primary")) };
+            let is_listed = attached.iter().any(|replica| replica.address == server);
+            is_listed.then(|| format!("{address} still lists {server}"))
+        });
+        let is_cut = |state: &ServerState| matches!(state.role, Role::Replica { link: ReplicaLink::Down, .. });
+        // A process that is gone follows nobody.
+        let linked = self.state(server).is_ok_and(|state| !is_cut(state));
+        listed.or_else(|| linked.then(|| format!("{server} is not cut off yet")))
+    }
+
+    fn priority(&self, server: &str, priority: u32) -> Option<String> {
+        let own = self.of_server(&Who::from(server), |_, state| {
+            (state.priority != priority).then(|| format!("{server} has priority {}", state.priority))
+        });
+        let knows = |view: &crate::observed::SentinelView| {
+            view.replicas.iter().any(|replica| replica.address == server && replica.priority == priority)
+        };
+        let behind = || self.views().find(|(_, view)| !knows(view));
+        let unseen = || self.views().next().is_none().then(|| "no Sentinel answers".to_owned());
+        own.or_else(|| behind().map(|(who, _)| format!("{who} has not noticed the priority of {server} yet")))
+            .or_else(unseen)
+    }
+
+    fn named(&self, server: &Who, by: usize) -> Option<String> {
+        let address = match self.at(server) {
+            Ok(address) => address,
+            Err(why) => return Some(why),
+        };
+        let names = self.views().filter(|(_, view)| view.primary == address).count();
+        (names < by).then(|| format!("{names} of {by} Sentinels name {address}"))
+    }
+
+    fn sees(&self, sentinel: &str, primary: &Who, replicas: usize, others: usize) -> Option<String> {
+        let primary = match self.at(primary) {
+            Ok(primary) => primary,
+            Err(why) => return Some(why),
+        };
+        let Some((_, view)) = self.views().find(|(who, _)| *who == sentinel) else {
+            return Some(format!("{sentinel} does not answer"));
+        };
+        let up = view.replicas.iter().filter(|replica| replica.is_up).count();
+        if view.primary != primary {
+            return Some(format!("{sentinel} names {}", view.primary));
+        }
+        let is_whole = view.is_primary_up && up >= replicas && view.others >= others;
+        (!is_whole).then(|| {
+            let state = if view.is_primary_up { "up" } else { "down" };
+            format!(
+                "{sentinel} sees the primary {state}, {up} of {replicas} replicas and {} of {others} other Sentinels",
+                view.others
+            )
+        })
+    }
+}
+
+fn follows(address: &str, state: &ServerState, whom: &str) -> Option<String> {
+    match &state.role {
+        Role::Primary(_) => Some(format!("{address} still says that it is a primary")),
+        Role::Replica { of, .. } if of != whom => Some(format!("{address} follows {of}")),
+        Role::Replica { link: ReplicaLink::Connected, .. } => None,
+        Role::Replica { link: ReplicaLink::Syncing, .. } => Some(format!("{address} is being synced")),
+        Role::Replica { .. } => Some(format!("{address} is not connected to {whom} yet")),
+    }
+}
