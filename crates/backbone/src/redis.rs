@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::driver::{Driver, Shared, Work};
 use self::hub::HubFigures;
-use self::lease::Lease;
+use self::lease::{About, Lease};
 use self::link::{Certificates, Greeting};
 use self::primaries::Primary;
 use self::settings::Settings;
@@ -155,6 +155,11 @@ impl RedisBackbone {
     /// Connections of this node per app, which its lease tells the others.
     pub fn set_connections(&self, connections: HashMap<String, u64>) {
         *self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner) = connections;
+    }
+
+    /// What this node says of itself in its lease.
+    pub fn set_about(&self, about: About) {
+        *self.shared.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
     }
 
     /// Takes this node's records away, so that nobody waits for its lease to lapse, and ends the thread. Takes a few seconds

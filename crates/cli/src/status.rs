@@ -64,12 +64,21 @@ fn of_backbone(backbone: &Value) -> String {
     for node in rows(backbone, "nodes") {
         let roles: Vec<&str> = rows(node, "roles").map(text).collect();
         out.push_str(&format!(
-            "node      {} {:<21} {} connections, {}\n",
+            "node      {} {:<21} {} connections, {}, release {}\n",
             text(&node["node"]),
             node["advertise"].as_str().unwrap_or("not reachable"),
             node["connections"],
             roles.join("+"),
+            node["release"].as_str().unwrap_or("not said"),
         ));
+    }
+    for (what, name) in [("release", "releases"), ("apps", "apps"), ("settings", "settings")] {
+        let mut said: Vec<&str> = rows(backbone, "nodes").filter_map(|node| node[what].as_str()).collect();
+        said.sort_unstable();
+        said.dedup();
+        if said.len() > 1 {
+            out.push_str(&format!("DIFFERENT the nodes' {name} are not alike: {}\n", said.join(", ")));
+        }
     }
     out
 }
@@ -87,17 +96,22 @@ mod tests {
                 { "name": "g1", "server": "10.0.0.1:6379", "is_here": true, "hears": true, "epoch": 3, "unlogged_bytes": 0 },
                 { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9 },
             ],
-            "nodes": [{ "node": "00ff", "advertise": null, "roles": ["rest", "webhooks"], "connections": 0 }],
+            "nodes": [
+                { "node": "00ff", "advertise": null, "roles": ["rest", "webhooks"], "connections": 0, "release": "0.2.0", "apps": "1f" },
+                { "node": "0a", "advertise": "h:1", "roles": ["rest"], "connections": 0, "release": "0.2.0", "apps": "2f" },
+            ],
         });
         let shown = of_backbone(&backbone);
         for part in [
             "2 live nodes",
             "g1           10.0.0.1:6379         here, epoch 3, 0 bytes",
             "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well",
-            "00ff not reachable         0 connections, rest+webhooks",
+            "00ff not reachable         0 connections, rest+webhooks, release 0.2.0",
+            "DIFFERENT the nodes' apps are not alike: 1f, 2f",
         ] {
             assert!(shown.contains(part), "{part} is not in:\n{shown}");
         }
+        assert!(!shown.contains("releases are not alike"), "{shown}");
         assert!(of_backbone(&json!({ "kind": "embedded" })).contains("whole deployment"));
     }
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use fulmar_backbone::memory::{Memory, SystemClock};
 use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::lease::About;
 use fulmar_backbone::redis::primaries::{Primaries, Primary};
 use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Outbox};
 use fulmar_protocol::name::ChannelName;
 
+use crate::alike;
 use crate::apps::Apps;
 use crate::config::{self, Config};
 use crate::fallback::elsewhere::Elsewhere;
@@ -23,6 +25,12 @@ use crate::http::clock::Clock;
 use crate::quota::Census;
 use crate::self_test::{self, Errand};
 use crate::webhooks::shared::Shared;
+
+/// What a node of this configuration says of itself; of its apps, as soon as it serves them.
+pub(crate) fn about(config: &Config, open_files: u64) -> About {
+    let release = env!("CARGO_PKG_VERSION").to_owned();
+    About { release, settings: alike::of_settings(config), open_files, apps: String::new() }
+}
 
 /// How often the leases of the others are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -153,14 +161,21 @@ impl Hearing {
         Some(Elsewhere::new(self.name(), move || redis.leases()))
     }
 
-    /// Tells the others of this node's connections, and the gate of theirs, for as long as the node lives.
-    pub(crate) async fn watch(self, gate: Arc<Gate>, apps: Arc<Apps>, clock: Clock) {
+    /// Tells the others of this node's connections and of itself, and the gate of theirs, for as long as the node lives.
+    pub(crate) async fn watch(self, gate: Arc<Gate>, apps: Arc<Apps>, clock: Clock, mut about: About) {
         let Some(redis) = &self.redis else { return };
+        let mut served = None;
         let mut census = Census::new(&self.name(), clock.elapsed_ms());
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             look.tick().await;
             redis.set_connections(gate.connections());
+            let serves = apps.snapshot();
+            if served.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &serves)) {
+                about.apps = alike::of_apps(&serves);
+                redis.set_about(about.clone());
+                served = Some(serves);
+            }
             let sight = census.look(clock.elapsed_ms(), &redis.leases());
             gate.see(sight, |app| apps.by_id(app.as_str())?.limits.max_connections);
         }

@@ -7,6 +7,7 @@
 //! [`http`] (everything that is not a WebSocket), [`config`] and [`apps`].
 
 pub mod admin;
+mod alike;
 pub mod apps;
 pub mod config;
 pub mod gate;

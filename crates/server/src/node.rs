@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::backbone::{Bond, Hearing, new_origin};
+use crate::backbone::{self, Bond, Hearing, new_origin};
 use crate::banner::banner;
 use crate::config::{Config, ConfigWatch, Finding, Loaded, Reload, What};
 use crate::edge::{Edge, Phase, Speaks};
@@ -196,7 +196,8 @@ impl Node {
         let mut end = EndSignals::new()?;
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
         let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
-        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone()));
+        let about = backbone::about(&loaded.config, open_file_limit().unwrap_or(0));
+        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone(), about));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) leases: std::sync::Mutex<Vec<super::lease::Lease>>,
     /// Connections of this node per app, for its lease.
     pub(super) connections: std::sync::Mutex<HashMap<String, u64>>,
+    /// What this node says of itself, likewise.
+    pub(super) about: std::sync::Mutex<super::lease::About>,
 }
 
 /// What a link is for.

@@ -19,6 +19,23 @@ pub struct Lease {
     pub attached: Vec<(String, u64)>,
     /// Connections per app.
     pub connections: Vec<(String, u64)>,
+    /// What should be alike on every node.
+    pub about: About,
+    /// Its clock when it renewed the lease, in milliseconds since 1970; 0 when it does not say.
+    pub clock_ms: u64,
+}
+
+/// What a node says of itself so that differences between nodes can be found. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// The release it runs; empty when it does not say.
+    pub release: String,
+    /// A short digest of the apps that it serves, secrets included.
+    pub apps: String,
+    /// A short digest of the settings that should be alike on every node.
+    pub settings: String,
+    /// Files it may open, which bounds its connections; 0 when it does not say.
+    pub open_files: u64,
 }
 
 impl Lease {
@@ -33,6 +50,17 @@ impl Lease {
         for (name, has) in [("websocket", websocket), ("rest", rest), ("webhooks", webhooks)] {
             if has {
                 text.push_str(&format!("role {name}\n"));
+            }
+        }
+        let About { release, apps, settings, open_files } = &self.about;
+        for (word, value) in [("release", release), ("apps", apps), ("settings", settings)] {
+            if !value.is_empty() {
+                writeln!(text, "{word} {value}").expect("text takes text");
+            }
+        }
+        for (word, value) in [("files", *open_files), ("clock", self.clock_ms)] {
+            if value > 0 {
+                writeln!(text, "{word} {value}").expect("text takes text");
             }
         }
         for (word, counts) in [("attached", &self.attached), ("connections", &self.connections)] {
@@ -56,7 +84,7 @@ impl Lease {
             Some((of.to_owned(), count.parse().ok()?))
         };
         for line in text.lines() {
-            let (word, rest) = line.split_once(' ')?;
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "counter" => lease.counter = rest.parse().ok()?,
                 "advertise" => lease.advertise = Some(rest.to_owned()),
@@ -68,6 +96,11 @@ impl Lease {
                 },
                 "attached" => lease.attached.push(count(rest)?),
                 "connections" => lease.connections.push(count(rest)?),
+                "release" => lease.about.release = rest.to_owned(),
+                "apps" => lease.about.apps = rest.to_owned(),
+                "settings" => lease.about.settings = rest.to_owned(),
+                "files" => lease.about.open_files = rest.parse().ok()?,
+                "clock" => lease.clock_ms = rest.parse().ok()?,
                 _ => {}
             }
         }
@@ -95,11 +128,18 @@ mod tests {
             roles: Roles { websocket: true, rest: false, webhooks: true },
             attached: vec![("g1".to_owned(), 3)],
             connections: vec![("app".to_owned(), 12)],
+            about: About {
+                release: "0.2.0".to_owned(),
+                apps: "1f".to_owned(),
+                settings: "2e".to_owned(),
+                open_files: 1_024,
+            },
+            clock_ms: 1_700_000_000_123,
         };
-        let text = format!("{}invented later\n", lease.text());
+        let text = format!("{}invented later\nalone\n", lease.text());
         assert_eq!(Lease::parse("00ff", &text), Some(lease.clone()));
         assert_eq!((lease.attached("g1"), lease.attached("g2")), (3, 0));
-        for broken in ["counter", "counter x", "connections app", "attached x g"] {
+        for broken in ["counter", "counter x", "connections app", "attached x g", "clock noon"] {
             assert_eq!(Lease::parse("00ff", broken), None, "{broken}");
         }
     }

@@ -53,11 +53,16 @@ fn node(lease: &Lease) -> Value {
         "roles": roles,
         "attached": attached,
         "connections": lease.connections.iter().map(|(_, count)| count).sum::<u64>(),
+        "release": lease.about.release,
+        "apps": lease.about.apps,
+        "settings": lease.about.settings,
+        "open_files": lease.about.open_files,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::lease::About;
     use fulmar_backbone::redis::settings::Roles;
 
     use super::*;
@@ -81,6 +86,7 @@ mod tests {
             roles: Roles { websocket: true, rest: false, webhooks: true },
             attached: vec![("g1".into(), 3)],
             connections: vec![("a".into(), 2), ("b".into(), 3)],
+            about: About { release: "0.2.0".into(), apps: "1f".into(), settings: "2e".into(), open_files: 9 },
             ..Lease::default()
         };
         let value = over_redis(&figures, &[lease]);
@@ -89,7 +95,10 @@ mod tests {
         assert_eq!(value["groups"][1]["unlogged_bytes"], 7);
         assert_eq!(
             value["nodes"][0],
-            json!({ "node": "00ff", "advertise": "h:6001", "roles": ["websocket", "webhooks"], "attached": { "g1": 3 }, "connections": 5 })
+            json!({
+                "node": "00ff", "advertise": "h:6001", "roles": ["websocket", "webhooks"], "attached": { "g1": 3 },
+                "connections": 5, "release": "0.2.0", "apps": "1f", "settings": "2e", "open_files": 9,
+            })
         );
     }
 }

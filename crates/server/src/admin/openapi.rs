@@ -279,6 +279,10 @@ fn backbone() -> Value {
         "roles": list(text()),
         "attached": { "type": "object", "additionalProperties": { "type": "integer" }, "description": "Epoch by group." },
         "connections": number(),
+        "release": text(),
+        "apps": text(),
+        "settings": text(),
+        "open_files": number(),
     });
     let node = object(node, &["node", "advertise", "roles", "attached", "connections"]);
     let all = json!({

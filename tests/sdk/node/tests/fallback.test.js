@@ -174,17 +174,21 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
       const context = await browser.newContext({ ignoreHTTPSErrors: true }); // The certificate is one that nobody signed.
       t.after(() => context.close());
       const page = await context.newPage();
-      const receives = new Inbox("receive requests");
+      page.receives = new Inbox("receive requests");
+      page.open = new Set(); // Receive requests that have no end yet.
       page.on("request", (request) => {
         const path = new URL(request.url()).pathname;
-        if (request.method() === "POST" && /\/xhr(_streaming)?$/.test(path)) receives.put(path);
+        if (request.method() !== "POST" || !/\/xhr(_streaming)?$/.test(path)) return;
+        page.receives.put(path);
+        page.open.add(request);
       });
+      page.on("requestfinished", (request) => page.open.delete(request));
+      page.on("requestfailed", (request) => page.open.delete(request));
       await page.goto(`http://127.0.0.1:${site.address().port}/`);
       await page.evaluate(([key, options]) => window.openClient(key, options), [app.key, {
         cluster: "mt1", wsHost: settings.host, forceTLS: secure, ...forced(transport, port),
         channelAuthorization: { endpoint: "/pusher/auth", params: { user_id: user } },
       }]);
-      page.receives = receives;
       await logged(page, { state: until });
       return page;
     }
@@ -213,6 +217,7 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
         assert.deepEqual(await talk.next(), { from: "here" });
         theirs.trigger("client-talk", { from: "there" });
         assert.deepEqual((await logged(page, { channel: name, event: "client-talk" })).data, { from: "there" });
+        await receiving(page);
         await page.close();
         assert.equal((await removed.next(10000)).id, "here");
       });
@@ -239,7 +244,7 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
         const page = await connected(t, { port: entrance.port });
         const name = unique("private-page-moving");
         await join(page, name, "event");
-        await settled(old.port);
+        await receiving(page, old.port);
         const from = await page.evaluate(() => window.log.length);
         entrance.target = next.port;
         const ended = old.stop();
@@ -293,6 +298,19 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
       const log = await page.evaluate(() => JSON.stringify(window.log).slice(-3000)).catch(() => "(the page is gone)");
       throw new Error(`no ${JSON.stringify(pattern)} in the page's log: ${log}`, { cause: problem });
     }
+  }
+
+  /** Waits until the page listens: one receive request is open, and was so while the node answered others. */
+  async function receiving(page, port) {
+    let stays = new Set();
+    const found = async () => {
+      for (let rounds = 0; rounds < 3; rounds = stays.size ? rounds + 1 : 0) {
+        if (!stays.size) stays = new Set(page.open);
+        await settled(port);
+        stays = new Set([...stays].filter((request) => page.open.has(request)));
+      }
+    };
+    await within(found(), "a receive request that stays open");
   }
 
   async function join(page, name, ...events) {

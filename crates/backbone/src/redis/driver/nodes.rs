@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
@@ -102,6 +102,8 @@ impl Driver {
             roles: self.settings.roles,
             attached,
             connections: connections.into_iter().collect(),
+            about: self.shared.about.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            clock_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         };
         let text = lease.text();
         for group in &mut self.groups {
