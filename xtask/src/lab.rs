@@ -13,6 +13,7 @@ mod day;
 mod deploy;
 mod fifty;
 mod html;
+mod lookout;
 mod picture;
 mod report;
 mod resync;

@@ -1,6 +1,7 @@
 //! 2020-03-18: a Sentinel that names the wrong server, and presence that stayed wrong for hours.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use fulmar_rig::Redis;
 
@@ -105,13 +106,16 @@ fn all_name_other_group(lab: &mut Lab) -> Done {
 }
 
 /// These Sentinels lie, and connections to the right server are ended so that the lie is heard.
-fn lie(lab: &mut Lab, liars: &[usize], to: std::net::SocketAddr, right_port: u16, seconds: u64) -> Done {
+fn lie(lab: &mut Lab, liars: &[usize], to: SocketAddr, right_port: u16, seconds: u64) -> Done {
+    let began = Instant::now();
     for liar in liars {
         lab.stage.deployment().misname(*liar, GROUPS[0], to).map_err(rig)?;
     }
     lab.stage.wait(Duration::from_secs(1))?;
     deeds::end_connections(deeds::server_at(&lab.stage, right_port)?);
-    lab.stage.wait(Duration::from_secs(seconds))
+    let until = Instant::now() + Duration::from_secs(seconds);
+    lab.expect_alert(began, GROUPS[0], &["sentinels-disagree", "wrong-identity", "no-primary"])?;
+    lab.stage.wait(until.saturating_duration_since(Instant::now()))
 }
 
 fn hurt(lab: &mut Lab, what: &str, damage: fn(&[&Redis]) -> Result<(), fulmar_rig::RigError>) -> Done {

@@ -1,6 +1,6 @@
 //! 2021-11-11: three more replicas on every primary, a saturated network, and a failover that nobody looked before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulmar_rig::Link;
 
@@ -45,6 +45,7 @@ pub const DAY: Day = Day {
 fn begin(lab: &mut Lab) -> Done {
     resync::fill(lab, GROUP)?;
     lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.stage.extend_config(&resync::capacity(GROUP));
     lab.begin()?;
     lab.open_presence()
 }
@@ -53,8 +54,11 @@ fn force(lab: &mut Lab) -> Done {
     resync::cap(lab, GROUP)?;
     resync::raise_traffic(lab)?;
     let before = resync::replication(&lab.stage.primary(GROUP)?.redis)?;
+    let began = Instant::now();
     resync::attach(lab, GROUP, ADDED)?;
+    lab.expect_alert(began, GROUP, &["replica-missing", "link-saturated", "resync-loop"])?;
     resync::await_loop(lab, GROUP, before, ADDED, Duration::from_secs(25))?;
+    lab.expect_alert(Instant::now(), GROUP, &["resync-loop"])?;
     lab.stage.go_on(5, 5)
 }
 

@@ -54,6 +54,7 @@ pub const DAY: Day = Day {
 fn begin(lab: &mut Lab) -> Done {
     resync::fill(lab, GROUP)?;
     lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.stage.extend_config(&resync::capacity(GROUP));
     lab.begin()?;
     lab.open_presence()
 }
@@ -62,8 +63,11 @@ fn resync_loop(lab: &mut Lab) -> Done {
     resync::cap(lab, GROUP)?;
     resync::raise_traffic(lab)?;
     let before = resync::replication(&lab.stage.primary(GROUP)?.redis)?;
+    let began = Instant::now();
     resync::attach(lab, GROUP, 1)?;
-    resync::await_loop(lab, GROUP, before, 1, Duration::from_secs(30))
+    lab.expect_alert(began, GROUP, &["replica-missing", "link-saturated", "resync-loop"])?;
+    resync::await_loop(lab, GROUP, before, 1, Duration::from_secs(30))?;
+    lab.expect_alert(Instant::now(), GROUP, &["resync-loop"])
 }
 
 fn larger_buffers(lab: &mut Lab) -> Done {

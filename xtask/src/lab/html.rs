@@ -22,7 +22,7 @@ svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; margin: .5em 
 .mark { stroke: #9fb0c0; stroke-width: .8 } .mark.missed { stroke: #b3261e; stroke-width: 1.4 }
 path { fill: none; stroke-width: 1.5 } .published { stroke: #2563a8 } .delivered { stroke: #2f7d4f } .longest { stroke: #7a3fa0 }
 .group0 { stroke: #2563a8 } .group1 { stroke: #c2610c } .group2 { stroke: #2f7d4f } .late { stroke: #b3261e; stroke-dasharray: 5 4 } .bad { fill: #b3261e }
-ol.entries { font: 12.5px/1.5 ui-monospace, monospace; padding-left: 3.2em } .node { color: #56616d } .Deed, .fulmar { font-weight: 600 }
+ol.entries { font: 12.5px/1.5 ui-monospace, monospace; padding-left: 3.2em } .node { color: #56616d } .Deed, .fulmar { font-weight: 600 } .alert { color: #8a4b00 }
 ";
 
 /// The page.
@@ -100,7 +100,9 @@ fn day(page: &mut String, account: &Account) {
 
 /// What the picture marks: what was done, and what went wrong.
 fn is_mark(entry: &Entry) -> bool {
-    is_outline(entry) && matches!(entry.voice, Voice::Deed | Voice::Miss | Voice::Verb) && !entry.words.starts_with(' ')
+    is_outline(entry)
+        && matches!(entry.voice, Voice::Deed | Voice::Miss | Voice::Verb | Voice::Alert)
+        && !entry.words.starts_with(' ')
 }
 
 fn step_row(page: &mut String, number: usize, step: &StepAccount) {
@@ -166,6 +168,7 @@ fn class(voice: Voice) -> &'static str {
         Voice::Deed => "Deed",
         Voice::Node => "node",
         Voice::Verb => "fulmar",
+        Voice::Alert => "alert",
         Voice::Seen => "seen",
         Voice::Gap => "gap",
         Voice::Miss => "miss",

@@ -36,6 +36,11 @@ pub struct Replication {
     pub full_syncs: u64,
 }
 
+/// What the operator wrote down of a group's machines.
+pub fn capacity(group: &str) -> String {
+    format!("[backbone.group.{group}]\nlink_mbit = {}\n", LINE_BYTES_PER_S * 8 / 1_000_000)
+}
+
 /// Data for a group, that a new replica must be given.
 pub fn fill(lab: &mut Lab, group: &str) -> Done {
     let mut connection = lab.stage.primary(group)?.redis.connect().map_err(rig)?;

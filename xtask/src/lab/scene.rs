@@ -10,6 +10,7 @@ use fulmar_rig::{Folder, Node, Size};
 
 use super::account::{self, Account};
 use super::day::{Day, Step};
+use super::lookout::Lookout;
 use super::sdk::{self, Sdk};
 use super::timeline::{Timeline, Voice};
 use super::verbs::Verbs;
@@ -20,6 +21,8 @@ use crate::project::Failure;
 
 /// How much load a day has: moderate, since nodes, servers and load share a small machine.
 const SIZE: Size = Size { channels: 40, subscribers: 80, publishes_per_s: 400 };
+/// What is wrong must be said within this.
+const ALERT_MAX: Duration = Duration::from_secs(10);
 /// After this no further step begins: the day is over in time, whatever happens.
 const STEPS_MAX: Duration = Duration::from_secs(96);
 
@@ -33,6 +36,8 @@ pub struct Lab {
     pub watch: Watch,
     /// The binary's verbs, called as an operator calls them.
     pub verbs: Verbs,
+    /// What the system says of its groups, where the binary can.
+    pub lookout: Option<Lookout>,
     /// Official SDKs, where they are installed.
     pub sdk: Option<Sdk>,
     /// The ledger of presence, where the day has one open.
@@ -64,6 +69,7 @@ impl Lab {
             stage,
             timeline,
             watch,
+            lookout: None,
             sdk: None,
             presence: None,
             retired: Vec::new(),
@@ -89,6 +95,7 @@ impl Lab {
     /// Official SDKs and our own load, with nodes that are reached at these addresses.
     pub fn begin_load_at(&mut self, addrs: &[std::net::SocketAddr]) -> Done {
         self.watch.add_stage(&self.stage);
+        self.begin_lookout()?;
         match sdk::is_missing() {
             Some(why) => {
                 eprintln!("!! SKIPPED: no official SDK takes part: {why}");
@@ -105,6 +112,43 @@ impl Lab {
         let words = format!("{publishes_per_s} publishes a second on {channels} channels, {subscribers} subscribers");
         self.timeline.say(Voice::Seen, words);
         self.stage.go_on(2, 2)
+    }
+
+    /// The system begins to say how its groups are.
+    fn begin_lookout(&mut self) -> Done {
+        let config = self.folder.path().join("fulmar.toml");
+        let written = fs::write(&config, self.stage.config());
+        written.map_err(|error| Failure(format!("writing {}: {error}", config.display())))?;
+        if self.verbs.has(&["redis", "status"]) {
+            self.lookout = Some(Lookout::start(&self.verbs, &self.timeline)?);
+        }
+        Ok(())
+    }
+
+    /// Within ten seconds of `since` the system must say one of these states of a group.
+    pub fn expect_alert(&mut self, since: Instant, group: &str, states: &[&str]) -> Done {
+        let Some(lookout) = &self.lookout else {
+            self.gap(format!(
+                "an alert ({}) for {group}: this binary has no `fulmar redis status`",
+                states.join(" or ")
+            ));
+            return Ok(());
+        };
+        loop {
+            if let Some(said) = lookout.first_since(since, group, states) {
+                let after = said.at.saturating_duration_since(since).as_secs_f64();
+                let words =
+                    format!("{after:.1} s after it began the system says of {group}: {}: {}", said.state, said.what);
+                self.seen(words);
+                return Ok(());
+            }
+            if since.elapsed() > ALERT_MAX {
+                let words = format!("within {ALERT_MAX:?} the system did not say of {group}: {}", states.join(" or "));
+                self.wrong(words);
+                return Ok(());
+            }
+            self.stage.wait(Duration::from_millis(50))?;
+        }
     }
 
     /// Somebody does something to the deployment.

@@ -16,6 +16,8 @@ pub enum Voice {
     Node,
     /// A command of ours, and what it answered.
     Verb,
+    /// What `fulmar redis status` says of a group, when it begins and ends.
+    Alert,
     /// What the lab itself saw.
     Seen,
     /// What this release cannot do yet.
@@ -32,6 +34,7 @@ impl Voice {
             Self::Deed => "deed",
             Self::Node => "node",
             Self::Verb => "fulmar",
+            Self::Alert => "status",
             Self::Seen => "seen",
             Self::Gap => "not covered",
             Self::Miss => "MISSED",

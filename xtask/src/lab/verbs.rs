@@ -121,6 +121,11 @@ impl Call {
         self.process.is_running()
     }
 
+    /// Where its standard output goes.
+    pub fn out_file(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
     /// SIGKILL.
     pub fn kill(&self) {
         self.process.kill();
