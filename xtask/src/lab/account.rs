@@ -49,7 +49,7 @@ pub struct Account {
     pub title: &'static str,
     /// What happened at Pusher.
     pub story: &'static str,
-    /// Chance's beginning.
+    /// Where chance began.
     pub seed: u64,
     /// Its steps.
     pub steps: Vec<StepAccount>,
@@ -57,6 +57,8 @@ pub struct Account {
     pub whole: Verdict,
     /// What presence came to: every look at it.
     pub presence: Vec<String>,
+    /// The machine's load average, before and after: where it is far above the number of cores, delays say little.
+    pub machine: String,
     /// What official SDKs noted.
     pub sdk: Option<SdkAccount>,
     /// What no step can show.

@@ -75,7 +75,8 @@ fn one_names_replica(lab: &mut Lab) -> Done {
     lab.deed(format!(
         "Sentinel {liar}: SENTINEL REMOVE g1, MONITOR g1 at {replica}, a replica; all connections are ended"
     ));
-    lie(lab, &[liar], replica, right.port(), 4)?;
+    // The two others put it right within a second, which nobody who looks once a second need have seen.
+    lie(lab, &[liar], replica, right.port(), &[])?;
     lab.stage.deployment().misname(liar, GROUPS[0], right).map_err(rig)?;
     lab.deed(format!("Sentinel {liar} is put right"));
     lab.stage.go_on(3, 3)
@@ -85,7 +86,7 @@ fn one_names_other_group(lab: &mut Lab) -> Done {
     let (right, wrong) = (lab.stage.primary(GROUPS[0])?.addr(), lab.stage.primary(GROUPS[1])?.addr());
     let liar = lab.stage.chance.usize(0..lab.stage.deployment().sentinels().len());
     lab.deed(format!("Sentinel {liar} names g2's primary {wrong} as g1's; all connections are ended"));
-    lie(lab, &[liar], wrong, right.port(), 4)?;
+    lie(lab, &[liar], wrong, right.port(), &["sentinels-disagree", "wrong-identity"])?;
     lab.stage.deployment().misname(liar, GROUPS[0], right).map_err(rig)?;
     lab.deed(format!("Sentinel {liar} is put right"));
     lab.stage.go_on(3, 3)?;
@@ -96,7 +97,7 @@ fn all_name_other_group(lab: &mut Lab) -> Done {
     let (right, wrong) = (lab.stage.primary(GROUPS[0])?.addr(), lab.stage.primary(GROUPS[1])?.addr());
     let all: Vec<_> = (0..lab.stage.deployment().sentinels().len()).collect();
     lab.deed(format!("all Sentinels name g2's primary {wrong} as g1's; all connections are ended"));
-    lie(lab, &all, wrong, right.port(), 2)?;
+    lie(lab, &all, wrong, right.port(), &["wrong-identity", "stray-primary", "no-primary"])?;
     for sentinel in all {
         lab.stage.deployment().misname(sentinel, GROUPS[0], right).map_err(rig)?;
     }
@@ -106,16 +107,17 @@ fn all_name_other_group(lab: &mut Lab) -> Done {
 }
 
 /// These Sentinels lie, and connections to the right server are ended so that the lie is heard.
-fn lie(lab: &mut Lab, liars: &[usize], to: SocketAddr, right_port: u16, seconds: u64) -> Done {
+fn lie(lab: &mut Lab, liars: &[usize], to: SocketAddr, right_port: u16, states: &[&str]) -> Done {
     let began = Instant::now();
     for liar in liars {
         lab.stage.deployment().misname(*liar, GROUPS[0], to).map_err(rig)?;
     }
     lab.stage.wait(Duration::from_secs(1))?;
     deeds::end_connections(deeds::server_at(&lab.stage, right_port)?);
-    let until = Instant::now() + Duration::from_secs(seconds);
-    lab.expect_alert(began, GROUPS[0], &["sentinels-disagree", "wrong-identity", "no-primary"])?;
-    lab.stage.wait(until.saturating_duration_since(Instant::now()))
+    if !states.is_empty() {
+        lab.expect_alert(began, GROUPS[0], states)?;
+    }
+    lab.stage.wait(Duration::from_secs(3))
 }
 
 fn hurt(lab: &mut Lab, what: &str, damage: fn(&[&Redis]) -> Result<(), fulmar_rig::RigError>) -> Done {

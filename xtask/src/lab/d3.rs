@@ -25,6 +25,7 @@ pub const DAY: Day = Day {
     setting: Setting::SentinelWithLinks,
     begin,
     steps: &[
+        Step { name: "the operator asks before adding a replica", story: "", deed: ask_first, allowed: NOTHING },
         Step {
             name: "three replicas at once, forced",
             story: "three more replicas per primary, all at once, while traffic rose",
@@ -50,9 +51,21 @@ fn begin(lab: &mut Lab) -> Done {
     lab.open_presence()
 }
 
-fn force(lab: &mut Lab) -> Done {
+/// The line is capped, traffic has risen, and the arithmetic says no.
+fn ask_first(lab: &mut Lab) -> Done {
     resync::cap(lab, GROUP)?;
     resync::raise_traffic(lab)?;
+    lab.stage.go_on(5, 5)?;
+    if !lab.verbs.has(&["redis", "add-replica"]) {
+        lab.gap("whether one more replica fits: this binary has no `fulmar redis add-replica`");
+        return Ok(());
+    }
+    let server = lab.stage.deployment_mut().add_server(GROUP).map_err(rig)?;
+    let addr = lab.stage.deployment().group(GROUP).map_err(rig)?.servers[server].addr();
+    lab.must_refuse(&["redis", "add-replica", GROUP, &addr.to_string()])
+}
+
+fn force(lab: &mut Lab) -> Done {
     let before = resync::replication(&lab.stage.primary(GROUP)?.redis)?;
     let began = Instant::now();
     resync::attach(lab, GROUP, ADDED)?;
@@ -63,6 +76,11 @@ fn force(lab: &mut Lab) -> Done {
 }
 
 fn fail_over(lab: &mut Lab) -> Done {
+    if lab.verbs.has(&["redis", "failover"]) {
+        lab.must_refuse(&["redis", "failover", GROUP])?;
+    } else {
+        lab.gap("whether a failover would be refused: this binary has no `fulmar redis failover`");
+    }
     let primary = lab.stage.primary(GROUP)?;
     let link = primary.link.as_ref().ok_or_else(|| Failure("the day says that there are wires".to_owned()))?;
     link.limit_replication(30_000);

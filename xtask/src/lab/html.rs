@@ -77,10 +77,18 @@ fn day(page: &mut String, account: &Account) {
         badge(account.verdict()),
         escaped(account.story),
     );
+    let _ = write!(
+        page,
+        "<p>Seed {}, {} s. The machine's load average was {}; it was away for {} in all, which is taken off delays.</p>",
+        account.seed,
+        account.took.as_secs(),
+        escaped(&account.machine),
+        ms(account.whole.stalled),
+    );
     let marked: Vec<&Entry> = account.entries.iter().filter(|entry| is_mark(entry)).collect();
     page.push_str(&picture::draw(account, &marked));
     page.push_str(
-        "<table><tr><th>step<th>from<th>published<th>received<th>lost<th>doubled<th>failed<th>503<th>late<th>longest<th>machine away<th></tr>",
+        "<table><tr><th>step<th>from<th>published<th>received<th>lost<th>doubled<th>failed<th>503<th>late<th>longest<th></tr>",
     );
     for (number, step) in account.steps.iter().enumerate() {
         step_row(page, number, step);
@@ -119,7 +127,7 @@ fn step_row(page: &mut String, number: usize, step: &StepAccount) {
     };
     let _ = write!(
         page,
-        "<tr><td>{}. {}{story}<td>{:.1} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+        "<tr><td>{}. {}{story}<td>{:.1} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
         number + 1,
         escaped(step.name),
         step.span[0].as_secs_f64(),
@@ -131,7 +139,6 @@ fn step_row(page: &mut String, number: usize, step: &StepAccount) {
         figures.refused,
         figures.late,
         ms(figures.longest),
-        ms(figures.longest_stall),
         badge(word),
     );
 }

@@ -31,12 +31,12 @@ struct Canvas {
 pub fn draw(account: &Account, marked: &[&Entry]) -> String {
     let seconds = last_second(account);
     let mut canvas = Canvas { text: String::new(), seconds };
-    let top = STEPS_TOP + STEPS_HEIGHT + MARKS_HEIGHT + 12.0;
+    let top = STEPS_TOP + STEPS_HEIGHT + MARKS_HEIGHT + GAP;
     canvas.steps(account);
-    canvas.marks(marked, top + 3.0 * (PANEL + GAP));
     canvas.rates(&account.seconds, account.ledger_began, top);
     canvas.delays(&account.seconds, account.ledger_began, top + PANEL + GAP);
     canvas.replicas(account, top + 2.0 * (PANEL + GAP));
+    canvas.marks(marked, top + 3.0 * (PANEL + GAP));
     let height = top + 3.0 * (PANEL + GAP) + 18.0;
     canvas.axis(top + 3.0 * (PANEL + GAP) - GAP + 14.0);
     format!(

@@ -37,7 +37,8 @@ pub fn print(account: &Account) {
     account.gaps.iter().for_each(|gap| println!("  not covered: {gap}"));
     let whole = &account.whole;
     println!(
-        "  {}: {} published, {} accepted, {} delivered, {} late, {} lost, {} doubled; p99 {}, longest {}; machine away {} in all ({} s)",
+        "  {}: {} published, {} accepted, {} delivered, {} late, {} lost, {} doubled; p99 {}, longest {}; seed {}, load average \
+         {}, machine away {} in all ({} s)",
         account.verdict(),
         whole.publishes,
         account.accepted(),
@@ -47,6 +48,8 @@ pub fn print(account: &Account) {
         whole.doubled,
         ms(whole.p99),
         ms(whole.longest),
+        account.seed,
+        account.machine,
         ms(whole.stalled),
         account.took.as_secs(),
     );

@@ -13,7 +13,7 @@ use super::day::{Day, Step};
 use super::lookout::Lookout;
 use super::sdk::{self, Sdk};
 use super::timeline::{Timeline, Voice};
-use super::verbs::Verbs;
+use super::verbs::{REFUSED, Verbs};
 use super::watch::Watch;
 use crate::faults::presence::{RIGHT_MAX, Scene as Presence};
 use crate::faults::stage::{self, Done, Stage, failure};
@@ -50,6 +50,7 @@ pub struct Lab {
     looks: Vec<String>,
     folder: Folder,
     ledger_began: Duration,
+    busy_before: String,
 }
 
 impl Lab {
@@ -78,6 +79,7 @@ impl Lab {
             looks: Vec::new(),
             folder,
             ledger_began: Duration::ZERO,
+            busy_before: load_average(),
         })
     }
 
@@ -149,6 +151,16 @@ impl Lab {
             }
             self.stage.wait(Duration::from_millis(50))?;
         }
+    }
+
+    /// A verb must be refused by a guard, which names itself and its figures.
+    pub fn must_refuse(&mut self, words: &[&str]) -> Done {
+        let answer = self.verbs.call(words)?;
+        if answer.code != REFUSED {
+            let words = format!("`fulmar {}` ended with {} and not with {REFUSED}", words.join(" "), answer.code);
+            self.wrong(words);
+        }
+        Ok(())
     }
 
     /// Somebody does something to the deployment.
@@ -286,6 +298,7 @@ impl Lab {
             steps,
             whole,
             presence: std::mem::take(&mut self.looks),
+            machine: format!("{} before, {} after", self.busy_before, load_average()),
             sdk,
             misses,
             gaps: day.gaps.iter().map(|gap| (*gap).to_owned()).collect(),
@@ -320,6 +333,12 @@ impl Lab {
             timeline.say(Voice::Seen, format!("what they wrote is in {}", folder.display()));
         }
     }
+}
+
+/// How busy the machine is, with everything that runs on it.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
 /// An error of a rig, in a deed.
