@@ -41,6 +41,8 @@ pub struct Scene {
     /// Live nodes by number.
     nodes: Vec<(usize, SocketAddr)>,
     rest: Vec<Rest>,
+    /// Between two looks.
+    pub look_every: Duration,
 }
 
 /// All wounds, one after another.
@@ -87,7 +89,7 @@ impl Scene {
             }
         }
         let rest = nodes.iter().map(|(_, addr)| Rest::new(*addr, &app())).collect();
-        Ok(Self { members: Members::new(&channels), channels, observers, nodes, rest })
+        Ok(Self { members: Members::new(&channels), channels, observers, nodes, rest, look_every: LOOK })
     }
 
     /// Wounds, lets members come and go a little longer, and looks until well after all must be right.
@@ -108,7 +110,7 @@ impl Scene {
             if let Err(difference) = self.compare() {
                 last_wrong = Some((looked, difference));
             }
-            stage.wait(LOOK)?;
+            stage.wait(self.look_every)?;
         }
         let right_ms = last_wrong.as_ref().map_or(0, |(at, _)| at.as_millis());
         stage.note(format!("{what}: all right after {right_ms} ms"));

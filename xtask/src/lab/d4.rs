@@ -10,6 +10,8 @@ use crate::faults::stage::{Done, GROUPS, Setting};
 use crate::project::Failure;
 
 const GROUP: &str = GROUPS[0];
+/// The group that comes later.
+const MORE: &str = "g3";
 
 /// The day.
 pub const DAY: Day = Day {
@@ -37,6 +39,12 @@ pub const DAY: Day = Day {
             name: "a forced failover",
             story: "publishing failed during the forced failover",
             deed: fail_over,
+            allowed: NOTHING,
+        },
+        Step {
+            name: "a third group is added under load",
+            story: "more shards needed a deployment",
+            deed: third_group,
             allowed: NOTHING,
         },
         Step {
@@ -82,6 +90,24 @@ fn fail_over(lab: &mut Lab) -> Done {
     resync::mend(lab, GROUP)?;
     lab.stage.deployment().await_whole().map_err(rig)?;
     lab.judge_presence("after the failover", |_| Ok(()))
+}
+
+/// No node is started again, and none is configured with it.
+fn third_group(lab: &mut Lab) -> Done {
+    if !lab.verbs.has(&["redis", "reshard", "apply"]) {
+        lab.gap("a third group under load: this binary has no `fulmar redis reshard`");
+        return Ok(());
+    }
+    lab.stage.deployment_mut().add_group(MORE, 2).map_err(rig)?;
+    lab.watch.add_stage(&lab.stage);
+    lab.deed(format!("{MORE} is set up: a primary, two replicas, and all Sentinels watch it"));
+    let groups = format!("{},{},{MORE}", GROUPS[0], GROUPS[1]);
+    let moved = lab.verbs.call(&["redis", "reshard", "apply", "--json", "--groups", &groups])?;
+    if moved.code != 0 {
+        lab.wrong(format!("reshard ended with {}", moved.code));
+    }
+    lab.stage.go_on(4, 4)?;
+    lab.judge_presence("after the move", |_| Ok(()))
 }
 
 fn fifty_nodes(lab: &mut Lab) -> Done {

@@ -58,11 +58,6 @@ impl Lookout {
         let is_meant = |said: &&Said| said.group == group && states.contains(&said.state.as_str());
         lock(&self.said).iter().find(|said| is_meant(said) && said.until.is_none_or(|until| until > since)).cloned()
     }
-
-    /// Everything that was said.
-    pub fn all(&self) -> Vec<Said> {
-        lock(&self.said).clone()
-    }
 }
 
 impl Drop for Lookout {

@@ -20,9 +20,11 @@ use crate::faults::stage::{self, Done, Stage, failure};
 use crate::project::Failure;
 
 /// How much load a day has: moderate, since nodes, servers and load share a small machine.
-const SIZE: Size = Size { channels: 40, subscribers: 80, publishes_per_s: 400 };
+const SIZE: Size = Size { channels: 40, subscribers: 80, publishes_per_s: 300 };
 /// What is wrong must be said within this.
 const ALERT_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at who is there: each asks every node for every channel, on a machine that has its nodes to run beside.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// After this no further step begins: the day is over in time, whatever happens.
 const STEPS_MAX: Duration = Duration::from_secs(96);
 
@@ -81,11 +83,6 @@ impl Lab {
             ledger_began: Duration::ZERO,
             busy_before: load_average(),
         })
-    }
-
-    /// A folder that is gone afterwards.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Three nodes, official SDKs and our own load.
@@ -188,6 +185,7 @@ impl Lab {
     /// Opens the ledger of presence: members begin to be there.
     pub fn open_presence(&mut self) -> Done {
         let mut presence = Presence::open(&self.stage)?;
+        presence.look_every = LOOK_EVERY;
         presence.churn(&mut self.stage, Duration::from_secs(1))?;
         self.presence = Some(presence);
         Ok(())

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fulmar_rig::{Folder, Process};
-use serde_json::Value;
 
 use super::timeline::{Timeline, Voice};
 use crate::faults::stage::failure;
@@ -37,11 +36,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Standard output as JSON; null when it is none.
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or(Value::Null)
-    }
-
     /// Both outputs.
     pub fn text(&self) -> String {
         format!("{}{}", self.out, self.said)
@@ -86,12 +80,7 @@ impl Verbs {
 
     /// Calls it, waits for its end, and shows what it says.
     pub fn call(&self, words: &[&str]) -> Result<Answer, Failure> {
-        self.start(words)?.wait(&self.timeline, true)
-    }
-
-    /// The same without showing it.
-    pub fn ask(&self, words: &[&str]) -> Result<Answer, Failure> {
-        self.start(words)?.wait(&self.timeline, false)
+        self.start(words)?.wait(&self.timeline)
     }
 
     /// Calls it and does not wait.
@@ -111,7 +100,7 @@ impl Verbs {
 
     /// Waits for a call's end and shows what it says.
     pub fn wait(&self, call: Call) -> Result<Answer, Failure> {
-        call.wait(&self.timeline, true)
+        call.wait(&self.timeline)
     }
 }
 
@@ -126,23 +115,28 @@ impl Call {
         self.folder.path().join("out")
     }
 
+    /// Whether it has written this so far.
+    pub fn says(&self, words: &str) -> bool {
+        let says =
+            |name: &str| fs::read_to_string(self.folder.path().join(name)).is_ok_and(|text| text.contains(words));
+        says("out") || says("said")
+    }
+
     /// SIGKILL.
     pub fn kill(&self) {
         self.process.kill();
     }
 
-    fn wait(self, timeline: &Timeline, is_shown: bool) -> Result<Answer, Failure> {
+    fn wait(self, timeline: &Timeline) -> Result<Answer, Failure> {
         let status = self.process.ended(ANSWER_MAX).map_err(failure)?;
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         let code = status.and_then(|status| status.code()).unwrap_or(-1);
         let answer = Answer { code, out: read("out"), said: read("said"), took: self.begun.elapsed() };
-        if is_shown {
-            let took_ms = answer.took.as_millis();
-            timeline.say(Voice::Verb, format!("`{}` ended with {code} after {took_ms} ms", self.words));
-            let text = answer.text();
-            for line in text.lines().filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
-                timeline.say(Voice::Verb, format!("    {line}"));
-            }
+        let took_ms = answer.took.as_millis();
+        timeline.say(Voice::Verb, format!("`{}` ended with {code} after {took_ms} ms", self.words));
+        let text = answer.text();
+        for line in text.lines().filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
+            timeline.say(Voice::Verb, format!("    {line}"));
         }
         Ok(answer)
     }
