@@ -37,7 +37,7 @@ use crate::faults::interrupt;
 use crate::project::{self, Failure, Outcome};
 
 /// A day that takes longer is ended, by force and without its account.
-const DAY_MAX: Duration = Duration::from_secs(150);
+const DAY_MAX: Duration = Duration::from_secs(118);
 const OPEN_FILES_MIN: u64 = 8_192;
 /// Recorded figures for tests of alert rules.
 const TRACES: &str = "tests/traces";
@@ -161,18 +161,18 @@ fn replay(day: &'static Day, seed: u64, programs: &Programs) -> Result<Account, 
 /// The figures of a day, beside the report and on demand as test data.
 fn keep(account: &Account, args: &LabArgs, out: &Path) -> Outcome {
     let heading = [
-        format!("{} {}: {}", account.name, account.id, account.title),
+        format!("{} {}: {}", account.day.name, account.day.id, account.day.title),
         "one value a second, in promtool's notation; recorded by `cargo xtask lab --record`".to_owned(),
     ];
     let mut heading = heading.to_vec();
     for step in &account.steps {
         let [from, to] = step.span.map(|at| at.as_secs());
-        heading.push(format!("{from}-{to} s: {}", step.name));
+        heading.push(format!("{from}-{to} s: {}", step.step.name));
     }
     let text = account.trace.write(&heading);
-    write(&out.join(format!("{}.series", account.id.to_lowercase())), &text)?;
+    write(&out.join(format!("{}.series", account.day.id.to_lowercase())), &text)?;
     if args.record {
-        write(&project::root().join(TRACES).join(format!("{}.series", account.id.to_lowercase())), &text)?;
+        write(&project::root().join(TRACES).join(format!("{}.series", account.day.id.to_lowercase())), &text)?;
     }
     Ok(())
 }

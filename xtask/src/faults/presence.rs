@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_rig::http::Rest;
-use fulmar_rig::{Redis, RigError, Subscriber, eventually};
+use fulmar_rig::{Redis, RigError, Stall, Subscriber, Watch, eventually};
 use members::Members;
 use observer::Observer;
 use serde_json::json;
@@ -103,6 +103,7 @@ impl Scene {
         self.churn(stage, Duration::from_secs(1))?;
         wound(self, stage)?;
         let wounded = Instant::now();
+        let watch = Watch::start(wounded);
         self.churn(stage, CHURN_AFTER)?;
         let mut last_wrong = None;
         while wounded.elapsed() < right_max + STAYS {
@@ -112,6 +113,9 @@ impl Scene {
             }
             stage.wait(self.look_every)?;
         }
+        // What the machine was away is nobody's fault.
+        let stalls = watch.end();
+        let last_wrong = last_wrong.map(|(at, difference)| (at.saturating_sub(away(&stalls, at)), difference));
         let right_ms = last_wrong.as_ref().map_or(0, |(at, _)| at.as_millis());
         stage.note(format!("{what}: all right after {right_ms} ms"));
         if let Some((at, difference)) = last_wrong.filter(|(at, _)| *at > right_max) {
@@ -213,6 +217,13 @@ impl Scene {
         self.observers.iter().for_each(Observer::end);
         thread::sleep(LOOK);
     }
+}
+
+/// For how long the machine was away until then.
+fn away(stalls: &[Stall], until: Duration) -> Duration {
+    let until_ns = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+    let of = |stall: &Stall| stall.to_ns.min(until_ns).saturating_sub(stall.from_ns);
+    Duration::from_nanos(stalls.iter().map(of).sum())
 }
 
 /// What one node answers over HTTP.

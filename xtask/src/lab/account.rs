@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fulmar_rig::{Ledger, Verdict};
 
-use super::day::{Allowed, Step};
+use super::day::{Allowed, Day, Step};
 use super::sdk::SdkAccount;
 use super::timeline::{Entry, Voice};
 use super::trace::Trace;
@@ -21,14 +21,16 @@ pub struct Done {
     pub wrongs: Vec<String>,
     /// What this release cannot do yet.
     pub gaps: Vec<String>,
+    /// Whether that is all of it.
+    pub is_skipped: bool,
 }
 
 /// A step and its figures.
 pub struct StepAccount {
-    /// In a few words.
-    pub name: &'static str,
-    /// What happened at Pusher.
-    pub story: &'static str,
+    /// Which.
+    pub step: &'static Step,
+    /// Whether nothing of it could be done.
+    pub is_skipped: bool,
     /// From and to, on the day's timeline.
     pub span: [Duration; 2],
     /// The ledger's word on what was sent meanwhile.
@@ -41,14 +43,8 @@ pub struct StepAccount {
 
 /// A day that is over.
 pub struct Account {
-    /// As on the command line.
-    pub name: &'static str,
-    /// As in the specification.
-    pub id: &'static str,
-    /// In a few words.
-    pub title: &'static str,
-    /// What happened at Pusher.
-    pub story: &'static str,
+    /// Which.
+    pub day: &'static Day,
     /// Where chance began.
     pub seed: u64,
     /// Its steps.
@@ -63,8 +59,6 @@ pub struct Account {
     pub sdk: Option<SdkAccount>,
     /// What no step can show.
     pub misses: Vec<String>,
-    /// Parts of the outage that nothing here can replay yet.
-    pub gaps: Vec<String>,
     /// Everything that was said.
     pub entries: Vec<Entry>,
     /// Figures by second.
@@ -90,18 +84,31 @@ pub struct Second {
     pub longest: Duration,
 }
 
+impl StepAccount {
+    /// One word.
+    pub fn verdict(&self) -> &'static str {
+        match (self.misses.is_empty(), self.gaps.is_empty()) {
+            (false, _) => "MISSED",
+            (true, false) if self.is_skipped => "NOT COVERED",
+            (true, false) => "KEPT IN PART",
+            (true, true) => "KEPT",
+        }
+    }
+}
+
 impl Account {
     /// Promises that were not kept, all of them.
     pub fn all_misses(&self) -> Vec<String> {
         let of_steps =
-            self.steps.iter().flat_map(|step| step.misses.iter().map(|miss| format!("{}: {miss}", step.name)));
+            self.steps.iter().flat_map(|step| step.misses.iter().map(|miss| format!("{}: {miss}", step.step.name)));
         of_steps.chain(self.misses.iter().cloned()).collect()
     }
 
     /// What this release cannot do yet, all of it.
     pub fn all_gaps(&self) -> Vec<String> {
-        let of_steps = self.steps.iter().flat_map(|step| step.gaps.iter().map(|gap| format!("{}: {gap}", step.name)));
-        of_steps.chain(self.gaps.iter().cloned()).collect()
+        let of_steps =
+            self.steps.iter().flat_map(|step| step.gaps.iter().map(|gap| format!("{}: {gap}", step.step.name)));
+        of_steps.chain(self.day.gaps.iter().map(|gap| (*gap).to_owned())).collect()
     }
 
     /// One word; a day of which a part cannot be replayed never counts as whole.
@@ -128,11 +135,13 @@ pub fn of_step(done: Done, ledger: &Ledger, ledger_began: Duration) -> StepAccou
         (from_ns..to_ns).contains(at_ns) && !(done.step.allowed.goes_away && words.contains("4200"))
     });
     let mut misses = done.wrongs;
-    misses.extend(misses_of(done.step.allowed, &figures, closed.count()));
+    if !done.is_skipped {
+        misses.extend(misses_of(done.step.allowed, &figures, closed.count()));
+    }
     let at = |ns: u64| ledger_began + Duration::from_nanos(ns);
     StepAccount {
-        name: done.step.name,
-        story: done.step.story,
+        step: done.step,
+        is_skipped: done.is_skipped,
         span: [at(from_ns), at(to_ns.min(last_ns(ledger)))],
         figures,
         misses,

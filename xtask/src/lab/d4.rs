@@ -95,7 +95,7 @@ fn fail_over(lab: &mut Lab) -> Done {
 /// No node is started again, and none is configured with it.
 fn third_group(lab: &mut Lab) -> Done {
     if !lab.verbs.has(&["redis", "reshard", "apply"]) {
-        lab.gap("a third group under load: this binary has no `fulmar redis reshard`");
+        lab.skip("this binary has no `fulmar redis reshard`");
         return Ok(());
     }
     lab.stage.deployment_mut().add_group(MORE, 2).map_err(rig)?;
@@ -119,7 +119,7 @@ fn fifty_nodes(lab: &mut Lab) -> Done {
     lab.seen(format!("fifty nodes are ready after {:.1} s", begun.elapsed().as_secs_f64()));
     lab.stage.go_on(3, 3)?;
     let after = Fifty::connections(lab)?;
-    let (loaded, more) = (before / lab.stage.nodes.len(), after - before);
+    let (loaded, more) = (before.div_ceil(lab.stage.nodes.len()), after.saturating_sub(before));
     let each = more as f64 / Fifty::COUNT as f64;
     lab.seen(format!(
         "connections to Redis: {loaded} for each of 3 nodes under load, {each:.1} more for each of fifty idle ones"

@@ -63,7 +63,7 @@ fn begin(lab: &mut Lab) -> Done {
 fn has_hook(lab: &mut Lab) -> bool {
     let has = lab.verbs.has(&["redis", "pre-stop"]);
     if !has {
-        lab.gap("this binary has no `fulmar redis pre-stop`");
+        lab.skip("this binary has no `fulmar redis pre-stop`");
     }
     has
 }

@@ -13,7 +13,7 @@ h1 { font-size: 1.5em } h2 { font-size: 1.25em; margin-top: 2.5em; border-top: 1
 table { border-collapse: collapse; width: 100%; margin: .8em 0 } th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #e3e8ee }
 th:first-child, td:first-child { text-align: left } td.words { text-align: left }
 .verdict { padding: .1em .5em; border-radius: .3em; color: #fff; font-weight: 600 }
-.KEPT { background: #2f7d4f } .PART { background: #a87b00 } .MISSED { background: #b3261e }
+.KEPT { background: #2f7d4f } .PART, .COVERED { background: #a87b00 } .MISSED { background: #b3261e }
 .story { color: #56616d } .gap { color: #8a6500 } .miss { color: #b3261e }
 svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; margin: .5em 0 }
 .panel { fill: #f6f8fa; stroke: #d5dde5 } .title { fill: #56616d } .scale { text-anchor: end; fill: #56616d } .tick { text-anchor: middle; fill: #56616d }
@@ -42,8 +42,8 @@ pub fn page(accounts: &[Account]) -> String {
         let _ = write!(
             page,
             "<tr><td><a href=\"#{0}\">{0} {1}</a><td>{2}<td>{3}<td>{4}<td>{5}<td>{6}<td>{7}<td>{8}<td>{9}<td>{10}<td>{11}</tr>",
-            account.name,
-            escaped(account.title),
+            account.day.name,
+            escaped(account.day.title),
             whole.publishes,
             account.accepted(),
             whole.receipts - whole.doubled,
@@ -71,11 +71,11 @@ fn day(page: &mut String, account: &Account) {
     let _ = write!(
         page,
         "<h2 id=\"{0}\">{0} · {1} · {2} {3}</h2><p class=\"story\">{4}</p>",
-        account.name,
-        account.id,
-        escaped(account.title),
+        account.day.name,
+        account.day.id,
+        escaped(account.day.title),
         badge(account.verdict()),
-        escaped(account.story),
+        escaped(account.day.story),
     );
     let _ = write!(
         page,
@@ -115,21 +115,16 @@ fn is_mark(entry: &Entry) -> bool {
 
 fn step_row(page: &mut String, number: usize, step: &StepAccount) {
     let figures = &step.figures;
-    let word = match (step.misses.is_empty(), step.gaps.is_empty()) {
-        (false, _) => "MISSED",
-        (true, false) => "KEPT IN PART",
-        (true, true) => "KEPT",
-    };
-    let story = if step.story.is_empty() {
+    let story = if step.step.story.is_empty() {
         String::new()
     } else {
-        format!("<br><span class=\"story\">Pusher: {}</span>", escaped(step.story))
+        format!("<br><span class=\"story\">Pusher: {}</span>", escaped(step.step.story))
     };
     let _ = write!(
         page,
         "<tr><td>{}. {}{story}<td>{:.1} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
         number + 1,
-        escaped(step.name),
+        escaped(step.step.name),
         step.span[0].as_secs_f64(),
         figures.publishes,
         figures.receipts,
@@ -139,7 +134,7 @@ fn step_row(page: &mut String, number: usize, step: &StepAccount) {
         figures.refused,
         figures.late,
         ms(figures.longest),
-        badge(word),
+        badge(step.verdict()),
     );
 }
 
@@ -179,5 +174,50 @@ fn class(voice: Voice) -> &'static str {
         Voice::Seen => "seen",
         Voice::Gap => "gap",
         Voice::Miss => "miss",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fulmar_rig::Ledger;
+
+    use super::super::account::{Done, of_step, seconds};
+    use super::super::day::DAYS;
+    use super::super::trace::Trace;
+    use super::*;
+
+    #[test]
+    fn a_page_has_a_picture_of_each_day_and_says_what_went_wrong() {
+        let day = &DAYS[4];
+        let done = Done {
+            step: &day.steps[0],
+            span_ns: [0, u64::MAX],
+            wrongs: vec!["a primary < paused >".to_owned()],
+            gaps: Vec::new(),
+            is_skipped: false,
+        };
+        let ledger = Ledger::default();
+        let account = Account {
+            day,
+            seed: 1,
+            steps: vec![of_step(done, &ledger, Duration::from_secs(3))],
+            whole: ledger.verdict(&[]),
+            presence: Vec::new(),
+            machine: "0.1".to_owned(),
+            sdk: None,
+            misses: Vec::new(),
+            entries: vec![Entry { at: Duration::from_secs(4), voice: Voice::Deed, words: "SIGTERM".to_owned() }],
+            trace: Trace::default(),
+            seconds: seconds(&ledger),
+            ledger_began: Duration::from_secs(3),
+            took: Duration::from_secs(9),
+        };
+        assert_eq!(account.verdict(), "MISSED");
+        let page = page(&[account]);
+        for part in ["<svg viewBox", "INC-2022-04-11", "SIGTERM", "a primary &lt; paused &gt;", "1 load at all"] {
+            assert!(page.contains(part), "{part} is not in the page");
+        }
     }
 }

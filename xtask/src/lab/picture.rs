@@ -41,7 +41,7 @@ pub fn draw(account: &Account, marked: &[&Entry]) -> String {
     canvas.axis(top + 3.0 * (PANEL + GAP) - GAP + 14.0);
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"timeline of {}\">{}</svg>",
-        account.name, canvas.text
+        account.day.name, canvas.text
     )
 }
 
@@ -59,10 +59,10 @@ impl Canvas {
     fn steps(&mut self, account: &Account) {
         for (number, step) in account.steps.iter().enumerate() {
             let [from, to] = step.span.map(|at| self.x(at.as_secs_f64()));
-            let kind = match (step.misses.is_empty(), step.gaps.is_empty()) {
-                (false, _) => "missed",
-                (true, false) => "part",
-                (true, true) => "kept",
+            let kind = match step.verdict() {
+                "KEPT" => "kept",
+                "MISSED" => "missed",
+                _ => "part",
             };
             let middle = f64::midpoint(from, to);
             let _ = write!(
@@ -70,7 +70,7 @@ impl Canvas {
                 "<rect class=\"step {kind}\" x=\"{from:.1}\" y=\"{STEPS_TOP}\" width=\"{:.1}\" height=\"{STEPS_HEIGHT}\">\
                  <title>{}</title></rect><text class=\"number\" x=\"{middle:.1}\" y=\"{}\">{}</text>",
                 (to - from).max(1.0),
-                escaped(step.name),
+                escaped(step.step.name),
                 STEPS_TOP + 15.0,
                 number + 1,
             );

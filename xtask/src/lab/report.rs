@@ -9,10 +9,10 @@ pub fn print(account: &Account) {
     println!("  steps:");
     for step in &account.steps {
         let figures = &step.figures;
-        let word = if step.misses.is_empty() { "kept" } else { "MISSED" };
         println!(
-            "  {word:<7} {:<52} {:>6} publishes, {:>6} receipts, lost {} doubled {} failed {} 503 {} late {} longest {}",
-            step.name,
+            "  {:<12} {:<52} {:>6} publishes, {:>6} receipts, lost {} doubled {} failed {} 503 {} late {} longest {}",
+            step.verdict(),
+            step.step.name,
             figures.publishes,
             figures.receipts,
             figures.lost,
@@ -34,7 +34,7 @@ pub fn print(account: &Account) {
         None => println!("  official SDKs: none took part"),
     }
     account.misses.iter().for_each(|miss| println!("  MISSED: {miss}"));
-    account.gaps.iter().for_each(|gap| println!("  not covered: {gap}"));
+    account.day.gaps.iter().for_each(|gap| println!("  not covered: {gap}"));
     let whole = &account.whole;
     println!(
         "  {}: {} published, {} accepted, {} delivered, {} late, {} lost, {} doubled; p99 {}, longest {}; seed {}, load average \
@@ -65,8 +65,8 @@ pub fn print_table(accounts: &[Account]) {
         let whole = &account.whole;
         println!(
             "| {} {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            account.name,
-            account.title,
+            account.day.name,
+            account.day.title,
             whole.publishes,
             account.accepted(),
             whole.receipts - whole.doubled,

@@ -26,7 +26,7 @@ const ALERT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at who is there: each asks every node for every channel, on a machine that has its nodes to run beside.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// After this no further step begins: the day is over in time, whatever happens.
-const STEPS_MAX: Duration = Duration::from_secs(96);
+const STEPS_MAX: Duration = Duration::from_secs(88);
 
 /// Everything of a running day.
 pub struct Lab {
@@ -49,6 +49,7 @@ pub struct Lab {
     /// Servers, wires and programs of the day's own.
     pub own: super::d1::Own,
     gaps: Vec<String>,
+    is_skipped: bool,
     looks: Vec<String>,
     folder: Folder,
     ledger_began: Duration,
@@ -78,6 +79,7 @@ impl Lab {
             retired: Vec::new(),
             own: super::d1::Own::default(),
             gaps: Vec::new(),
+            is_skipped: false,
             looks: Vec::new(),
             folder,
             ledger_began: Duration::ZERO,
@@ -182,6 +184,12 @@ impl Lab {
         self.gaps.push(words);
     }
 
+    /// Nothing of the step can be done with this release.
+    pub fn skip(&mut self, words: impl Into<String>) {
+        self.gap(words);
+        self.is_skipped = true;
+    }
+
     /// Opens the ledger of presence: members begin to be there.
     pub fn open_presence(&mut self) -> Done {
         let mut presence = Presence::open(&self.stage)?;
@@ -239,7 +247,8 @@ impl Lab {
                 self.timeline.say(Voice::Miss, wrong.clone());
             }
             let span_ns = [from_ns, self.stage.load().now_ns()];
-            done.push(account::Done { step, span_ns, wrongs, gaps: std::mem::take(&mut self.gaps) });
+            let (gaps, is_skipped) = (std::mem::take(&mut self.gaps), std::mem::take(&mut self.is_skipped));
+            done.push(account::Done { step, span_ns, wrongs, gaps, is_skipped });
             if is_over && crate::faults::interrupt::is_interrupted() {
                 return;
             }
@@ -288,10 +297,7 @@ impl Lab {
         }
         let steps = done.into_iter().map(|done| account::of_step(done, &ledger, self.ledger_began)).collect();
         let mut account = Account {
-            name: day.name,
-            id: day.id,
-            title: day.title,
-            story: day.story,
+            day,
             seed,
             steps,
             whole,
@@ -299,7 +305,6 @@ impl Lab {
             machine: format!("{} before, {} after", self.busy_before, load_average()),
             sdk,
             misses,
-            gaps: day.gaps.iter().map(|gap| (*gap).to_owned()).collect(),
             entries: Vec::new(),
             trace: super::trace::Trace::default(),
             seconds: account::seconds(&ledger),
