@@ -272,3 +272,50 @@ fn share_line(shared: &Shared, count: usize) {
 fn contains(hay: &[u8], needle: &[u8]) -> bool {
     hay.windows(needle.len()).any(|part| part.eq_ignore_ascii_case(needle))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that says so many bytes to whoever connects, and the answer it begins with.
+    fn speaker(first: u8, count: usize) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut stream = stream;
+                    let _ = stream.write_all(&vec![first; count]);
+                });
+            }
+        });
+        addr
+    }
+
+    fn listen(addr: SocketAddr) -> Vec<u8> {
+        let mut heard = Vec::new();
+        let _ = TcpStream::connect(addr).unwrap().read_to_end(&mut heard);
+        heard
+    }
+
+    #[test]
+    fn a_line_is_shared_by_all_its_connections() {
+        let link = Link::to(speaker(1, 40_000)).unwrap();
+        link.limit_line(200_000);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let listening: Vec<_> = (0..3).map(|_| scope.spawn(|| listen(link.addr()).len())).collect();
+            assert_eq!(listening.into_iter().map(|heard| heard.join().unwrap()).collect::<Vec<_>>(), [40_000; 3]);
+        });
+        // 120,000 bytes of which the last chunk need not have passed.
+        assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn newcomers_are_led_elsewhere() {
+        let link = Link::to(speaker(1, 3)).unwrap();
+        assert_eq!(listen(link.addr()), [1; 3]);
+        link.redirect(speaker(2, 3));
+        assert_eq!(listen(link.addr()), [2; 3]);
+    }
+}

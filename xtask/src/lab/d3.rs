@@ -62,7 +62,7 @@ fn ask_first(lab: &mut Lab) -> Done {
     }
     let server = lab.stage.deployment_mut().add_server(GROUP).map_err(rig)?;
     let addr = lab.stage.deployment().group(GROUP).map_err(rig)?.servers[server].addr();
-    lab.must_refuse(&["redis", "add-replica", GROUP, &addr.to_string()])
+    lab.must_refuse(&["redis", "add-replica", GROUP, &addr.to_string()], &["bandwidth", "buffers"])
 }
 
 fn force(lab: &mut Lab) -> Done {
@@ -77,7 +77,7 @@ fn force(lab: &mut Lab) -> Done {
 
 fn fail_over(lab: &mut Lab) -> Done {
     if lab.verbs.has(&["redis", "failover"]) {
-        lab.must_refuse(&["redis", "failover", GROUP])?;
+        lab.must_refuse(&["redis", "failover", GROUP], &["replicas", "resync", "lag"])?;
     } else {
         lab.gap("whether a failover would be refused: this binary has no `fulmar redis failover`");
     }

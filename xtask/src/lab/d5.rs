@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::day::{Day, NOTHING, Step};
 use super::scene::{Lab, rig};
-use super::supervisor::{Script, bring_back, stop_naively, stop_sabotaged, stop_with_hook};
-use super::verbs::Call;
+use super::supervisor::{Saboteur, Script, bring_back, stop_naively, stop_sabotaged, stop_with_hook};
 use crate::faults::stage::{Done, GROUPS, Setting};
 
 /// The day.
@@ -34,19 +33,31 @@ pub const DAY: Day = Day {
         Step {
             name: "our hook, while all Sentinels hang",
             story: "",
-            deed: |lab| sabotage(lab, GROUPS[0], "all Sentinels hang (SIGSTOP)", stop_sentinels, resume_sentinels),
+            deed: |lab| sabotage(lab, GROUPS[0], &SENTINELS),
             allowed: NOTHING,
         },
         Step {
             name: "our hook, while a replica dies",
             story: "",
-            deed: |lab| sabotage(lab, GROUPS[1], "a replica is killed", kill_replica, |_| Ok(())),
+            deed: |lab| sabotage(lab, GROUPS[1], &REPLICA),
+            allowed: NOTHING,
+        },
+        Step {
+            name: "our hook, while the primary hangs",
+            story: "",
+            deed: |lab| sabotage(lab, GROUPS[0], &PRIMARY),
+            allowed: NOTHING,
+        },
+        Step {
+            name: "our hook, while its successor's replica hangs",
+            story: "",
+            deed: |lab| sabotage(lab, GROUPS[1], &SUCCESSOR),
             allowed: NOTHING,
         },
         Step {
             name: "our hook is killed itself",
             story: "",
-            deed: |lab| sabotage(lab, GROUPS[0], "the hook is killed (SIGKILL)", kill_hook, |_| Ok(())),
+            deed: |lab| sabotage(lab, GROUPS[0], &HOOK),
             allowed: NOTHING,
         },
         Step { name: "who is there", story: "", deed: presence, allowed: NOTHING },
@@ -82,49 +93,86 @@ fn hook(lab: &mut Lab) -> Done {
 
 fn naive(lab: &mut Lab, group: &str, script: Script) -> Done {
     let port = stop_naively(lab, group, script)?;
-    lab.stage.go_on(4, 4)?;
+    lab.stage.go_on(3, 3)?;
     bring_back(lab, group, port)?;
     lab.stage.go_on(1, 1)
 }
 
-fn sabotage(
-    lab: &mut Lab,
-    group: &'static str,
-    what: &str,
-    interferes: fn(&Lab, &'static str, &Call) -> Done,
-    undone: fn(&Lab) -> Done,
-) -> Done {
+const SENTINELS: Saboteur = Saboteur {
+    step: 1,
+    what: "all Sentinels hang for 7 s (SIGSTOP)",
+    interferes: |lab, _, _| {
+        let sentinels = lab.stage.deployment().sentinels();
+        sentinels.iter().for_each(|sentinel| sentinel.redis.stop());
+        let waited = lab.stage.wait(Duration::from_secs(7));
+        sentinels.iter().for_each(|sentinel| sentinel.redis.resume());
+        waited
+    },
+};
+
+const REPLICA: Saboteur = Saboteur {
+    step: 2,
+    what: "a replica is killed",
+    interferes: |lab, group, _| {
+        let replicas = lab.stage.deployment().replicas_of(group).map_err(rig)?;
+        replicas.iter().take(1).for_each(|replica| replica.redis.kill());
+        Ok(())
+    },
+};
+
+const PRIMARY: Saboteur = Saboteur {
+    step: 3,
+    what: "the primary that is to follow hangs for 2 s",
+    interferes: |lab, group, _| {
+        let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
+        // Sentinels name the new one by now, or will; the old one is whoever is primary besides.
+        let new = lab.stage.primary(group)?.addr();
+        let primaries = lab.stage.deployment().group(group).map_err(rig)?.acting_primaries();
+        let old = primaries.iter().find(|server| server.addr() != new).or(primaries.first());
+        let Some(old) = old.and_then(|old| servers.iter().find(|server| server.addr() == old.addr())) else {
+            return Ok(());
+        };
+        old.redis.stop();
+        let waited = lab.stage.wait(Duration::from_secs(2));
+        old.redis.resume();
+        waited
+    },
+};
+
+const SUCCESSOR: Saboteur = Saboteur {
+    step: 4,
+    what: "the successor's own replica hangs for 3 s",
+    interferes: |lab, group, _| {
+        let primaries = lab.stage.deployment().group(group).map_err(rig)?.acting_primaries();
+        let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
+        let is_primary = |addr| primaries.iter().any(|primary| primary.addr() == addr);
+        let Some(replica) = servers.iter().find(|server| !is_primary(server.addr())) else { return Ok(()) };
+        replica.redis.stop();
+        let waited = lab.stage.wait(Duration::from_secs(3));
+        replica.redis.resume();
+        waited
+    },
+};
+
+const HOOK: Saboteur = Saboteur {
+    step: 2,
+    what: "the hook is killed (SIGKILL)",
+    interferes: |_, _, call| {
+        call.kill();
+        Ok(())
+    },
+};
+
+fn sabotage(lab: &mut Lab, group: &'static str, saboteur: &Saboteur) -> Done {
     if !has_hook(lab) {
         return Ok(());
     }
-    let (_, port) = stop_sabotaged(lab, group, what, |lab, call| interferes(lab, group, call), undone)?;
-    for server in &lab.stage.deployment().group(group).map_err(rig)?.servers {
-        if !server.redis.is_running() && server.redis.port() != port {
-            server.redis.restart().map_err(rig)?;
-        }
+    let (_, port) = stop_sabotaged(lab, group, saboteur)?;
+    let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
+    let ports: Vec<_> = servers.iter().filter(|server| !server.redis.is_running()).map(|s| s.redis.port()).collect();
+    for port in ports.into_iter().chain([port]) {
+        bring_back(lab, group, port)?;
     }
-    bring_back(lab, group, port)
-}
-
-fn stop_sentinels(lab: &Lab, _: &'static str, _: &Call) -> Done {
-    lab.stage.deployment().sentinels().iter().for_each(|sentinel| sentinel.redis.stop());
-    Ok(())
-}
-
-fn resume_sentinels(lab: &Lab) -> Done {
-    lab.stage.deployment().sentinels().iter().for_each(|sentinel| sentinel.redis.resume());
-    // They look around before they believe anything again.
-    lab.stage.wait(Duration::from_secs(2))
-}
-
-fn kill_replica(lab: &Lab, group: &'static str, _: &Call) -> Done {
-    let replicas = lab.stage.deployment().replicas_of(group).map_err(rig)?;
-    replicas.iter().take(1).for_each(|replica| replica.redis.kill());
-    Ok(())
-}
-
-fn kill_hook(_: &Lab, _: &'static str, call: &Call) -> Done {
-    call.kill();
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Fifty nodes at once: what a deployment does to Redis, and what each node costs there.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulmar_rig::{Node, NodeOptions, Ready};
 
@@ -9,7 +9,9 @@ use super::scene::{Lab, rig};
 use crate::project::Failure;
 
 /// All of them together are given so long.
-const READY_MAX: Duration = Duration::from_secs(40);
+const READY_MAX: Duration = Duration::from_secs(22);
+/// When that is over, each of the rest is asked for so long.
+const ASK_MAX: Duration = Duration::from_millis(50);
 const LOOKS: usize = 6;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 const NICENESS: u8 = 19;
@@ -23,17 +25,27 @@ impl Fifty {
     /// How many.
     pub const COUNT: usize = 50;
 
-    /// Starts all, and waits until each wants traffic.
+    /// Starts all.
     pub fn start(lab: &Lab) -> Result<Self, Failure> {
         let options = NodeOptions { niceness: NICENESS, ..NodeOptions::default() };
         let start = |_| Node::start_with(lab.stage.program(), lab.stage.config(), Ready::Unseen, &options).map_err(rig);
-        let nodes = (0..Self::COUNT).map(start).collect::<Result<Vec<_>, _>>()?;
-        let begun = std::time::Instant::now();
-        for node in &nodes {
-            let left = READY_MAX.saturating_sub(begun.elapsed());
-            node.await_ready(Ready::ForTraffic, left).map_err(rig)?;
-        }
-        Ok(Self { nodes })
+        Ok(Self { nodes: (0..Self::COUNT).map(start).collect::<Result<Vec<_>, _>>()? })
+    }
+
+    /// Waits until each wants traffic, or there is no more time; answers how many do.
+    pub fn await_ready(&self) -> usize {
+        let begun = Instant::now();
+        let is_ready = |node: &&Node| {
+            let left = READY_MAX.saturating_sub(begun.elapsed()).max(ASK_MAX);
+            node.await_ready(Ready::ForTraffic, left).is_ok()
+        };
+        self.nodes.iter().filter(is_ready).count()
+    }
+
+    /// The last word of one that has ended, where one has.
+    pub fn ended(&self) -> Option<String> {
+        let ended = self.nodes.iter().find(|node| !node.is_running())?;
+        Some(ended.log().lines().last().unwrap_or_default().to_owned())
     }
 
     /// Ends all, side by side: one after another the last of them would have the machine for a minute.

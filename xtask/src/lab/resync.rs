@@ -17,7 +17,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub const LINE_BYTES_PER_S: u64 = 3_000_000;
 /// Buffers that the shipped configuration of old had, in small.
 const SMALL: [(&str, &str); 2] =
-    [("repl-backlog-size", "512kb"), ("client-output-buffer-limit", "replica 1mb 512kb 3")];
+    [("repl-backlog-size", "512kb"), ("client-output-buffer-limit", "replica 1mb 384kb 2")];
 /// What our documentation advises.
 const LARGE: [(&str, &str); 2] =
     [("repl-backlog-size", "64mb"), ("client-output-buffer-limit", "replica 256mb 128mb 60")];
@@ -38,7 +38,7 @@ pub struct Replication {
 
 /// What the operator wrote down of a group's machines.
 pub fn capacity(group: &str) -> String {
-    format!("[backbone.group.{group}]\nlink_mbit = {}\n", LINE_BYTES_PER_S * 8 / 1_000_000)
+    format!("[backbone.group.{group}]\nlink_mbit = {}\nmemory_mb = 512\n", LINE_BYTES_PER_S * 8 / 1_000_000)
 }
 
 /// Data for a group, that a new replica must be given.

@@ -118,7 +118,10 @@ impl Lab {
     /// The system begins to say how its groups are.
     fn begin_lookout(&mut self) -> Done {
         let config = self.folder.path().join("fulmar.toml");
-        let written = fs::write(&config, self.stage.config());
+        // Verbs write down what they did, as on an operator's machine.
+        let storage = self.folder.path().join("operator");
+        let text = format!("{}[storage]\npath = \"{}\"\n", self.stage.config(), storage.display());
+        let written = fs::write(&config, text);
         written.map_err(|error| Failure(format!("writing {}: {error}", config.display())))?;
         if self.verbs.has(&["redis", "status"]) {
             self.lookout = Some(Lookout::start(&self.verbs, &self.timeline)?);
@@ -152,12 +155,14 @@ impl Lab {
         }
     }
 
-    /// A verb must be refused by a guard, which names itself and its figures.
-    pub fn must_refuse(&mut self, words: &[&str]) -> Done {
+    /// A verb must be refused by one of these guards, which names itself and its figures.
+    pub fn must_refuse(&mut self, words: &[&str], guards: &[&str]) -> Done {
         let answer = self.verbs.call(words)?;
-        if answer.code != REFUSED {
-            let words = format!("`fulmar {}` ended with {} and not with {REFUSED}", words.join(" "), answer.code);
-            self.wrong(words);
+        let names = |guard: &&&str| answer.said.contains(&format!("refused by the guard {guard}"));
+        let by = guards.iter().find(names);
+        if answer.code != REFUSED || by.is_none() {
+            let (words, code, guards) = (words.join(" "), answer.code, guards.join(" or "));
+            self.wrong(format!("`fulmar {words}` ended with {code} and not with {REFUSED} by the guard {guards}"));
         }
         Ok(())
     }

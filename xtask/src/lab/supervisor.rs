@@ -9,14 +9,14 @@ use fulmar_rig::{Role, eventually};
 
 use super::resync;
 use super::scene::{Lab, rig};
-use super::verbs::Answer;
+use super::verbs::{Answer, Call};
 use crate::faults::deeds;
 use crate::faults::stage::Done;
 use crate::project::Failure;
 
 const ENDS_MAX: Duration = Duration::from_secs(12);
 /// A primary that takes no write for so long is paused, or none.
-const WRITES_MAX: Duration = Duration::from_secs(12);
+const WRITES_MAX: Duration = Duration::from_secs(14);
 /// A hook that has not begun to act by then is not sabotaged.
 const BEGINS_MAX: Duration = Duration::from_secs(15);
 
@@ -52,26 +52,34 @@ pub fn stop_with_hook(lab: &mut Lab, group: &str) -> Result<(Answer, u16), Failu
     Ok((answer, port))
 }
 
-/// The same, and somebody interferes once the hook holds writes. Answers as it does; `None` when the hook itself was killed.
-pub fn stop_sabotaged(
-    lab: &mut Lab,
-    group: &str,
-    what: &str,
-    interferes: impl FnOnce(&Lab, &super::verbs::Call) -> Done,
-    undone: impl FnOnce(&Lab) -> Done,
-) -> Result<(Answer, u16), Failure> {
+/// Somebody who interferes with the hook.
+pub struct Saboteur {
+    /// At which step of the hook's plan, counted from 1.
+    pub step: usize,
+    /// What is done, in words.
+    pub what: &'static str,
+    /// What is done.
+    pub interferes: fn(&Lab, &str, &Call) -> Done,
+}
+
+/// The same, and somebody interferes.
+pub fn stop_sabotaged(lab: &mut Lab, group: &str, saboteur: &Saboteur) -> Result<(Answer, u16), Failure> {
     let primary = lab.stage.primary(group)?;
     let (port, addr) = (primary.redis.port(), primary.addr().to_string());
     lab.deed(format!("SIGTERM to the supervisor of {group}'s primary; its script is fulmar redis pre-stop"));
     let call = lab.verbs.start(&["redis", "pre-stop", "--process", &addr])?;
-    let acts = || (call.says("step") || !call.is_running()).then_some(());
-    eventually("the hook begins to act", BEGINS_MAX, acts).map_err(rig)?;
-    let interfered = interferes(lab, &call);
-    lab.deed(what.to_owned());
+    let begins = format!("step {}:", saboteur.step);
+    let is_there = || (call.says(&begins) || !call.is_running()).then_some(());
+    let there = eventually(&format!("the hook begins its step {}", saboteur.step), BEGINS_MAX, is_there);
+    let was_running = call.is_running();
+    lab.deed(format!("at the hook's step {}: {}", saboteur.step, saboteur.what));
+    let interfered = there.map_err(rig).and_then(|()| (saboteur.interferes)(lab, group, &call));
     let answer = lab.verbs.wait(call);
-    undone(lab)?;
     interfered?;
     let answer = answer?;
+    if !was_running {
+        lab.wrong(format!("the hook had ended before its step {}: nothing was sabotaged", saboteur.step));
+    }
     obey(lab, group, port, &answer)?;
     Ok((answer, port))
 }
@@ -85,11 +93,13 @@ fn obey(lab: &mut Lab, group: &str, port: u16, answer: &Answer) -> Done {
     lab.seen(format!("the hook ended with {}: the supervisor lets the process live", answer.code));
     let redis = deeds::server_at(&lab.stage, port)?;
     let begun = Instant::now();
-    let writes = || redis.call(&["SET", "lab:probe", "1", "PX", "1000"]).is_ok().then_some(());
-    let is_primary = redis.role().map_err(rig)? == Role::Primary;
-    match eventually("the primary takes writes again", WRITES_MAX, writes) {
-        Ok(()) => lab.seen(format!("it takes writes after {:.1} s", begun.elapsed().as_secs_f64())),
-        Err(_) if !is_primary => lab.seen("it is a replica already"),
+    let state = || match redis.role() {
+        Ok(Role::Replica) => Some("is a replica"),
+        Ok(_) => redis.call(&["SET", "lab:probe", "1", "PX", "1000"]).is_ok().then_some("takes writes"),
+        Err(_) => None,
+    };
+    match eventually("the server takes writes or follows another", WRITES_MAX, state) {
+        Ok(state) => lab.seen(format!("the server {state} after {:.1} s", begun.elapsed().as_secs_f64())),
         Err(error) => lab.wrong(error.to_string()),
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::project::Failure;
 /// How long a call may take.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// Lines of an answer that the timeline shows.
-const LINES_MAX: usize = 14;
+const LINES_MAX: usize = 40;
 
 /// The exit code of a verb that a guard has refused.
 pub const REFUSED: i32 = 3;
@@ -33,13 +33,6 @@ pub struct Answer {
     pub said: String,
     /// How long it took.
     pub took: Duration,
-}
-
-impl Answer {
-    /// Both outputs.
-    pub fn text(&self) -> String {
-        format!("{}{}", self.out, self.said)
-    }
 }
 
 /// A call that goes on.
@@ -134,9 +127,10 @@ impl Call {
         let answer = Answer { code, out: read("out"), said: read("said"), took: self.begun.elapsed() };
         let took_ms = answer.took.as_millis();
         timeline.say(Voice::Verb, format!("`{}` ended with {code} after {took_ms} ms", self.words));
-        let text = answer.text();
-        for line in text.lines().filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
-            timeline.say(Voice::Verb, format!("    {line}"));
+        for text in [&answer.out, &answer.said] {
+            for line in text.lines().filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
+                timeline.say(Voice::Verb, format!("    {line}"));
+            }
         }
         Ok(answer)
     }
