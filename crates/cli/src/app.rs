@@ -72,6 +72,11 @@ pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
         let word = |name: &str| entry[name].as_str().unwrap_or_default();
         let what = match word("outcome") {
             "no-token" => format!("{} call(s) without the token", entry["times"]),
+            outcome if entry["group"].is_string() => {
+                let why = [word("aim"), word("guard"), word("error"), word("why")].map(str::to_owned);
+                let why: Vec<String> = why.into_iter().filter(|part| !part.is_empty()).collect();
+                format!("{} {}: {outcome}: {}", word("call"), word("group"), why.join(": "))
+            }
             "failed" => format!("{} {}: refused: {}", word("call"), word("app"), word("error")),
             _ if entry["channels"].is_array() => {
                 format!("{} {} on {}", word("call"), word("app"), names(&entry["channels"]))

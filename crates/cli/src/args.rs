@@ -12,7 +12,7 @@ use fulmar_server::config::Sources;
 
 use self::backbone::BackboneArgs;
 pub use client::{ChannelsArgs, SubscribeArgs, TargetArgs, TriggerArgs};
-pub use operator::{DeploymentArgs, RedisVerb};
+pub use operator::{ActArgs, DeploymentArgs, PresenceVerb, RedisVerb, SentinelVerb};
 
 /// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
 ///
@@ -51,6 +51,12 @@ pub enum Verb {
     /// See how the Redis groups are, and operate on them
     #[command(subcommand)]
     Redis(RedisVerb),
+    /// See what Sentinels say, and put them right
+    #[command(subcommand)]
+    Sentinel(SentinelVerb),
+    /// Compare what is stored of presence and counts
+    #[command(subcommand)]
+    Presence(PresenceVerb),
     /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
     Import(ImportArgs),
     /// See webhooks that wait or were given up, send them again, try an endpoint

@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Status(args) => client::finish(status::status(&args)),
         Verb::Redis(verb) => operator::redis(verb),
+        Verb::Sentinel(verb) => operator::sentinel(verb),
+        Verb::Presence(verb) => operator::presence(verb),
         Verb::Import(args) => client::finish(import::import(&args)),
         Verb::Webhook(args) => client::finish(webhook::webhook(args)),
         Verb::Trigger(args) => client::finish(client::trigger::trigger(&args)),

@@ -1,34 +1,68 @@
 //! The operator's verbs: they look at Redis groups, show what they see and what they would do, and do it.
 //!
-//! What is right is decided in `fulmar_control`, done in `fulmar_operate`; here are words, drawings and exit codes.
+//! What is right is decided in `fulmar_control`, done in `fulmar_operate`; here are words, drawings and exit codes. `look` has
+//! the verbs that only look, `act` those that change something.
 
+mod act;
 mod draw;
 mod facts;
+mod look;
+mod show;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fulmar_control::health::{Weight, judge};
 use fulmar_control::observed::Capacity;
-use fulmar_operate::watch::{LOOK_EVERY, Watcher};
-use fulmar_server::config::{Backbone, EXIT_CONFIG, load};
+use fulmar_operate::watch::Watcher;
+use fulmar_server::config::{Backbone, EXIT_CONFIG, RedisSettings, load};
+use fulmar_server::storage;
 
-use crate::args::{DeploymentArgs, RedisVerb};
+use self::act::Aim;
+use crate::args::{DeploymentArgs, PresenceVerb, RedisVerb, SentinelVerb};
 use crate::check::report;
-use crate::client::print;
 
 /// Something failed, or is gravely wrong.
 const FAILED: u8 = 1;
 /// The command line asks for something that cannot be.
 const USAGE: u8 = 2;
+/// A guard said no.
+const REFUSED: u8 = 3;
+/// It is so already.
+const NOTHING: u8 = 4;
 
-/// Ends a verb before it began: a sentence and an exit code.
+/// Ends a verb before it began: an exit code and a sentence.
 struct Stop(u8, String);
 
 pub fn redis(verb: RedisVerb) -> ExitCode {
-    let ended = match verb {
-        RedisVerb::Status { watch, deployment } => status(deployment, watch),
-    };
+    end(match verb {
+        RedisVerb::Status { watch, deployment } => look::status(deployment, watch),
+        RedisVerb::VerifyIdentity { deployment } => look::verify_identity(deployment),
+        RedisVerb::Failover { group, to, act } => act::act(act, "redis failover", Aim::Failover { group, to }),
+        RedisVerb::PreStop { process, act } => act::act(act, "redis pre-stop", Aim::PreStop { process }),
+        RedisVerb::AddReplica { group, server, act } => {
+            act::act(act, "redis add-replica", Aim::AddReplica { group, server })
+        }
+        RedisVerb::Replace { group, old, new, act } => act::act(act, "redis replace", Aim::Replace { group, old, new }),
+    })
+}
+
+pub fn sentinel(verb: SentinelVerb) -> ExitCode {
+    end(match verb {
+        SentinelVerb::Status { deployment } => look::sentinels(deployment),
+        SentinelVerb::Verify { deployment } => look::verify_sentinels(deployment),
+        SentinelVerb::Repair { group, primary, act } => {
+            act::act(act, "sentinel repair", Aim::Repair { group, primary })
+        }
+    })
+}
+
+pub fn presence(verb: PresenceVerb) -> ExitCode {
+    let PresenceVerb::Audit { deployment } = verb;
+    end(look::presence(deployment))
+}
+
+fn end(ended: Result<u8, Stop>) -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(Stop(code, why)) => {
@@ -40,8 +74,10 @@ pub fn redis(verb: RedisVerb) -> ExitCode {
 
 /// What the verbs know of the deployment before they look.
 struct Deployment {
-    settings: fulmar_server::config::RedisSettings,
+    settings: RedisSettings,
     capacities: BTreeMap<String, Capacity>,
+    /// Where the audit log is kept, if anywhere.
+    folder: Option<PathBuf>,
 }
 
 impl Deployment {
@@ -50,8 +86,9 @@ impl Deployment {
             report(&refused.findings, false);
             Stop(EXIT_CONFIG, "the configuration is not understood".to_owned())
         })?;
+        let folder = storage::folder(loaded.config.storage.as_deref(), |name| std::env::var_os(name));
         match loaded.config.backbone {
-            Backbone::Redis(settings) => Ok(Self { settings: *settings, capacities: loaded.config.capacities }),
+            Backbone::Redis(settings) => Ok(Self { settings: *settings, capacities: loaded.config.capacities, folder }),
             Backbone::Embedded => Err(Stop(
                 USAGE,
                 "no Redis is configured: name the nodes' configuration with --config, or the servers with --backbone redis \
@@ -76,25 +113,4 @@ fn run<T>(work: impl Future<Output = T>) -> Result<T, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Stop(FAILED, format!("the system gives no event loop: {error}")))?;
     Ok(runtime.block_on(work))
-}
-
-fn status(args: DeploymentArgs, watch: bool) -> Result<u8, Stop> {
-    let json = args.json;
-    let deployment = Deployment::of(args)?;
-    let mut watcher = deployment.watcher()?;
-    run(async {
-        // One look has no rates.
-        watcher.look().await;
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            watcher.look().await;
-            let now = watcher.now();
-            print(&if json { facts::line(now, watcher.groups()) } else { draw::groups(now, watcher.groups()) });
-            if !watch {
-                let is_grave = |state: &fulmar_control::health::State| state.weight() == Weight::Grave;
-                let any = watcher.groups().iter().any(|group| judge(now, group).iter().any(is_grave));
-                return if any { FAILED } else { 0 };
-            }
-        }
-    })
 }

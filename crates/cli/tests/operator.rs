@@ -9,3 +9,15 @@ mod stage;
 
 #[path = "operator/status.rs"]
 mod status;
+
+#[path = "operator/failover.rs"]
+mod failover;
+
+#[path = "operator/migrate.rs"]
+mod migrate;
+
+#[path = "operator/stop.rs"]
+mod stop;
+
+#[path = "operator/sentinels.rs"]
+mod sentinels;

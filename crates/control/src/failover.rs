@@ -11,11 +11,13 @@ use crate::observed::{GroupSeen, ServerSeen, ServerState};
 use crate::plan::{Action, Check, Decision, Plan, Step, Who};
 
 /// How long a pause lasts if nobody renews it. An operator that dies leaves writes waiting no longer than this.
-pub const PAUSE: Duration = Duration::from_millis(2_000);
-/// How long replicas may take to have everything.
-const LEVEL_WITHIN: Duration = Duration::from_millis(1_500);
-/// How long writes may be held until another is promoted: publishers wait 3.4 s before they are answered 503.
-const PROMOTED_WITHIN: Duration = Duration::from_millis(2_500);
+pub const PAUSE: Duration = Duration::from_millis(1_000);
+/// How long replicas may take to have everything: half of the silence after which Sentinels call a server down, and no more than
+/// this. A Sentinel greets the others with PUBLISH, which waits on a paused server as any write, and its PING waits behind that:
+/// who holds for longer has the Sentinels fail over by themselves.
+const LEVEL_WITHIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(1_500)];
+/// How long writes may be held until another is promoted, likewise: publishers wait 3.4 s before they are answered 503.
+const PROMOTED_WITHIN: [Duration; 2] = [Duration::from_millis(750), Duration::from_millis(2_400)];
 /// How long the old primary may take to follow.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the group may take to be whole again.
@@ -62,7 +64,7 @@ pub(crate) fn plan_failover_with(
             let whom = to.map_or_else(|| "another server".to_owned(), str::to_owned);
             let aim = format!("{whom} becomes the primary of {} in the place of {}", seen.name, primary.address);
             let steps = steps(now, seen, primary, to, joined);
-            Decision::Go(Plan { aim, steps, guards, afterwards: String::new() })
+            Decision::Go(Plan { aim, primary: primary.address.clone(), steps, guards, afterwards: String::new() })
         }
     }
 }
@@ -239,12 +241,15 @@ fn hold_and_promote(
     let resume: Vec<Action> =
         std::iter::once(Action::Resume { server: old.to_owned() }).chain(restore.iter().cloned()).collect();
     let pause = Action::Pause { server: old.to_owned(), hold: PAUSE };
-    let pause = Step::act(sound, pause, level.clone(), LEVEL_WITHIN).undone_by(resume.clone());
+    let silence = seen.views(now).map(|(_, view)| view.down_after).min().unwrap_or_default();
+    let within = |part: Duration, [least, most]: [Duration; 2]| part.clamp(least, most);
+    let pause = Step::act(sound, pause, level.clone(), within(silence / 2, LEVEL_WITHIN)).undone_by(resume.clone());
     let candidates = to.map_or_else(|| online.to_vec(), |to| vec![to.to_owned()]);
     let timeout = seen.views(now).map(|(_, view)| view.failover_timeout).max().unwrap_or_default();
     let promoted = Step {
         lingers: Some(timeout + LINGERS_BEYOND),
-        ..Step::act(level, Action::FailOver, Check::Promoted(candidates), PROMOTED_WITHIN).undone_by(resume)
+        ..Step::act(level, Action::FailOver, Check::Promoted(candidates), within(silence * 3 / 2, PROMOTED_WITHIN))
+            .undone_by(resume)
     };
     [pause, promoted]
 }

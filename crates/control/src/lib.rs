@@ -8,6 +8,7 @@
 //! Three things hold for every plan: no action in it leaves fewer than two complete copies where there were two; it can be
 //! abandoned between any two steps; and without fresh sight there is none.
 
+mod check;
 pub mod failover;
 mod guards;
 pub mod health;
@@ -15,3 +16,4 @@ pub mod migrate;
 pub mod observed;
 pub mod plan;
 pub mod reconcile;
+pub mod sentinels;

@@ -73,6 +73,7 @@ pub fn plan_add_replica(now: Duration, seen: &GroupSeen, server: &str, overridde
         Err(refusal) => Decision::Refused(refusal),
         Ok(guards) => Decision::Go(Plan {
             aim: format!("{server} becomes a replica of {}", seen.name),
+            primary: primary.address.clone(),
             steps: addition(now, primary, server, cost),
             guards,
             afterwards: String::new(),
@@ -123,7 +124,8 @@ pub fn plan_replace(now: Duration, seen: &GroupSeen, old: &str, new: &str, overr
         }
     }
     let afterwards = format!("{old} takes no writes and gets no data any more: stop it");
-    Decision::Go(Plan { aim: format!("{new} takes the place of {old} in {}", seen.name), steps, guards, afterwards })
+    let aim = format!("{new} takes the place of {old} in {}", seen.name);
+    Decision::Go(Plan { aim, primary: primary.address.clone(), steps, guards, afterwards })
 }
 
 fn is_replica(now: Duration, primary: &ServerSeen, server: &str) -> bool {

@@ -62,6 +62,7 @@ pub fn plan_pre_stop(now: Duration, seen: &GroupSeen, process: &str, overridden:
             ]);
             Decision::Go(Plan {
                 aim: format!("{process} may be stopped: {} is the primary", primary.address),
+                primary: primary.address.clone(),
                 steps: vec![Step::watch(check, COMPLETE_WITHIN)],
                 guards,
                 afterwards: String::new(),
@@ -127,7 +128,7 @@ pub fn plan_repair(now: Duration, seen: &GroupSeen, primary: Option<&str>, overr
         ));
     }
     let aim = format!("every Sentinel names {} as the primary of {}", right.address, seen.name);
-    Decision::Go(Plan { aim, steps, guards, afterwards: String::new() })
+    Decision::Go(Plan { aim, primary: right.address.clone(), steps, guards, afterwards: String::new() })
 }
 
 /// Whether a server that a Sentinel remembers is none of the group's: it does not answer, follows another, or is cut off.

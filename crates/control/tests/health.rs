@@ -1,5 +1,7 @@
 //! What facts mean: one table, a wound per row, and the state that must be judged from it.
 
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
 mod world;
 
 use std::time::Duration;

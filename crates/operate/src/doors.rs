@@ -3,6 +3,7 @@
 //! Every question has a deadline. It repeats nothing: what failed is said, and the next question makes a new connection.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value};
 
 /// Longest a connection may take to be made.
-const CONNECT_WITHIN: Duration = Duration::from_millis(1_500);
+const CONNECT_WITHIN: Duration = Duration::from_millis(1_000);
 /// Longest an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(1_000);
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,8 @@ pub struct Doors {
     servers: Settings,
     sentinels: Settings,
     open: Mutex<HashMap<(Kind, String), MultiplexedConnection>>,
+    /// Milliseconds that a question may take with all that belongs to it.
+    patience: AtomicU64,
 }
 
 impl Doors {
@@ -50,7 +53,31 @@ impl Doors {
         let mut servers = settings.clone();
         servers.limits.command_timeout = ANSWER_WITHIN;
         let sentinels = Settings { credentials: settings.sentinel_credentials.clone(), database: 0, ..servers.clone() };
-        Self { servers, sentinels, open: Mutex::default() }
+        let doors = Self { servers, sentinels, open: Mutex::default(), patience: AtomicU64::default() };
+        doors.be_patient(ANSWER_WITHIN);
+        doors
+    }
+
+    /// How long a question may take from now on.
+    pub(crate) fn be_patient(&self, patience: Duration) {
+        self.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    async fn in_time<T>(
+        &self,
+        kind: Kind,
+        address: &str,
+        work: impl Future<Output = Result<T, AskError>>,
+    ) -> Result<T, AskError> {
+        let patience = self.patience.load(Ordering::Relaxed);
+        // Connecting has the same time once more.
+        match tokio::time::timeout(Duration::from_millis(2 * patience), work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.forget(kind, address);
+                Err(AskError::Unreachable(format!("no answer within {} ms", 2 * patience)))
+            }
+        }
     }
 
     /// The settings for servers.
@@ -64,8 +91,11 @@ impl Doors {
     /// # Errors
     /// There is no answer, or it is a refusal.
     pub async fn ask(&self, kind: Kind, address: &str, command: &Cmd) -> Result<Value, AskError> {
-        let mut connection = self.connection(kind, address).await?;
-        self.judged(kind, address, connection.send_packed_command(command).await)
+        let asking = async {
+            let mut connection = self.connection(kind, address).await?;
+            self.judged(kind, address, connection.send_packed_command(command).await)
+        };
+        self.in_time(kind, address, asking).await
     }
 
     /// Asks several things at once; the server's refusals stand among the answers.
@@ -77,9 +107,12 @@ impl Doors {
         for command in commands {
             pipe.add_command(command.clone());
         }
-        let mut connection = self.connection(kind, address).await?;
-        let answers = connection.send_packed_commands(&pipe, 0, commands.len()).await;
-        answers.map_err(|error| self.lost(kind, address, &error))
+        let asking = async {
+            let mut connection = self.connection(kind, address).await?;
+            let answers = connection.send_packed_commands(&pipe, 0, commands.len()).await;
+            answers.map_err(|error| self.lost(kind, address, &error))
+        };
+        self.in_time(kind, address, asking).await
     }
 
     /// Gives all connections up: for whoever has cut them.

@@ -44,6 +44,12 @@ pub(crate) fn address(host: &str, port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Host and port of an address.
+pub(crate) fn host_and_port(address: &str) -> (String, String) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    (host.trim_matches(['[', ']']).to_owned(), port.to_owned())
+}
+
 /// A server's answers, in the order they are asked by [`crate::watch`].
 pub(crate) struct Answers<'a> {
     pub(crate) role: &'a Value,

@@ -114,11 +114,15 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         storage,
         admin,
         backbone,
+        capacities,
         webhooks,
         demo,
         demo_is_default,
         apps,
     } = loaded.config;
+    let granted = |name: &str| (capacities[name].link_mbit, capacities[name].memory_mb, capacities[name].replicas);
+    assert_eq!(granted("g1"), (Some(1_000), Some(4_096), Some(2)));
+    assert_eq!((granted("g2"), capacities.len()), ((Some(1_000), None, None), 2));
     assert_eq!((webhooks.ports, webhooks.proxy.as_deref()), (vec![443, 8443], Some("10.0.0.9:3128")));
     let admin = admin.unwrap();
     assert_eq!((storage, demo_is_default), (Some("/var/lib/fulmar".into()), false));
@@ -183,6 +187,25 @@ fn check_apps_of_release_0_1(apps: &[App]) {
     assert_eq!(some.headers, [pair("Authorization", "Bearer token"), pair("X-Team", "a")]);
     let secrets: Vec<&[u8]> = apps[1].secrets().map(|s| s.expose()).collect();
     assert_eq!(secrets, [&b"secret-from-a-file"[..], b"secret-from-a-file-of-last-year"]);
+}
+
+/// OP-4
+#[test]
+fn what_is_wrong_with_a_group_s_capacity_is_named_where_it_stands_and_stops_no_node() {
+    let lines = "[backbone]\nkind = \"redis\"\nsentinels = [\"a:1\"]\ngroups = [\"g1\"]\n[backbone.group.g1]\nlink_mbit = -1\n\
+                 memory = 5\nreplicas = 2\n[backbone.group.g3]\nmemory_mb = \"much\"\n";
+    let loaded = load_text("capacity", lines).unwrap();
+    let said: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    for (part, line) in [
+        ("between 0 and 1000000000, not -1", ":6"),
+        ("backbone.group.memory", ":7"),
+        ("whole numbers", ":10"),
+        ("backbone.group.g3", ""),
+    ] {
+        assert!(said.iter().any(|said| said.contains(part) && said.contains(line)), "{part}{line} is not in {said:#?}");
+    }
+    assert_eq!((loaded.config.capacities["g1"].link_mbit, loaded.config.capacities["g1"].replicas), (None, Some(2)));
+    assert!(loaded.findings.iter().all(|finding| finding.weight != Weight::Refuses));
 }
 
 fn redis_of_release_0_1(file: &Path) -> Settings {

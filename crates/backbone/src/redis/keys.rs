@@ -179,6 +179,18 @@ impl Keys {
         self.named("settled")
     }
 
+    /// String with a time to live: which operator acts on the group, as `FENCE WHO`.
+    #[must_use]
+    pub fn operator(&self) -> String {
+        self.named("operator")
+    }
+
+    /// Number: how often that was taken.
+    #[must_use]
+    pub fn operator_fence(&self) -> String {
+        self.named("operator-fence")
+    }
+
     /// Pattern that all records and members match, for `SCAN`.
     #[must_use]
     pub fn pattern(&self) -> String {

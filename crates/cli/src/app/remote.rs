@@ -131,7 +131,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
 }
 
 /// For the audit log.
-fn actor() -> String {
+pub fn actor() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
     let plain: String = user.chars().filter(char::is_ascii_graphic).collect();
     if plain.is_empty() { "fulmar-cli".to_owned() } else { plain }

@@ -10,6 +10,15 @@ pub fn groups(now: Duration, groups: &[GroupSeen]) -> String {
     groups.iter().map(|seen| group(now, seen)).collect::<Vec<_>>().join("\n")
 }
 
+/// What the Sentinels say of all groups.
+pub fn sentinels(now: Duration, groups: &[GroupSeen]) -> String {
+    let one = |seen: &GroupSeen| {
+        let said: String = seen.sentinels.iter().map(|watching| sentinel(now, watching)).collect();
+        format!("group {}\n{said}", seen.name)
+    };
+    groups.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
 fn group(now: Duration, seen: &GroupSeen) -> String {
     let mut out = format!("group {}\n", seen.name);
     for state in judge(now, seen) {

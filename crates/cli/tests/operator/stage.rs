@@ -1,9 +1,11 @@
 //! A group with its Sentinels, and the binary run against it.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use fulmar_rig::{Folder, SentinelDeployment, SentinelOptions, is_available};
+use fulmar_rig::{Folder, Redis, RedisOptions, SentinelDeployment, SentinelOptions, is_available};
 use serde_json::Value;
 
 /// Within what anything that is expected must come.
@@ -14,6 +16,31 @@ pub struct Stage {
     pub redis: SentinelDeployment,
     pub folder: Folder,
     config: String,
+}
+
+/// A verb that runs.
+pub struct Running {
+    pub process: Child,
+    err: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Waits until it says something with this in it.
+    pub fn await_words(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.err.read_line(&mut line).unwrap() > 0, "it ended before it said {words:?}");
+        }
+    }
+
+    /// Its exit code and what it printed.
+    pub fn end(mut self) -> Ended {
+        let mut err = String::new();
+        self.err.read_to_string(&mut err).unwrap();
+        let done = self.process.wait_with_output().unwrap();
+        Ended { code: done.status.code().unwrap_or(-1), out: String::from_utf8(done.stdout).unwrap(), err }
+    }
 }
 
 /// How a verb ended.
@@ -33,14 +60,12 @@ impl Ended {
 impl Stage {
     /// One group `g1` of a primary and so many replicas, three Sentinels; `None` where there is no server program.
     pub fn set(replicas: usize, capacity: &str) -> Option<Self> {
-        Self::set_with(replicas, capacity, &SentinelOptions::default())
-    }
-
-    pub fn set_with(replicas: usize, capacity: &str, options: &SentinelOptions) -> Option<Self> {
         if !is_available() {
             return None;
         }
-        let redis = SentinelDeployment::start(&[("g1", replicas)], 3, options).unwrap();
+        // On a busy machine a healthy server may be silent for a second or two, and Sentinels must not interfere.
+        let options = SentinelOptions { down_after_ms: 5_000, ..SentinelOptions::default() };
+        let redis = SentinelDeployment::start(&[("g1", replicas)], 3, &options).unwrap();
         let folder = Folder::make("operator").unwrap();
         let sentinels: Vec<String> =
             redis.sentinels().iter().map(|sentinel| format!("{:?}", sentinel.redis.addr().to_string())).collect();
@@ -73,6 +98,44 @@ impl Stage {
         let done = self.command(words).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ended { code: done.status.code().unwrap_or(-1), out: text(done.stdout), err: text(done.stderr) }
+    }
+
+    /// A server of nobody's, with the settings of the others.
+    pub fn newcomer(&self) -> fulmar_rig::Redis {
+        let options = RedisOptions::default().line("min-replicas-to-write 1").line("min-replicas-max-lag 2");
+        fulmar_rig::Redis::start(&options).unwrap()
+    }
+
+    /// Sentinels look at servers every ten seconds; here three times a second, so that nobody waits for them.
+    pub fn hurry(&self) {
+        for sentinel in self.redis.sentinels() {
+            let words = ["SENTINEL", "DEBUG", "info-period", "300", "publish-period", "300"];
+            // One that does not know the command only takes longer.
+            let _ = sentinel.redis.call(&words);
+        }
+    }
+
+    /// The servers of the group that run.
+    pub fn servers(&self) -> impl Iterator<Item = &Redis> {
+        self.redis.group("g1").unwrap().servers.iter().map(|server| &server.redis).filter(|redis| redis.is_running())
+    }
+
+    /// A write that some server of the group took, and which.
+    pub fn write(&self, name: &str, value: &str) -> Option<SocketAddr> {
+        self.servers().find(|redis| redis.call(&["SET", name, value]).is_ok()).map(Redis::addr)
+    }
+
+    /// What was written down of the verbs.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.folder.path().join("audit.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs a verb and hears what it says of its progress, line by line.
+    pub fn begin(&self, words: &[&str]) -> Running {
+        let mut process = self.command(words).spawn().unwrap();
+        let err = BufReader::new(process.stderr.take().unwrap());
+        Running { process, err }
     }
 
     pub fn primary(&self) -> String {

@@ -1,0 +1,345 @@
+//! The verbs that change something: look, plan or refuse, take the lease, look again, do, say how it ended, write it down.
+
+use std::collections::BTreeSet;
+use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use fulmar_control::failover::plan_failover;
+use fulmar_control::migrate::{WATCHED, plan_add_replica, plan_replace};
+use fulmar_control::plan::{Decision, Guard, Plan, Refusal};
+use fulmar_control::reconcile::{plan_pre_stop, plan_repair};
+use fulmar_operate::audit;
+use fulmar_operate::execute::{Executor, Report};
+use fulmar_operate::lease::{Lease, LeaseError};
+use fulmar_operate::watch::{LOOK_EVERY, Watcher};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Deployment, FAILED, NOTHING, REFUSED, Stop, USAGE, run, show};
+use crate::app::remote::actor;
+use crate::args::ActArgs;
+use crate::client::print;
+
+/// For how long a group is watched before a primary is changed in it.
+const WATCHED_BEFORE_FAILOVER: Duration = Duration::from_secs(2);
+
+/// What is to be brought about.
+pub enum Aim {
+    Failover { group: String, to: Option<String> },
+    PreStop { process: Option<String> },
+    AddReplica { group: String, server: String },
+    Replace { group: String, old: String, new: String },
+    Repair { group: String, primary: Option<String> },
+}
+
+/// What the verb is called, what it is about, and how it is to be done.
+struct Errand {
+    verb: &'static str,
+    group: String,
+    /// The process that is to be stopped, where that is the verb.
+    process: String,
+    overridden: Vec<Guard>,
+    reason: Option<String>,
+    who: String,
+    dry_run: bool,
+    json: bool,
+}
+
+/// How it ended.
+enum Ended {
+    Planned(Plan),
+    Nothing(String),
+    Refused(Refusal),
+    Done(Plan, Report),
+}
+
+pub fn act(args: ActArgs, verb: &'static str, aim: Aim) -> Result<u8, Stop> {
+    let overridden = guards(&args.overridden)?;
+    let json = args.deployment.json;
+    let deployment = Deployment::of(args.deployment)?;
+    let mut watcher = deployment.watcher()?;
+    run(async {
+        watcher.look().await;
+        let (group, process) = place(&aim, &mut watcher).await?;
+        let who = format!("{} (process {})", actor(), std::process::id());
+        let (reason, dry_run) = (args.reason, args.dry_run);
+        let errand = Errand { verb, group, process, overridden, reason, who, dry_run, json };
+        let ended = errand.run(&deployment, &mut watcher, &aim).await?;
+        errand.note(&deployment, &outcome(&ended));
+        Ok(errand.tell(&ended))
+    })?
+}
+
+fn guards(names: &[String]) -> Result<Vec<Guard>, Stop> {
+    let one = |name: &String| {
+        let guard = Guard::parse(name);
+        let may: Vec<&str> = Guard::ALL.into_iter().filter(|g| g.may_be_overridden()).map(Guard::name).collect();
+        guard.filter(|guard| guard.may_be_overridden()).ok_or_else(|| {
+            let what = if guard.is_some() { "cannot be overridden" } else { "is no guard" };
+            Stop(USAGE, format!("{name} {what}; these can be: {}", may.join(", ")))
+        })
+    };
+    names.iter().map(one).collect()
+}
+
+/// The group it is about, and the process where it is about one.
+async fn place(aim: &Aim, watcher: &mut Watcher) -> Result<(String, String), Stop> {
+    let known: Vec<String> = watcher.groups().iter().map(|group| group.name.clone()).collect();
+    let group = match aim {
+        Aim::PreStop { process } => return stopping(process.as_deref(), watcher).await,
+        Aim::Failover { group, .. }
+        | Aim::AddReplica { group, .. }
+        | Aim::Replace { group, .. }
+        | Aim::Repair { group, .. } => group,
+    };
+    if !known.contains(group) {
+        return Err(Stop(USAGE, format!("no group is called {group}; these are configured: {}", known.join(", "))));
+    }
+    match aim {
+        Aim::AddReplica { server: further, .. }
+        | Aim::Replace { new: further, .. }
+        | Aim::Repair { primary: Some(further), .. } => watcher.add(group, further),
+        _ => {}
+    }
+    Ok((group.clone(), String::new()))
+}
+
+/// The process that is to be stopped, and its group.
+async fn stopping(named: Option<&str>, watcher: &mut Watcher) -> Result<(String, String), Stop> {
+    let all =
+        || watcher.groups().iter().flat_map(|group| group.servers.iter().map(|server| (&group.name, &server.address)));
+    let found: Vec<(String, String)> = match named {
+        Some(process) => all().filter(|(_, address)| *address == process).map(owned).collect(),
+        None => all().filter(|(_, address)| is_local(address)).map(owned).collect(),
+    };
+    match (found.as_slice(), named) {
+        ([one], _) => Ok(one.clone()),
+        ([], Some(process)) => of_nobody(process, watcher).await,
+        ([], None) => {
+            let servers: BTreeSet<&str> = all().map(|(_, address)| address.as_str()).collect();
+            let servers: Vec<&str> = servers.into_iter().collect();
+            let why = format!(
+                "no server of the deployment is on this machine; name the process with --process (seen: {})",
+                servers.join(", ")
+            );
+            Err(Stop(USAGE, why))
+        }
+        (several, _) => {
+            let names: Vec<&str> = several.iter().map(|(_, address)| address.as_str()).collect();
+            let why = format!("{} are all on this machine: name one with --process", names.join(", "));
+            Err(Stop(USAGE, why))
+        }
+    }
+}
+
+fn owned((group, address): (&String, &String)) -> (String, String) {
+    (group.clone(), address.clone())
+}
+
+/// A process that nobody names: it may still have a group's data, and then it is that group's business.
+async fn of_nobody(process: &str, watcher: &mut Watcher) -> Result<(String, String), Stop> {
+    let groups: Vec<String> = watcher.groups().iter().map(|group| group.name.clone()).collect();
+    for group in &groups {
+        watcher.look_at(group, &[process.to_owned()], false).await;
+    }
+    let now = watcher.now();
+    for group in watcher.groups() {
+        let server = group.server(process);
+        let Some(state) = server.and_then(|server| server.fresh(now)) else {
+            let why = server.and_then(|server| server.trouble.clone()).unwrap_or_default();
+            return Err(Stop(FAILED, format!("{process} is no server that anybody names, and does not answer: {why}")));
+        };
+        if state.identity.as_ref() == Some(&group.identity) {
+            return Ok((group.name.clone(), process.to_owned()));
+        }
+    }
+    Err(Stop(0, format!("{process} is in no group and has no data of one: it may be stopped")))
+}
+
+/// Whether an address is one of this machine: only such a one can be bound.
+fn is_local(address: &str) -> bool {
+    let Ok(mut found) = address.to_socket_addrs() else { return false };
+    found.any(|address| UdpSocket::bind((address.ip(), 0)).is_ok())
+}
+
+impl Errand {
+    async fn run(&self, deployment: &Deployment, watcher: &mut Watcher, aim: &Aim) -> Result<Ended, Stop> {
+        self.watch(watcher, aim).await;
+        let plan = match self.decide(watcher, aim) {
+            Decision::Go(plan) => plan,
+            Decision::Nothing(why) => return Ok(Ended::Nothing(why)),
+            Decision::Refused(refusal) => return Ok(Ended::Refused(refusal)),
+        };
+        if self.dry_run {
+            return Ok(Ended::Planned(plan));
+        }
+        let keys = deployment.settings.keys(&self.group);
+        let lease = match Lease::take(watcher.doors(), &plan.primary, &keys, &self.who).await {
+            Ok(lease) => Some(lease),
+            Err(_) if self.overridden.contains(&Guard::Lease) => None,
+            Err(error @ (LeaseError::Held(_) | LeaseError::Lost(_))) => {
+                return Ok(Ended::Refused(Refusal {
+                    guard: Guard::Lease,
+                    figures: error.to_string(),
+                    guards: plan.guards,
+                }));
+            }
+            Err(error @ LeaseError::Unknown(_)) => {
+                let figures = format!("{error}; --override lease goes without");
+                return Ok(Ended::Refused(Refusal { guard: Guard::Lease, figures, guards: plan.guards }));
+            }
+        };
+        // What held when it was planned must hold now that nobody else is at it.
+        watcher.look_group(&self.group).await;
+        let plan = match self.decide(watcher, aim) {
+            Decision::Go(plan) => plan,
+            other => {
+                if let Some(lease) = lease {
+                    lease.release(watcher.doors(), &plan.primary).await;
+                }
+                return Ok(match other {
+                    Decision::Nothing(why) => Ended::Nothing(why),
+                    Decision::Refused(refusal) => Ended::Refused(refusal),
+                    Decision::Go(plan) => Ended::Planned(plan),
+                });
+            }
+        };
+        if !self.json {
+            print(&show::plan(&plan));
+        }
+        let fence = lease.as_ref().map(|lease| lease.fence().to_owned());
+        self.note(
+            deployment,
+            &json!({ "outcome": "begun", "aim": plan.aim, "fence": fence, "guards": overridden(&plan) }),
+        );
+        let is_interrupted = Arc::new(AtomicBool::new(false));
+        interruptible(is_interrupted.clone())?;
+        let mut tell = show::progress;
+        let executor = Executor::new(watcher, &self.group, (lease, &plan.primary), &is_interrupted, &mut tell);
+        let report = executor.run(&plan).await;
+        Ok(Ended::Done(plan, report))
+    }
+
+    /// Rates and repetitions are only known of what was watched for a while.
+    async fn watch(&self, watcher: &mut Watcher, aim: &Aim) {
+        let needed = match aim {
+            Aim::Failover { .. } | Aim::PreStop { .. } => WATCHED_BEFORE_FAILOVER,
+            Aim::AddReplica { .. } | Aim::Replace { .. } => WATCHED + LOOK_EVERY,
+            Aim::Repair { .. } => Duration::ZERO,
+        };
+        if !needed.is_zero() {
+            eprintln!("watching {} for {} s", self.group, needed.as_secs());
+        }
+        let begun = watcher.now();
+        loop {
+            watcher.look_group(&self.group).await;
+            if watcher.now() >= begun + needed {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn decide(&self, watcher: &Watcher, aim: &Aim) -> Decision {
+        let now = watcher.now();
+        let seen = watcher.group(&self.group).expect("the group was found among those that are watched");
+        let overridden = self.overridden.as_slice();
+        match aim {
+            Aim::Failover { to, .. } => plan_failover(now, seen, to.as_deref(), overridden),
+            Aim::PreStop { .. } => plan_pre_stop(now, seen, &self.process, overridden),
+            Aim::AddReplica { server, .. } => plan_add_replica(now, seen, server, overridden),
+            Aim::Replace { old, new, .. } => plan_replace(now, seen, old, new, overridden),
+            Aim::Repair { primary, .. } => plan_repair(now, seen, primary.as_deref(), overridden),
+        }
+    }
+
+    /// Says how it ended; the exit code.
+    fn tell(&self, ended: &Ended) -> u8 {
+        let (code, word, text) = match ended {
+            Ended::Planned(plan) => (0, "planned", show::plan(plan)),
+            Ended::Nothing(why) => (NOTHING, "nothing", format!("nothing to do: {why}\n")),
+            Ended::Refused(refusal) => (REFUSED, "refused", show::refusal(refusal)),
+            Ended::Done(plan, report) if report.failed.is_none() => (0, "done", show::report(plan, report)),
+            Ended::Done(plan, report) => (FAILED, "failed", show::report(plan, report)),
+        };
+        if self.json {
+            let mut object = json!({ "verb": self.verb, "group": self.group, "outcome": word, "exit": code });
+            match ended {
+                Ended::Planned(plan) => object["plan"] = show::plan_json(plan),
+                Ended::Nothing(why) => object["why"] = why.as_str().into(),
+                Ended::Refused(refusal) => object["refusal"] = show::refusal_json(refusal),
+                Ended::Done(plan, report) => {
+                    object["plan"] = show::plan_json(plan);
+                    object["report"] = show::report_json(report);
+                    object["afterwards"] = plan.afterwards.as_str().into();
+                }
+            }
+            print(&format!("{object}\n"));
+        } else if code == 0 || matches!(ended, Ended::Nothing(_)) {
+            print(&text);
+        } else {
+            eprint!("{text}");
+        }
+        code
+    }
+
+    /// Writes it down. What cannot be written is said, and stops nothing: a process must come to its end without a disk, too.
+    fn note(&self, deployment: &Deployment, what: &Value) {
+        if self.dry_run {
+            return;
+        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut entry = json!({
+            "at_ms": super::facts::millis(since), "who": self.who, "peer": "operator", "call": self.verb, "group": self.group,
+            "overridden": self.overridden.iter().map(|guard| guard.name()).collect::<Vec<_>>(), "reason": self.reason,
+        });
+        if let (Some(entry), Some(what)) = (entry.as_object_mut(), what.as_object()) {
+            entry.extend(what.clone());
+        }
+        let written = match &deployment.folder {
+            Some(folder) => audit::append(folder, &entry).map_err(|error| format!("{}: {error}", folder.display())),
+            None => Err("there is no storage folder (storage.path)".to_owned()),
+        };
+        if let Err(why) = written {
+            eprintln!("fulmar: not in the audit log, {why}: {entry}");
+        }
+    }
+}
+
+fn overridden(plan: &Plan) -> Value {
+    let overridden: Vec<_> = plan.guards.iter().filter(|asked| asked.is_overridden).cloned().collect();
+    show::guards_json(&overridden)
+}
+
+fn outcome(ended: &Ended) -> Value {
+    match ended {
+        Ended::Planned(plan) => json!({ "outcome": "planned", "aim": plan.aim }),
+        Ended::Nothing(why) => json!({ "outcome": "nothing", "why": why }),
+        Ended::Refused(refusal) => {
+            json!({ "outcome": "refused", "guard": refusal.guard.name(), "error": refusal.figures })
+        }
+        Ended::Done(plan, report) => match &report.failed {
+            None => json!({ "outcome": "done", "aim": plan.aim, "held_ms": report.held.map(super::facts::millis) }),
+            Some(failed) => {
+                json!({ "outcome": "failed", "aim": plan.aim, "error": failed.why, "left": failed.left.as_ref().err() })
+            }
+        },
+    }
+}
+
+/// Whoever is told to stop undoes first what it has begun.
+fn interruptible(is_interrupted: Arc<AtomicBool>) -> Result<(), Stop> {
+    let none = |error: std::io::Error| Stop(FAILED, format!("the system gives no signals: {error}"));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).map_err(none)?;
+        let is_interrupted = is_interrupted.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                is_interrupted.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(())
+}
