@@ -10,6 +10,7 @@ mod naive;
 pub mod presence;
 mod redis_cluster;
 mod report;
+mod reshard;
 pub mod stage;
 
 use std::path::{Path, PathBuf};

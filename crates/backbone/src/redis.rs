@@ -13,10 +13,12 @@ pub mod keys;
 pub mod lane;
 pub mod lease;
 pub mod link;
+pub mod map;
 pub mod outbox;
 pub mod primaries;
 pub mod records;
 pub mod redis_cluster;
+pub mod reshard;
 pub mod round;
 pub mod scripts;
 pub mod seen;
@@ -35,7 +37,7 @@ use fulmar_protocol::name::{ChannelName, UserId};
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use self::driver::{Driver, Shared, Work};
+use self::driver::{Driver, Routes, Shared, Work};
 use self::hub::HubFigures;
 use self::lease::{About, Lease};
 use self::link::{Certificates, Greeting};
@@ -61,7 +63,7 @@ pub struct Figures {
     pub repeats: u64,
     /// The node's own tables.
     pub hub: HubFigures,
-    /// By group, in the order of their names.
+    /// By group: those of the configuration in the order of their names, then those that came since.
     pub groups: Vec<GroupFigures>,
 }
 
@@ -74,6 +76,8 @@ pub struct GroupFigures {
     pub address: Option<String>,
     /// Whether it has shown role and identity, and answers.
     pub is_here: bool,
+    /// Whether it has no slots any more, and nobody goes there.
+    pub is_left: bool,
     /// Whether everything that this node follows is heard from it.
     pub hears: bool,
     /// Its epoch.
@@ -86,6 +90,8 @@ pub struct GroupFigures {
     pub unlogged_bytes: u64,
     /// Messages read from the log to fill gaps. Rises.
     pub filled: u64,
+    /// Edges for webhooks that its outbox had no room for, on whatever node they were made. Rises.
+    pub edges_dropped: u64,
 }
 
 /// The Redis backbone of one node. Cheap to share; ends with [`RedisBackbone::stop`].
@@ -95,6 +101,7 @@ pub struct RedisBackbone {
     workers: AtomicU8,
     queue_max: usize,
     groups: usize,
+    routes: Arc<Routes>,
     driving: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -123,15 +130,24 @@ impl RedisBackbone {
             let _guard = runtime.enter();
             Driver::new(settings, origin, outbox, (greeting, sentinel_greeting), shared.clone())
         };
+        let routes = driver.routes();
         let named = std::thread::Builder::new().name("backbone".to_owned());
         let driving = named.spawn(move || runtime.block_on(driver.run(wanted)))?;
-        Ok(Self { works, shared, workers: AtomicU8::new(0), queue_max, groups, driving: Mutex::new(Some(driving)) })
+        Ok(Self {
+            works,
+            shared,
+            workers: AtomicU8::new(0),
+            queue_max,
+            groups,
+            routes,
+            driving: Mutex::new(Some(driving)),
+        })
     }
 
-    /// The group that has this channel, as its place among the names of all groups in their order.
+    /// The group that has this channel, as its place among [`Figures::groups`].
     #[must_use]
     pub fn group_of(&self, app: &AppId, channel: &ChannelName) -> usize {
-        driver::group_of(Topic::channel(app, channel).slot(), self.groups)
+        self.routes.get(Topic::channel(app, channel).slot())
     }
 
     /// How things stand, at most two seconds ago.

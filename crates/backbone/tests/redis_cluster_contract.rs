@@ -99,7 +99,20 @@ fn a_slot_on_the_move_refuses_every_script_before_it_has_seen_anything() {
     let call = |server: &Redis| {
         let declared = keys.declared();
         let (group, nothing) = (declared[0].as_str(), declared[1].as_str());
-        server.call(&["EVAL", SEND.text(), "2", group, nothing, "moving/1", "run", "0", "60000", "100", "7:room", "x"])
+        server.call(&[
+            "EVAL",
+            SEND.text(),
+            "2",
+            group,
+            nothing,
+            "moving/1",
+            "run",
+            "0 0",
+            "60000",
+            "100",
+            "7:room",
+            "x",
+        ])
     };
     owner.call(&["HSET", &keys.identity(), "id", "moving/1", "run", "run", "epoch", "1"]).unwrap();
     call(owner).unwrap();

@@ -1,7 +1,7 @@
 //! The one binary: reads the command line and hands over to the verb.
 //!
 //! Verbs print what was asked for to standard output and what is to be said about it to standard error. Exit codes:
-//! 0 done, 1 failed, 2 wrong usage, 78 bad configuration.
+//! 0 done, 1 failed, 2 wrong usage, 3 refused because of how things are, 78 bad configuration.
 
 mod app;
 mod args;
@@ -10,6 +10,7 @@ mod client;
 mod explain;
 mod import;
 mod operator;
+mod reshard;
 #[cfg_attr(feature = "lab-faults", path = "faulty_serve.rs")]
 mod serve;
 mod status;

@@ -52,9 +52,13 @@ fn of_backbone(backbone: &Value) -> String {
             (true, false) => "here, not yet heard",
             (false, _) => "AWAY",
         };
+        let dropped = match group["edges_dropped"].as_u64() {
+            None | Some(0) => String::new(),
+            Some(count) => format!(", {count} EDGES FOR WEBHOOKS DROPPED"),
+        };
         let detour = if is("over_the_bus") { ", publishing over the bus as well" } else { "" };
         out.push_str(&format!(
-            "group     {:<12} {:<21} {state}, epoch {}, {} bytes not in its log{detour}\n",
+            "group     {:<12} {:<21} {state}, epoch {}, {} bytes not in its log{detour}{dropped}\n",
             text(&group["name"]),
             group["server"].as_str().unwrap_or("no server known"),
             group["epoch"],
@@ -94,7 +98,7 @@ mod tests {
             "kind": "redis", "live_nodes": 2, "accepted": 5, "refused": 0, "timed_out": 1,
             "groups": [
                 { "name": "g1", "server": "10.0.0.1:6379", "is_here": true, "hears": true, "epoch": 3, "unlogged_bytes": 0 },
-                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9 },
+                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9, "edges_dropped": 4 },
             ],
             "nodes": [
                 { "node": "00ff", "advertise": null, "roles": ["rest", "webhooks"], "connections": 0, "release": "0.2.0", "apps": "1f" },
@@ -105,7 +109,7 @@ mod tests {
         for part in [
             "2 live nodes",
             "g1           10.0.0.1:6379         here, epoch 3, 0 bytes",
-            "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well",
+            "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well, 4 EDGES",
             "00ff not reachable         0 connections, rest+webhooks, release 0.2.0",
             "DIFFERENT the nodes' apps are not alike: 1f, 2f",
         ] {

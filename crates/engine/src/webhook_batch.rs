@@ -158,6 +158,20 @@ impl WebhookBook {
         }
     }
 
+    /// Takes over what another book has announced, or leaves it to another: nobody is told, and no going is held any more.
+    pub fn learn(&mut self, place: Place, generation: u64, is_there: bool, records: &mut Vec<Record>) {
+        if let Some(held) = self.present.remove(&place).and_then(|presence| presence.held) {
+            self.timers.remove(&held.timer);
+            leave(held.mark, records);
+        }
+        if is_there && self.is_wanted(&place) {
+            self.present.insert(place.clone(), Presence { generation, held: None });
+            records.push(Record::Came { place, generation });
+        } else {
+            records.push(Record::Went { place });
+        }
+    }
+
     /// Gives out no identity below this one from now on.
     pub fn advance_to(&mut self, next_id: u64) {
         self.next_id = self.next_id.max(next_id);

@@ -97,6 +97,8 @@ pub enum What {
     Edge(Edge),
     /// A request that was given up is to be sent again.
     Again(Address, Batch),
+    /// This is announced by another part, whose subjects come here (`true`); or is another part's business from now on.
+    Known(Place, bool),
     /// Nothing that this release understands.
     Unknown,
 }
@@ -230,6 +232,10 @@ impl WebhookPart {
             What::Again(to, old) => {
                 let again = self.book.seal_again(now, &to, &old);
                 records.extend(again.map(|batch| Record::Sealed { to, batch, turns: Vec::new() }));
+                records.push(Record::Settled { turn });
+            }
+            What::Known(place, is_there) => {
+                self.book.learn(place, generation.unwrap_or(0), is_there, &mut records);
                 records.push(Record::Settled { turn });
             }
             What::Unknown => records.push(Record::Settled { turn }),

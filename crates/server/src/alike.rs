@@ -51,7 +51,7 @@ mod tests {
         of_apps(&Apps::new(apps.iter().map(|(id, secret)| App::new(id, id, secret)).collect()).snapshot())
     }
 
-    /// NODE-9
+    /// NODE-12
     #[test]
     fn the_order_of_apps_is_no_difference_and_a_secret_is_one() {
         assert_eq!(digest(&[("1", "s"), ("2", "t")]), digest(&[("2", "t"), ("1", "s")]));
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(digest(&[]).len(), 2 * DIGEST_BYTES);
     }
 
-    /// NODE-9
+    /// NODE-12
     #[test]
     fn where_a_node_listens_is_no_difference_and_a_limit_is_one() {
         let settings = |set: &str| match load(Sources::new().with_set(vec![set.to_owned()])) {

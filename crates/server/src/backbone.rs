@@ -64,11 +64,15 @@ struct Later {
 
 impl Primaries for Later {
     fn groups(&self) -> usize {
-        self.groups
+        self.redis.get().map_or(self.groups, |redis| redis.groups())
     }
 
     fn primary(&self, group: usize) -> Option<Primary> {
         self.redis.get()?.primary(group)
+    }
+
+    fn is_left(&self, group: usize) -> bool {
+        self.redis.get().is_some_and(|redis| redis.is_left(group))
     }
 }
 

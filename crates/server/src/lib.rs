@@ -36,5 +36,7 @@ mod telemetry;
 mod worker_loop;
 mod ws;
 
+/// For whoever operates the groups that nodes hear each other over.
+pub use fulmar_backbone::redis;
 pub use listen::{DESCRIPTORS_RESERVED, open_file_limit};
 pub use node::run;

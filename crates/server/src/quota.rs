@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use fulmar_backbone::redis::lease::Lease;
 use fulmar_protocol::app::AppId;
 
-/// A node that was not seen to renew its lease for longer does not count.
-const RENEWED_WITHIN_MS: u64 = 2_000;
+/// A node that was not seen to renew its lease for longer does not count: two seconds, and what a renewal takes to be seen,
+/// since leases are read once a second and looked at four times. With less, two nodes whose seconds happen to meet would lose
+/// sight of each other now and then, and the app that is full for certain would never be known to be.
+const RENEWED_WITHIN_MS: u64 = 2_000 + 1_250;
 /// How long after a node went, or was not seen, nobody is told 4004.
 const CALM_AFTER_MS: u64 = 15_000;
 /// What was seen so much later than something happened was also said later: leases are written and read once a second.
@@ -183,6 +185,22 @@ mod tests {
             sight = census.look(now_ms, &leases);
         }
         sight
+    }
+
+    /// NODE-21: each node is read just before it renews, and a renewal that is a moment late is seen a second later.
+    #[test]
+    fn nodes_whose_seconds_meet_do_not_lose_sight_of_each_other() {
+        let mut census = Census::new("own", 0);
+        let mut counter = 0;
+        let mut sight = Sight::default();
+        for now_ms in (0..20_000).step_by(250) {
+            // What is seen of the other lies that far apart at worst: two seconds missed by a moment, and a look late.
+            if now_ms % 2_750 == 0 {
+                counter += 1;
+            }
+            sight = census.look(now_ms + 100, &[lease("own", now_ms / 1_000, 30), lease("b", counter, 31)]);
+        }
+        assert!(sight.is_calm && sight.others(&AppId::new("a")) == 31);
     }
 
     const ALL: [(&str, u64); 3] = [("own", 30), ("b", 31), ("c", 32)];

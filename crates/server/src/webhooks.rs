@@ -52,7 +52,7 @@ use self::figures::Counters;
 use self::keeper::{Desk, Keeper, Message};
 use self::request::{Caller, Resolve};
 use self::sender::{Command, Ends, Sender, Sending};
-use self::shared::{Shared, SharedKeeper, Start, Tasks, Told};
+use self::shared::{Shared, SharedKeeper, Start, Tasks};
 use self::store::{GivenUp, Store, StoreError};
 use crate::http::clock::Clock;
 
@@ -151,7 +151,7 @@ impl WebhookDesk {
                 Keeping::Own(_) => self.desk.put(Message::Apps(told.clone())),
                 Keeping::Shared(keeper) => {
                     sending.send(Command::Apps(told.clone()));
-                    keeper.tasks.tell(|| Told::Apps(told.clone()));
+                    keeper.tasks.set_apps(&told);
                 }
             }
         } else if !told.is_empty() {
@@ -220,7 +220,7 @@ impl WebhookDesk {
                 keeper.join().is_err()
             }
             Keeping::Shared(keeper) => {
-                keeper.tasks.tell(|| Told::Stop);
+                keeper.tasks.stop();
                 keeper.thread.join().is_err()
             }
         };

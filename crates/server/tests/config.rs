@@ -232,6 +232,7 @@ fn redis_of_release_0_1(file: &Path) -> Settings {
             command_timeout: Duration::from_millis(800),
             log_age: Duration::from_secs(120),
             log_entries_max: 50_000,
+            outbox_entries_max: 500_000,
             ..redis::settings::Limits::default()
         },
     }

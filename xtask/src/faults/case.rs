@@ -3,7 +3,7 @@
 use fulmar_rig::Verdict;
 
 use super::stage::{Done, Setting, Stage};
-use super::{deeds, presence, redis_cluster};
+use super::{deeds, presence, redis_cluster, reshard};
 
 /// A fault and its promises. Nothing is ever lost, doubled, out of order, or refused without a clear 503.
 pub struct Case {
@@ -55,7 +55,7 @@ const fn case(
 }
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 26] = [
+pub const CASES: [Case; 27] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -128,6 +128,7 @@ pub const CASES: [Case; 26] = [
         Allowed { excused: &[2], closes: true, ..NOTHING },
     ),
     case("fresh-node", "a node is added; its first publish reaches all", Setting::Sentinel, deeds::fresh_node, NOTHING),
+    case("reshard", "two groups become three and two again", Setting::SentinelAndOneMore, reshard::run, NOTHING),
     case("maxmemory", "a primary is full for 4 s", Setting::Sentinel, deeds::maxmemory, REFUSED),
     case(
         "subscriber-output-limit",

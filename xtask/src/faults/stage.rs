@@ -22,6 +22,8 @@ const NODES: usize = 3;
 const LOOK: Duration = Duration::from_millis(20);
 /// The groups of a Sentinel topology, each with two replicas.
 pub const GROUPS: [&str; 2] = ["g1", "g2"];
+/// The group that comes later.
+pub const MORE: &str = "g3";
 
 /// How the servers of a case are arranged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub enum Setting {
     SentinelWithLinks,
     /// Three primaries with a replica each as a Redis Cluster, three nodes.
     RedisCluster,
+    /// The same as `Sentinel`, and a third group that nodes are not configured with.
+    SentinelAndOneMore,
 }
 
 /// The servers.
@@ -110,11 +114,12 @@ impl Stage {
         let servers = match setting {
             Setting::Embedded => Servers::Nothing,
             Setting::Single => Servers::Single(Redis::start(&RedisOptions::default()).map_err(failure)?),
-            Setting::Sentinel | Setting::SentinelWithLinks => {
+            Setting::Sentinel | Setting::SentinelWithLinks | Setting::SentinelAndOneMore => {
                 let has_links = setting == Setting::SentinelWithLinks;
                 // A first failover makes the epoch count; through wires it would only cost time.
                 let options = SentinelOptions { has_links, fails_over_first: !has_links, ..SentinelOptions::default() };
-                let groups = GROUPS.map(|name| (name, 2));
+                let more = (setting == Setting::SentinelAndOneMore).then_some(MORE);
+                let groups: Vec<_> = GROUPS.into_iter().chain(more).map(|name| (name, 2)).collect();
                 Servers::Sentinel(SentinelDeployment::start(&groups, 3, &options).map_err(failure)?)
             }
             Setting::RedisCluster => {
@@ -159,6 +164,18 @@ impl Stage {
         let node = Node::start(&self.program, &self.config, Ready::ForTraffic).map_err(failure)?;
         self.nodes.push(node);
         Ok(self.nodes.last().expect("it was just added"))
+    }
+
+    /// Runs a verb of the program with the nodes' configuration.
+    pub fn verb(&self, words: &[&str]) -> Result<std::process::Output, Failure> {
+        let folder = std::env::temp_dir().join(format!("faults-{}.toml", std::process::id()));
+        let write = || {
+            fs::write(&folder, &self.config)?;
+            let run = std::process::Command::new(&self.program).args(words).arg("--config").arg(&folder).output();
+            fs::remove_file(&folder)?;
+            run
+        };
+        write().map_err(|error| Failure(format!("{}: {error}", words.join(" "))))
     }
 
     /// Where the nodes are.

@@ -106,6 +106,14 @@ pub fn deaf(group: usize) -> Bytes {
     bytes.freeze()
 }
 
+/// A group's name in two bytes: nodes need not have their groups in the same order.
+#[must_use]
+pub fn tag(name: &str) -> usize {
+    usize::from(
+        name.bytes().fold(0x811c_u16, |hash, byte| (hash ^ u16::from(byte)).wrapping_mul(0x0193).rotate_left(5)),
+    )
+}
+
 /// A sign of life.
 #[must_use]
 pub fn alive(origin: u64) -> Bytes {

@@ -7,11 +7,13 @@
 
 mod attach;
 mod bus;
+mod frozen;
 mod listen;
 mod nodes;
 mod publish;
 mod redis_cluster;
 mod sentinels;
+mod slots;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,9 +29,11 @@ use tokio::sync::{mpsc, oneshot};
 use self::attach::Group;
 use self::bus::Server;
 use self::nodes::Nodes;
-use self::publish::Calls;
+use self::publish::{Calls, LaneSide};
 use self::redis_cluster::MemberAsked;
 use self::sentinels::Sentinel;
+pub(super) use self::slots::Routes;
+use self::slots::Slots;
 use super::envelope::Message;
 use super::hub::{self, Hub, HubSettings, Moment};
 use super::keys::Keys;
@@ -38,7 +42,7 @@ use super::records::Token;
 use super::seen::Seen;
 use super::settings::{Settings, Topology};
 use super::store;
-use super::topic::{Slot, Topic};
+use super::topic::Topic;
 use crate::{Inbox, Outbox, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// Longest time between two looks at the clock.
@@ -104,9 +108,11 @@ enum Purpose {
     Followed { group: usize, topics: Vec<Topic>, is_pulse: bool },
     Ignored,
     Pulse(usize),
+    Slots(usize),
     Fill(usize),
     BusListening(usize),
     BusCount { group: usize },
+    FrozenCount,
     Role(usize),
     Identity(usize),
     Primary { sentinel: usize, group: usize },
@@ -132,6 +138,7 @@ pub(super) struct Driver {
     servers: Vec<Server>,
     sentinels: Vec<Sentinel>,
     nodes: Nodes,
+    slots: Slots,
     hub: Hub,
     outs: Vec<hub::Out>,
     seen: Seen,
@@ -157,10 +164,12 @@ impl Driver {
         let node = format!("{origin:016x}");
         let names = settings.topology.groups();
         let count = names.len();
+        let slots = Slots::new(&names);
+        let routes = slots.routes().clone();
         let hub = Hub::new(HubSettings {
             origin,
             groups: count,
-            group_of: Box::new(move |slot| group_of(slot, count)),
+            group_of: Box::new(move |slot| routes.get(slot)),
             linger: settings.limits.interest_linger,
             outbox: outbox.clone(),
         });
@@ -182,6 +191,7 @@ impl Driver {
             servers: Vec::new(),
             sentinels: Vec::new(),
             nodes: Nodes::new(count),
+            slots,
             hub,
             outs: Vec::new(),
             seen: Seen::default(),
@@ -247,6 +257,8 @@ impl Driver {
             self.outs = outs;
         }
         self.perform();
+        self.regroup();
+        self.pump_frozen(now);
         for group in 0..self.groups.len() {
             self.pump(now, group);
         }
@@ -261,6 +273,7 @@ impl Driver {
             self.time_lanes(now, group);
             self.time_listening(now, group);
             self.time_attaching(now, group);
+            self.time_slots(now, group);
         }
         self.time_nodes(now);
         if now >= self.swept_at + Duration::from_secs(2) {
@@ -272,7 +285,7 @@ impl Driver {
     }
 
     fn is_awaiting(&self) -> bool {
-        self.groups.iter().any(Group::is_awaiting)
+        self.slots.is_frozen() || self.groups.iter().any(Group::is_awaiting)
     }
 
     fn now(&self) -> Duration {
@@ -282,10 +295,6 @@ impl Driver {
     fn moment(&self) -> Moment {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Moment { ms: ms(self.now()), wall_ms: wall_ms() }
-    }
-
-    fn group_of(&self, slot: Slot) -> usize {
-        group_of(slot, self.groups.len())
     }
 
     fn take(&mut self, work: Work) {
@@ -318,15 +327,7 @@ impl Driver {
                 match out {
                     hub::Out::Follow(topic) => self.follow_topic(topic),
                     hub::Out::Unfollow(topic) => self.unfollow_topic(&topic),
-                    hub::Out::Call { to, call } => {
-                        let group = match to {
-                            hub::To::Slot(slot) => self.group_of(slot),
-                            hub::To::Group(group) => group,
-                        };
-                        let mut told = Vec::new();
-                        self.groups[group].store.call(call, &mut told);
-                        self.stored(group, told);
-                    }
+                    hub::Out::Call { to, call } => self.call(to, call),
                     hub::Out::Publish(publication) => self.accept_client_event(publication),
                     hub::Out::Terminated(token) => {
                         if let Some(reply) = self.terminations.remove(&token) {
@@ -412,10 +413,12 @@ impl Driver {
             Purpose::Wait { group, lane, pipe, sent } => self.wait_answered(group, lane, (pipe, sent), outcome),
             Purpose::Store { group, ticket, at } => self.store_answered(group, ticket, at, outcome),
             Purpose::Followed { group, topics, is_pulse } => self.followed(group, topics, is_pulse, outcome),
+            Purpose::Slots(group) => self.slots_answered(group, outcome),
             Purpose::Pulse(group) => self.pulse_answered(group, outcome),
             Purpose::Fill(group) => self.filled(group, outcome),
             Purpose::BusListening(at) => self.bus_listening(at, outcome),
             Purpose::BusCount { group } => self.bus_counted(group, outcome),
+            Purpose::FrozenCount => self.frozen_counted(outcome),
             Purpose::Role(at) => self.saw_role(at, outcome),
             Purpose::Identity(at) => self.saw_identity(at, outcome),
             Purpose::Primary { sentinel, group } => self.saw_primary(sentinel, group, outcome),
@@ -487,11 +490,6 @@ impl Driver {
         self.hub.heard(moment, topic, at, message, &mut outs);
         self.outs = outs;
     }
-}
-
-/// The first slot map: slots go round the groups, in the order of their names.
-pub(super) fn group_of(slot: Slot, groups: usize) -> usize {
-    usize::from(slot.0) % groups.max(1)
 }
 
 fn wall_ms() -> u64 {

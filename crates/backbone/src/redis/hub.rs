@@ -183,6 +183,18 @@ impl Hub {
         self.answer_ready();
     }
 
+    /// Another group has come, behind the others.
+    pub fn add_group(&mut self) {
+        self.desk.settings.groups += 1;
+        self.desk.is_away.push(true);
+    }
+
+    /// Slots have moved to other groups: places of their topics are those of another log, and rosters are looked at there.
+    pub fn moved(&mut self, now: Moment, has_moved: impl Fn(Slot) -> bool, outs: &mut Vec<Out>) {
+        self.doubt_moved(&mut Turn { now, outs }, has_moved);
+        self.answer_ready();
+    }
+
     /// The group's primary does not answer, or does again. Whoever has waited too long meanwhile is answered with the next
     /// ticks.
     pub fn group_is_away(&mut self, now: Moment, group: usize, is_away: bool, outs: &mut Vec<Out>) {

@@ -57,10 +57,41 @@ impl Keys {
 
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
     /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
-    /// often records were found wrong).
+    /// often records were found wrong), `slots` (rises with every change of what the group says of slots), `dropped` (edges
+    /// that the outbox had no room for).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")
+    }
+
+    /// String: which group has which slot; see [`super::map::SlotMap`].
+    #[must_use]
+    pub fn map(&self) -> String {
+        self.named("map")
+    }
+
+    /// Hash: slot -> what the group says of it; see [`super::map::Held`]. Slots that never moved are not in it.
+    #[must_use]
+    pub fn slots(&self) -> String {
+        self.named("slots")
+    }
+
+    /// String with a time to live: who moves slots now.
+    #[must_use]
+    pub fn mover(&self) -> String {
+        self.named("mover")
+    }
+
+    /// Pattern that all cached events match, for `SCAN`.
+    #[must_use]
+    pub fn cached_pattern(&self) -> String {
+        self.pattern_of(":cache:*")
+    }
+
+    /// The topic whose cached event this key is.
+    #[must_use]
+    pub fn topic_of_cached<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&*self.deployment)?.strip_prefix(":cache:")
     }
 
     /// Stream: one entry per script call, with fields `topic, message, topic, message ...`.
@@ -73,6 +104,12 @@ impl Keys {
     #[must_use]
     pub fn sequences(&self) -> String {
         self.named("seq")
+    }
+
+    /// Hash: node -> the last of its calls that left edges in the outbox: what tells a change of primary that lost some.
+    #[must_use]
+    pub fn calls(&self) -> String {
+        self.named("calls")
     }
 
     /// Hash: node -> JSON of its lease. Who is in it is live as far as readers are concerned; only the reaper takes nodes out.
@@ -194,6 +231,10 @@ impl Keys {
     /// Pattern that all records and members match, for `SCAN`.
     #[must_use]
     pub fn pattern(&self) -> String {
+        self.pattern_of(":[rm]e[cm]:*")
+    }
+
+    fn pattern_of(&self, rest: &str) -> String {
         let mut pattern = String::new();
         for letter in self.prefix.chars() {
             if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
@@ -201,7 +242,7 @@ impl Keys {
             }
             pattern.push(letter);
         }
-        pattern + ":[rm]e[cm]:*"
+        pattern + rest
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::topic::Topic;
+use super::topic::{Slot, Topic};
 
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
@@ -208,6 +208,21 @@ impl Lane {
         }
     }
 
+    /// Takes out what no log has of a slot, in its order; empty entries keep the numbers. Not while an answer is awaited that
+    /// may say that the log has it.
+    pub fn take_slots(&mut self, is_wanted: impl Fn(Slot) -> bool, taken: &mut Vec<Item>) {
+        for number in (self.logged + 1).max(self.first)..self.next() {
+            let Some(item) = self.item_mut(number) else { continue };
+            if item.message.is_empty() || !is_wanted(item.topic.slot()) {
+                continue;
+            }
+            let left = Item { message: Bytes::new(), call: None, spec: Spec::default(), ..item.clone() };
+            let item = std::mem::replace(item, left);
+            self.unlogged_bytes = self.unlogged_bytes.saturating_sub(item.message.len() as u64);
+            taken.push(item);
+        }
+    }
+
     /// Drops what the log has had for `age`.
     pub fn trim(&mut self, now: Duration, age: Duration) {
         while self.first <= self.logged
@@ -353,6 +368,25 @@ mod tests {
         assert!(lane.needs_replica(1..=4) && !lane.needs_replica(1..=3));
         lane.accept(1..=4, true, &mut accepted);
         assert_eq!(accepted, [1, 2, 3, 4]);
+    }
+
+    /// RED-11
+    #[test]
+    fn a_slot_that_moves_takes_along_what_no_log_has() {
+        let mut lane = Lane::new();
+        (0..4).for_each(|number| _ = lane.push(item(S(0), 2, Some(number))));
+        lane.logged(S(1), 1);
+        let mut taken = Vec::new();
+        lane.take_slots(|_| false, &mut taken);
+        assert!(taken.is_empty());
+        lane.take_slots(|_| true, &mut taken);
+        assert_eq!(taken.iter().map(|item| item.call).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+        assert_eq!((lane.unlogged_bytes(), lane.next()), (0, 5));
+        assert_eq!(lane.take_batch(MAX), Some(2..=4), "the numbers stay");
+        assert!(lane.item(2).is_some_and(|item| item.message.is_empty() && item.call.is_none()));
+        taken.clear();
+        lane.take_slots(|_| true, &mut taken);
+        assert!(taken.is_empty(), "once");
     }
 
     /// RED-4

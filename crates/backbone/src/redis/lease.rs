@@ -17,6 +17,8 @@ pub struct Lease {
     pub roles: Roles,
     /// By group: the epoch in which everything that it follows is subscribed to and filled.
     pub attached: Vec<(String, u64)>,
+    /// Version of the slot map that it goes by, with everything subscribed to that the map wants; 0 before.
+    pub map: u64,
     /// Connections per app.
     pub connections: Vec<(String, u64)>,
     /// What should be alike on every node.
@@ -42,7 +44,7 @@ impl Lease {
     /// As text: a word and its values on each line.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("counter {}\n", self.counter);
+        let mut text = format!("counter {}\nmap {}\n", self.counter, self.map);
         if let Some(advertise) = &self.advertise {
             text.push_str(&format!("advertise {advertise}\n"));
         }
@@ -87,6 +89,7 @@ impl Lease {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "counter" => lease.counter = rest.parse().ok()?,
+                "map" => lease.map = rest.parse().ok()?,
                 "advertise" => lease.advertise = Some(rest.to_owned()),
                 "role" => match rest {
                     "websocket" => lease.roles.websocket = true,
@@ -126,6 +129,7 @@ mod tests {
             counter: 7,
             advertise: Some("10.0.0.1:6001".to_owned()),
             roles: Roles { websocket: true, rest: false, webhooks: true },
+            map: 4,
             attached: vec![("g1".to_owned(), 3)],
             connections: vec![("app".to_owned(), 12)],
             about: About {

@@ -18,7 +18,7 @@ use fulmar_protocol::webhook::Subject;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-pub use self::entry::{Entry, EntryId, What};
+pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
 use super::keys::Keys;
 use super::primaries::{OpenError, Primaries, Primary, open};
 use super::settings::Settings;
@@ -180,6 +180,12 @@ impl GroupOutbox {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections
+    }
+
+    /// Whether nobody goes to this group any more.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.primaries.is_left(self.group)
     }
 
     /// Renews what this node has, and takes what is free up to its share, beginning with the part `first`. Without `takes`

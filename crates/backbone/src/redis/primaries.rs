@@ -30,17 +30,26 @@ pub struct Primary {
 pub trait Primaries: Send + Sync {
     /// How many groups there are.
     fn groups(&self) -> usize;
-    /// The primary of a group by its place among the sorted names; `None` while nobody is believed to be it.
+    /// The primary of a group by its place among [`super::Figures::groups`]; `None` while nobody is believed to be it.
     fn primary(&self, group: usize) -> Option<Primary>;
+    /// Whether nobody goes to this group any more, because it has no slots.
+    fn is_left(&self, _group: usize) -> bool {
+        false
+    }
 }
 
 impl Primaries for RedisBackbone {
     fn groups(&self) -> usize {
-        self.groups
+        self.groups.max(self.primaries().len())
     }
 
     fn primary(&self, group: usize) -> Option<Primary> {
         self.primaries().into_iter().nth(group).flatten()
+    }
+
+    fn is_left(&self, group: usize) -> bool {
+        let figures = self.shared.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        figures.groups.get(group).is_some_and(|group| group.is_left)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Facts {
     pub run: String,
     /// The highest epoch that the node knows of the group.
     pub epoch: u64,
+    /// The state of the group's slots that the node knows: scripts that write refuse another (`OTHERSLOTS`).
+    pub slots: u64,
 }
 
 /// Whether a script runs on a server that is at its `maxmemory`.
@@ -44,15 +46,18 @@ pub struct Script {
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 const LOG: &str = include_str!("scripts/log.lua");
 const LIVE: &str = include_str!("scripts/live.lua");
-const EDGES: &str = include_str!("scripts/edges.lua");
+const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
+const OWNED: &str = include_str!("scripts/owned.lua");
+const LEAVE: &str = include_str!("scripts/leave.lua");
 const SETTLED: &str = include_str!("scripts/settled.lua");
 
 /// Changes records and decides edges.
 pub static CHANGE: Script =
-    Script::new("change", WhenFull::Runs, &[PRELUDE, LOG, LIVE, EDGES, OWN, include_str!("scripts/change.lua")]);
+    Script::new("change", WhenFull::Runs, &[PRELUDE, OWNED, LOG, LIVE, EDGES, OWN, include_str!("scripts/change.lua")]);
 /// Makes records what their node says, without edges.
-pub static MEND: Script = Script::new("mend", WhenFull::Runs, &[PRELUDE, LIVE, OWN, include_str!("scripts/mend.lua")]);
+pub static MEND: Script =
+    Script::new("mend", WhenFull::Runs, &[PRELUDE, OWNED, LIVE, OWN, include_str!("scripts/mend.lua")]);
 /// A node has compared all its records.
 pub static SETTLE: Script = Script::new("settle", WhenFull::Runs, &[PRELUDE, OWN, include_str!("scripts/settle.lua")]);
 /// Renews a lease.
@@ -60,8 +65,11 @@ pub static BEAT: Script = Script::new("beat", WhenFull::Runs, &[PRELUDE, SETTLED
 /// Takes the records of a node away that is gone.
 pub static REAP: Script =
     Script::new("reap", WhenFull::Runs, &[PRELUDE, LOG, LIVE, EDGES, include_str!("scripts/reap.lua")]);
+/// Leaves edges in the outbox again that a change of primary has lost.
+pub static AGAIN: Script =
+    Script::new("again", WhenFull::Runs, &[PRELUDE, LEAVE, OWN, include_str!("scripts/again.lua")]);
 /// Publishes messages that no record belongs to.
-pub static SEND: Script = Script::new("send", WhenFull::Runs, &[PRELUDE, LOG, include_str!("scripts/send.lua")]);
+pub static SEND: Script = Script::new("send", WhenFull::Runs, &[PRELUDE, OWNED, LOG, include_str!("scripts/send.lua")]);
 /// The roster of a channel.
 pub static ROSTER: Script =
     Script::new("roster", WhenFull::Reads, &[PRELUDE, LIVE, SETTLED, include_str!("scripts/roster.lua")]);
@@ -74,20 +82,29 @@ pub static LIST: Script = Script::new("list", WhenFull::Reads, &[PRELUDE, LIVE, 
 pub static CACHED: Script = Script::new("cached", WhenFull::Reads, &[PRELUDE, include_str!("scripts/cached.lua")]);
 
 /// Removes keys of nodes that are nobody.
-pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, include_str!("scripts/sweep.lua")]);
+pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, OWNED, include_str!("scripts/sweep.lua")]);
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
-pub static PUBLISH: Script = Script::new("publish", WhenFull::Reads, &[PRELUDE, include_str!("scripts/publish.lua")]);
+pub static PUBLISH: Script =
+    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, include_str!("scripts/publish.lua")]);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
+/// The map, and what the group says of its slots.
+pub static SLOTS: Script = Script::new("slots", WhenFull::Reads, &[PRELUDE, include_str!("scripts/slots.lua")]);
+/// Gives a group that lost its data its map back, and what it said of its slots.
+pub static RECALL: Script = Script::new("recall", WhenFull::Runs, &[PRELUDE, include_str!("scripts/recall.lua")]);
+/// A step of moving slots. Only who moves them loads it.
+pub static RESHARD: Script = Script::new("reshard", WhenFull::Runs, &[PRELUDE, include_str!("scripts/reshard.lua")]);
 /// Reads a share of the log.
 pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, include_str!("scripts/fill.lua")]);
 /// Takes a server into use. Stands apart: it has no prelude, since it is what makes the prelude's checks come true.
 pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[include_str!("scripts/attach.lua")]);
 
 /// All of them: but [`ATTACH`]: what a node loads on a new primary.
-pub static ALL: [&Script; 14] =
-    [&PUBLISH, &PULSE, &FILL, &CHANGE, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS, &LIST, &CACHED, &SWEEP];
+pub static ALL: [&Script; 17] = [
+    &PUBLISH, &PULSE, &FILL, &SLOTS, &RECALL, &CHANGE, &AGAIN, &MEND, &SETTLE, &BEAT, &REAP, &SEND, &ROSTER, &TOTALS,
+    &LIST, &CACHED, &SWEEP,
+];
 
 impl Script {
     const fn new(name: &'static str, when_full: WhenFull, parts: &'static [&'static str]) -> Self {
@@ -124,7 +141,7 @@ impl Script {
         let mut cmd = redis::cmd("EVALSHA");
         let declared = keys.declared();
         cmd.arg(self.sha()).arg(declared.len()).arg(declared);
-        cmd.arg(&facts.identity).arg(&facts.run).arg(facts.epoch);
+        cmd.arg(&facts.identity).arg(&facts.run).arg(format!("{} {}", facts.epoch, facts.slots));
         cmd
     }
 

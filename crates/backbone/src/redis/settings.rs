@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::Keys;
+use super::topic::OUTBOX_PARTS;
 
 /// How the Redis servers are arranged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +113,9 @@ pub struct Limits {
     pub log_age: Duration,
     /// Entries the log keeps at most; each holds one call's publications.
     pub log_entries_max: u64,
+    /// Edges for webhooks that wait in each group's outbox at most. Beyond half of it, what only informs is dropped; beyond all of
+    /// it, the oldest.
+    pub outbox_entries_max: u64,
     /// How long a confirmed publication is kept for appending it again.
     pub reappend_age: Duration,
     /// How long a node's lease is good for after it was renewed last.
@@ -135,12 +139,21 @@ impl Default for Limits {
             wait: Duration::from_millis(80),
             log_age: Duration::from_secs(60),
             log_entries_max: 200_000,
+            outbox_entries_max: 1_000_000,
             reappend_age: Duration::from_secs(30),
             lease: Duration::from_secs(7),
             interest_linger: Duration::from_secs(10),
             queue_max: 65_536,
             pushes_max: 65_536,
         }
+    }
+}
+
+impl Limits {
+    /// What each part of a group's outbox has of [`Limits::outbox_entries_max`].
+    #[must_use]
+    pub fn outbox_part_max(&self) -> u64 {
+        (self.outbox_entries_max / u64::from(OUTBOX_PARTS)).max(1)
     }
 }
 

@@ -6,9 +6,11 @@
 //! truth, which is what the scripts have acknowledged of this node's records, and holds the group to it: whatever else is
 //! found there is damage, and mended without an edge.
 
+mod again;
 mod asks;
 mod audit;
 mod flight;
+mod moving;
 mod queue;
 mod reap;
 mod replies;
@@ -19,11 +21,14 @@ mod values;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use redis::Cmd;
 
+use self::again::Again;
 use self::asks::{Ask, Asks};
 use self::audit::Audit;
 use self::flight::{Flight, Lane};
+pub use self::moving::Moving;
 use self::queue::{Message, Queue, Queued};
 use self::reap::Leases;
 use self::sweep::Sweep;
@@ -50,6 +55,8 @@ pub struct StoreLimits {
     pub log_age: Duration,
     /// Entries the log keeps at most.
     pub log_entries_max: u64,
+    /// Entries that a part of the outbox keeps at most.
+    pub outbox_part_max: u64,
     /// How long a lease is good for after it was seen to change.
     pub lease: Duration,
 }
@@ -83,6 +90,8 @@ pub enum Out {
 /// Why a server did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// It says something else of its slots than this node knows.
+    OtherSlots,
     /// It does not know which group it is.
     NoIdentity,
     /// It is another group's.
@@ -114,6 +123,8 @@ pub struct NodesSeen {
     pub nodes: Vec<NodeSeen>,
     /// Whether all of them have looked after their records since the epoch began and the last damage was found.
     pub is_settled: bool,
+    /// Edges for webhooks that the group's outbox had no room for, since it exists.
+    pub edges_dropped: u64,
 }
 
 /// A node as a group shows it.
@@ -138,6 +149,8 @@ pub struct StoreState {
     pub passes: u64,
     /// Keys that were nobody's, and removed.
     pub swept: u64,
+    /// Edges for webhooks that a change of primary had lost, and that were left again.
+    pub edges_again: u64,
 }
 
 /// How far an orderly end has come.
@@ -193,6 +206,7 @@ pub struct Store {
     unloaded: Vec<&'static Script>,
     queue: Queue,
     truth: Truth,
+    again: Again,
     asks: Asks,
     audit: Audit,
     sweep: Sweep,
@@ -203,6 +217,10 @@ pub struct Store {
     is_reaped: bool,
     /// What was sent last on a lane was upkeep: others first now.
     was_upkeep: [bool; 2],
+    /// Nothing that writes is sent: slots are about to come or go.
+    is_held: bool,
+    /// Slots that this group has given away, or is about to: what lies there of them is none of our business.
+    given: HashSet<u16>,
 }
 
 impl Store {
@@ -227,6 +245,7 @@ impl Store {
             unloaded: Vec::new(),
             queue: Queue::new(),
             truth: Truth::new(),
+            again: Again::new(),
             asks: Asks::default(),
             audit: Audit::new(now),
             sweep: Sweep::new(),
@@ -235,6 +254,8 @@ impl Store {
             leaving: Leaving::No,
             is_reaped: false,
             was_upkeep: [false; 2],
+            is_held: false,
+            given: HashSet::new(),
         }
     }
 
@@ -303,6 +324,7 @@ impl Store {
         self.reapings.clear();
         self.sweep.start_over();
         self.audit.start_over(now);
+        self.again.attached(now);
     }
 
     /// A notice of damage that another node published on [`Keys::pulse`]: the whole text, which begins with `D`.
@@ -350,7 +372,7 @@ impl Store {
     #[must_use]
     pub fn state(&self) -> StoreState {
         let (mended, passes) = (self.audit.mended, self.audit.passes);
-        StoreState { queued: self.queue.len(), mended, passes, swept: self.sweep.swept }
+        StoreState { queued: self.queue.len(), mended, passes, swept: self.sweep.swept, edges_again: self.again.edges }
     }
 
     /// When [`Store::next`] may have something that it has not now.

@@ -2,7 +2,7 @@
 
 use fulmar_backbone::redis::records::{Call, Change, Find, Found, Told, Total};
 
-use crate::world::{World, all_hooks, read, topic, user};
+use crate::world::{OUTBOX_PART_MAX, World, all_hooks, read, topic, user};
 
 /// RED-25
 #[test]
@@ -80,6 +80,26 @@ fn edges_reach_subscribers_and_the_outbox() {
     assert_eq!(heard[0], format!(r#"{at}.0|A1000 3:ana {{"name":"ana"}}"#));
     assert_eq!(heard[1], format!("{at}.1|C1"));
     assert!(heard[2].ends_with("|R3:ana"), "{heard:?}");
+}
+
+/// RED-36
+#[test]
+fn an_outbox_that_nobody_works_keeps_the_last_edges_and_counts_what_it_drops() {
+    let Some(mut world) = World::new(1) else { return };
+    let room = topic("7:room");
+    let (mut expected, max) = (Vec::new(), usize::try_from(OUTBOX_PART_MAX).unwrap());
+    // Each flip makes one edge; while there is room, each coming a count as well.
+    for flip in 0..max * 2 {
+        let subscriptions = u32::from(flip % 2 == 0);
+        let change = Change { is_counted: true, hooks: all_hooks(), ..world.nodes[0].plain(&room, subscriptions) };
+        world.change(0, change).unwrap();
+        expected.push(if subscriptions > 0 { "co t 7:room" } else { "cv t 7:room" });
+    }
+    let outbox = world.outbox(&room);
+    assert_eq!(outbox, expected[expected.len() - max..], "no count has taken the place of an edge");
+    world.run(std::time::Duration::from_secs(1));
+    // Of the edges, and of the counts that half of them had with them.
+    assert_eq!(world.nodes[0].edges_dropped as usize, max * 2 + max - outbox.len());
 }
 
 /// RED-25

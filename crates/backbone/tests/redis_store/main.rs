@@ -5,6 +5,7 @@
 mod damage;
 mod death;
 mod edges;
+mod failover;
 mod refusals;
 mod walk;
 mod world;

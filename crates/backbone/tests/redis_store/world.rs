@@ -69,6 +69,8 @@ pub struct Node {
     pub refused: Vec<Refusal>,
     pub was_reaped: bool,
     pub has_left: bool,
+    /// Edges that the outbox had no room for, as the last beat said.
+    pub edges_dropped: u64,
     /// It does nothing while this is set: stopped, or dead.
     pub is_stopped: bool,
     beats: u64,
@@ -87,6 +89,8 @@ pub struct World {
 
 pub const DEPLOYMENT: &str = "dep";
 pub const IDENTITY: &str = "dep/single";
+/// Entries of a part of the outbox.
+pub const OUTBOX_PART_MAX: u64 = 40;
 /// Longest that damage may show.
 pub const WITHIN: Duration = Duration::from_secs(3);
 
@@ -109,17 +113,22 @@ impl World {
     }
 
     pub fn add(&mut self, name: &str) {
-        let limits =
-            StoreLimits { log_age: Duration::from_secs(60), log_entries_max: 10_000, lease: Duration::from_secs(7) };
+        let limits = StoreLimits {
+            log_age: Duration::from_secs(60),
+            log_entries_max: 10_000,
+            outbox_part_max: OUTBOX_PART_MAX,
+            lease: Duration::from_secs(7),
+        };
         let run: String = info(&mut self.admin, "run_id");
         let mut node = Node {
             store: Store::new(self.now, self.keys.clone(), name.to_owned(), limits),
             connection: self.server.connect(),
-            facts: Facts { identity: IDENTITY.to_owned(), run, epoch: 1 },
+            facts: Facts { identity: IDENTITY.to_owned(), run, epoch: 1, slots: 0 },
             told: Vec::new(),
             refused: Vec::new(),
             was_reaped: false,
             has_left: false,
+            edges_dropped: 0,
             is_stopped: false,
             beats: 0,
             next_token: 1,
@@ -294,7 +303,7 @@ impl Node {
                 Out::Reaped => self.was_reaped = true,
                 Out::Left => self.has_left = true,
                 Out::Epoch(epoch) => self.facts.epoch = epoch,
-                Out::Nodes(_) => {}
+                Out::Nodes(seen) => self.edges_dropped = seen.edges_dropped,
             }
         }
     }

@@ -116,6 +116,9 @@ pub enum RedisVerb {
         #[command(flatten)]
         act: ActArgs,
     },
+    /// Move shares of the channels between groups while nodes serve
+    #[command(subcommand, after_help = super::RESHARD_EXAMPLES)]
+    Reshard(super::ReshardVerb),
     /// Say whose data each server has
     #[command(
         after_help = "Example:\n  fulmar redis verify-identity\n\nExits with 1 when one has another group's, or cannot be seen."

@@ -81,6 +81,14 @@ impl World {
         self.stream.insert(at, Entry { at, id, generation, what: What::Edge(edge) });
     }
 
+    /// Another part's business until now, or from now on.
+    fn known(&mut self, name: &str, generation: u64, is_there: bool) {
+        self.append(came(name));
+        let place = Place { app: self.app.id.clone(), subject: Subject::Channel(channel(name)) };
+        let mut last = self.stream.last_entry().expect("it was appended");
+        (last.get_mut().generation, last.get_mut().what) = (Some(generation), What::Known(place, is_there));
+    }
+
     /// Whoever works it reads the stream and decides; nothing is written yet.
     fn look(&mut self) {
         let after = self.part.after();
@@ -242,6 +250,55 @@ fn a_request_that_was_given_up_comes_back_as_an_entry_and_goes_under_its_event_i
     let (_, again) = world.sealed.last().unwrap();
     assert_eq!((&again.event_ids, events_of(&again.body)), (&old.event_ids, events_of(&old.body)));
     assert!(again.id > old.id && again.sealed_unix_ms == world.now_ms && world.stream.is_empty());
+}
+
+/// RED-11, HOOK-9, HOOK-35: the slot goes, comes back, and goes on.
+#[test]
+fn what_moves_to_another_part_is_told_by_that_part_and_by_no_other() {
+    let (mut old, mut new) = (World::new(app(false)), World::new(app(false)));
+    ["stays", "leaves", "returns"].into_iter().for_each(|name| old.append(came(name)));
+    old.look();
+    old.write();
+    let mut going = Vec::new();
+    for name in ["leaves", "returns"] {
+        old.now_ms += 100;
+        old.append(went(name));
+        going.push((name, old.generations));
+    }
+    old.look();
+    new.known("stays", 0, true);
+    for (name, generation) in going {
+        new.known(name, generation, true);
+        new.append(went(name));
+        new.stream.last_entry().expect("it was appended").get_mut().generation = Some(generation);
+    }
+    ["stays", "leaves", "returns"].into_iter().for_each(|name| old.known(name, 0, false));
+    new.append(came("returns"));
+    new.generations = 100;
+    for world in [&mut old, &mut new] {
+        world.look();
+        world.write();
+        world.die();
+        world.now_ms += HOLD_MS;
+        world.look();
+        world.write();
+    }
+    assert_eq!(old.texts(URLS[0]).len(), 3, "three comings, and nothing behind them");
+    assert!(old.stream.is_empty() && old.announced.is_empty());
+    assert_eq!(new.texts(URLS[0]), [r#"{"name":"channel_vacated","channel":"leaves"}"#]);
+    assert_eq!(new.announced.len(), 2);
+    old.append(came("stays"));
+    new.append(went("stays"));
+    new.now_ms += HOLD_MS;
+    for world in [&mut old, &mut new] {
+        world.look();
+        world.write();
+    }
+    assert_eq!(
+        (old.texts(URLS[0]).len(), new.texts(URLS[0]).len()),
+        (4, 2),
+        "what was given up is told when it comes back"
+    );
 }
 
 /// HOOK-23

@@ -23,7 +23,7 @@ fn over_redis(figures: &Figures, leases: &[Lease]) -> Value {
         "timed_out": figures.timed_out,
         "without_replica": figures.without_replica,
         "repeats": figures.repeats,
-        "groups": figures.groups.iter().map(group).collect::<Vec<_>>(),
+        "groups": figures.groups.iter().filter(|group| !group.is_left).map(group).collect::<Vec<_>>(),
         "nodes": nodes,
     })
 }
@@ -39,6 +39,7 @@ fn group(group: &GroupFigures) -> Value {
         "circuit_openings": group.circuit_openings,
         "unlogged_bytes": group.unlogged_bytes,
         "filled": group.filled,
+        "edges_dropped": group.edges_dropped,
     })
 }
 
@@ -79,7 +80,8 @@ mod tests {
             ..GroupFigures::default()
         };
         let away = GroupFigures { name: "g2".into(), unlogged_bytes: 7, over_the_bus: true, ..GroupFigures::default() };
-        let figures = Figures { live_nodes: 2, groups: vec![here, away], ..Figures::default() };
+        let left = GroupFigures { name: "g0".into(), is_left: true, ..GroupFigures::default() };
+        let figures = Figures { live_nodes: 2, groups: vec![here, left, away], ..Figures::default() };
         let lease = Lease {
             node: "00ff".into(),
             advertise: Some("h:6001".into()),

@@ -69,6 +69,7 @@ pub(super) fn backbone(taken: &mut Taken, roles: Roles, findings: &mut Vec<Findi
         command_timeout: taken.millis("backbone.command_timeout_ms"),
         log_age: taken.seconds("backbone.log_age_s"),
         log_entries_max: taken.number("backbone.log_entries_max"),
+        outbox_entries_max: taken.number("backbone.outbox_entries_max"),
         ..Limits::default()
     };
     let database_at = taken.place("backbone.database");

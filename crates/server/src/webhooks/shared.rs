@@ -6,14 +6,16 @@
 //!                                                                       +--> sender --> lines --> endpoints
 //! ```
 //!
-//! Here is the thread and the ways to it; what a group's task does stands in `work`. Groups do not wait for each other.
+//! Here is the thread and the ways to it; what a group's task does stands in `work`. Groups do not wait for each other, and
+//! may come and go while slots are moved.
 
 mod wire;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use fulmar_backbone::redis::outbox::{GroupOutbox, OutboxError, stamp};
 use fulmar_backbone::redis::primaries::Primaries;
@@ -30,6 +32,9 @@ use super::clock::WebhookClock;
 use super::figures::Counters;
 use super::sender::{Command, Ends, Sending, WaitingLine};
 use super::store::{Ended, GivenUp};
+
+/// How often it is looked whether there are more groups than before.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the outbox is, and who this node is there.
 #[derive(Clone)]
@@ -71,11 +76,18 @@ pub(super) enum Told {
     Stop,
 }
 
-/// The ways to the tasks, one per group.
+/// The ways to the tasks, one per group. Groups come while slots are moved; each gets a task within [`LOOK_EVERY`].
 #[derive(Clone)]
-pub(super) struct Tasks(Arc<[mpsc::UnboundedSender<Told>]>);
+pub(super) struct Tasks(Arc<Mutex<Ways>>);
 
-/// What a thread of tasks is started with.
+struct Ways {
+    open: Vec<mpsc::UnboundedSender<Told>>,
+    /// What the next task is started with.
+    start: Start,
+    has_ended: bool,
+}
+
+/// What a task is started with.
 pub(super) struct Start {
     pub(super) apps: Vec<Arc<App>>,
     pub(super) sending: Sending,
@@ -98,19 +110,14 @@ impl SharedKeeper {
     /// # Errors
     /// When there is none to be had.
     pub(super) fn start(shared: &Shared, start: Start) -> std::io::Result<Self> {
-        let (mut ways, mut works) = (Vec::new(), Vec::new());
-        for group in 0..shared.primaries.groups() {
-            let (way, told) = mpsc::unbounded_channel();
-            let outbox = GroupOutbox::new(shared.primaries.clone(), shared.settings.clone(), group, &shared.node);
-            ways.push(way);
-            works.push(GroupWork::new(outbox, group, shared.settings.roles.webhooks, &start, told));
-        }
+        let tasks = Tasks(Arc::new(Mutex::new(Ways { open: Vec::new(), start, has_ended: false })));
+        let works = tasks.newcomers(shared);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (crash, crashed) = oneshot::channel();
+        let (shared, all) = (shared.clone(), tasks.clone());
         let run = async move {
-            let mut tasks: JoinSet<()> = works.into_iter().map(GroupWork::run).collect();
             tokio::select! {
-                () = async { while tasks.join_next().await.is_some() {} } => {}
+                () = all.run(&shared, works) => {}
                 Ok(()) = crashed => {}
             }
         };
@@ -119,7 +126,7 @@ impl SharedKeeper {
         #[cfg(not(test))]
         drop(crash);
         Ok(Self {
-            tasks: Tasks(ways.into()),
+            tasks,
             thread,
             #[cfg(test)]
             crash,
@@ -128,30 +135,69 @@ impl SharedKeeper {
 }
 
 impl Tasks {
-    /// Tells every group.
-    pub(super) fn tell(&self, told: impl Fn() -> Told) {
-        // One that has ended is told nothing any more.
-        self.0.iter().for_each(|way| drop(way.send(told())));
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the sender says what became of requests.
+    /// Tasks of groups that have none yet.
+    fn newcomers(&self, shared: &Shared) -> Vec<GroupWork> {
+        let mut ways = self.ways();
+        let groups = if ways.has_ended { 0 } else { shared.primaries.groups() };
+        let known = ways.open.len();
+        let newcomer = |group| {
+            let (way, told) = mpsc::unbounded_channel();
+            let outbox = GroupOutbox::new(shared.primaries.clone(), shared.settings.clone(), group, &shared.node);
+            ways.open.push(way);
+            GroupWork::new(outbox, group, shared.settings.roles.webhooks, &ways.start, told)
+        };
+        (known..groups).map(newcomer).collect()
+    }
+
+    /// Runs the tasks until they are told to end.
+    async fn run(&self, shared: &Shared, works: Vec<GroupWork>) {
+        let mut running: JoinSet<()> = works.into_iter().map(GroupWork::run).collect();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        while !(running.is_empty() && self.ways().has_ended) {
+            tokio::select! {
+                Some(_) = running.join_next() => {}
+                _ = look.tick() => {
+                    for work in self.newcomers(shared) {
+                        running.spawn(work.run());
+                    }
+                }
+            }
+        }
+    }
+
+    /// These apps from now on.
+    pub(super) fn set_apps(&self, apps: &[Arc<App>]) {
+        self.ways().start.apps = apps.to_vec();
+        self.tell(|| Told::Apps(apps.to_vec()));
+    }
+
+    /// Ends all tasks, when they have written what is known.
+    pub(super) fn stop(&self) {
+        self.ways().has_ended = true;
+        self.tell(|| Told::Stop);
+    }
+
+    fn tell(&self, told: impl Fn() -> Told) {
+        // One that has ended is told nothing any more.
+        self.ways().open.iter().for_each(|way| drop(way.send(told())));
+    }
+
+    /// Where the sender says what became of requests. Every group is told: another node, which sealed the request, may know the
+    /// group by another number.
     pub(super) fn ends(&self) -> Ends {
-        let ways = self.0.clone();
-        Box::new(move |ended| {
-            let (Ended::Over(_, id) | Ended::Taken(id)) = &ended else {
-                let Ended::GivenUp(_, batch, _) = &ended else { return };
-                let way = ways.get(Lane::of_request(batch.id).group());
-                return drop(way.map(|way| way.send(Told::Ended(ended))));
-            };
-            let way = ways.get(Lane::of_request(*id).group());
-            drop(way.map(|way| way.send(Told::Ended(ended))));
-        })
+        let tasks = self.clone();
+        Box::new(move |ended| tasks.tell(|| Told::Ended(ended.clone())))
     }
 
     /// Asks every group and waits for all answers: a part of them would pass for the whole.
     async fn ask<T>(&self, question: impl Fn(oneshot::Sender<Result<T, OutboxError>>) -> Told) -> Asked<Vec<T>> {
         let asked: Vec<_> = self
-            .0
+            .ways()
+            .open
             .iter()
             .map(|way| {
                 let (tell, answer) = oneshot::channel();

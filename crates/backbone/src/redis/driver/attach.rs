@@ -11,10 +11,12 @@ use redis::Value;
 use super::bus::Flight;
 use super::listen::Hearing;
 use super::publish::{LaneSide, PIPES};
+use super::slots::Known;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
 use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
 use crate::redis::records::Told;
 use crate::redis::redis_cluster;
@@ -58,6 +60,11 @@ pub(super) struct Group {
     pub(super) asked_store: Vec<StoreAsked>,
     pub(super) has_left: bool,
     pub(super) is_leaving: bool,
+    pub(super) slots: Known,
+    /// The map names it no more: nothing goes there, and it is not followed.
+    pub(super) is_left: bool,
+    /// Edges that its outbox had no room for.
+    pub(super) edges_dropped: u64,
     logged: Option<(String, Duration)>,
 }
 
@@ -79,6 +86,7 @@ impl Group {
         let limits = StoreLimits {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
+            outbox_part_max: settings.limits.outbox_part_max(),
             lease: settings.limits.lease,
         };
         Self {
@@ -103,13 +111,16 @@ impl Group {
             asked_store: Vec::new(),
             has_left: false,
             is_leaving: false,
+            slots: Known::default(),
+            is_left: false,
+            edges_dropped: 0,
             logged: None,
         }
     }
 
     pub(super) fn facts(&self) -> Option<Facts> {
         let run = self.attached.as_ref()?.run.clone();
-        Some(Facts { identity: self.identity.clone(), run, epoch: self.epoch })
+        Some(Facts { identity: self.identity.clone(), run, epoch: self.epoch, slots: self.slots.state })
     }
 
     /// The slot of Redis Cluster that all its names lie in.
@@ -161,11 +172,45 @@ impl Driver {
         this.hearing.link = Some(listen);
     }
 
+    /// A group that the map names and the configuration does not: Sentinels know where it is.
+    pub(super) fn add_group(&mut self, name: &str) {
+        tracing::info!(group = name, "a group has come");
+        let mut group = Group::new(name, &self.node, &self.settings);
+        if self.stopping.is_some() {
+            group.is_leaving = true;
+            group.store.leave();
+        }
+        self.groups.push(group);
+        self.nodes.add_group();
+        self.hub.add_group();
+        for sentinel in &mut self.sentinels {
+            sentinel.add_group();
+        }
+    }
+
+    /// A group that has no slots any more.
+    pub(super) fn leave_group(&mut self, group: usize) {
+        tracing::info!(group = self.groups[group].name, "a group has gone");
+        self.groups[group].is_left = true;
+        self.detach(group);
+        let this = &mut self.groups[group];
+        (this.address, this.attach_at) = (None, None);
+        let mut links = vec![this.command.take(), this.hearing.link.take()];
+        links.extend(this.lanes.iter_mut().flat_map(|side| &mut side.pipes).map(|pipe| pipe.link.take()));
+        this.circuit = Circuit::default();
+        links.into_iter().for_each(|link| self.close(link));
+        self.close_old(group);
+        self.groups[group].hearing = Hearing::default();
+        self.nodes.leave_group(group);
+        self.show_figures();
+    }
+
     /// The followed server can no longer be used, or not yet again.
     pub(super) fn detach(&mut self, group: usize) {
         let now = self.now();
         let this = &mut self.groups[group];
         this.is_attaching = false;
+        this.slots.forget_question();
         this.asked_store.clear();
         let was_attached = this.attached.take().is_some();
         let mut told = Vec::new();
@@ -178,7 +223,9 @@ impl Driver {
         self.stored(group, told);
         self.open_circuit(now, group);
         if was_attached {
-            tracing::warn!(group = self.groups[group].name, "the group is away");
+            if !self.groups[group].is_left {
+                tracing::warn!(group = self.groups[group].name, "the group is away");
+            }
             self.set_away(group, true);
         }
     }
@@ -222,12 +269,11 @@ impl Driver {
             return self.time_records(now, group);
         }
         let Some(run) = this.command_run.clone() else { return };
-        let mut names: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
-        names.sort_unstable();
+        let names = self.settings.topology.groups().join(",");
         let mut command = redis::cmd("EVAL");
         let declared = this.keys.declared();
         command.arg(scripts::ATTACH.text()).arg(declared.len()).arg(declared);
-        command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names.join(","));
+        command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names);
         for side in &this.lanes {
             command.arg(&side.name);
         }
@@ -262,6 +308,10 @@ impl Driver {
             Value::Int(number) => u64::try_from(*number).unwrap_or(0),
             _ => 0,
         };
+        let map = match &answer[2] {
+            Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(SlotMap::parse),
+            _ => None,
+        };
         this.epoch = this.epoch.max(number(0));
         this.attach_at = None;
         this.attached = Some(Attached { run });
@@ -282,6 +332,12 @@ impl Driver {
         );
         this.store.attached(Instant::now(), this.epoch);
         let told = store::Out::Told(Told::Doubtful(None));
+        if let Some(map) = map {
+            self.adopt(map);
+        }
+        if self.groups[group].is_left {
+            return;
+        }
         // Before anything that this server says: places in its log may be lower than those of another.
         self.stored(group, vec![told]);
         self.set_away(group, false);
@@ -297,6 +353,8 @@ impl Driver {
     pub(super) fn records_refused(&mut self, group: usize, refusal: &Refusal) {
         let now = self.now();
         match refusal {
+            // Somebody moves slots.
+            Refusal::OtherSlots => self.groups[group].slots.is_wanted = true,
             // The server is right, only unwritable: it is tried again.
             Refusal::NoReplicas | Refusal::Full | Refusal::Other(_) => {
                 self.groups[group].complain(now, &format!("the server does not take changes: {refusal:?}"));

@@ -105,7 +105,7 @@ impl Driver {
 
     /// Servers whose bus can carry a group's publications, best first: replicas of the group, of others, primaries of others,
     /// its own primary.
-    fn paths(&self, group: usize) -> Vec<usize> {
+    pub(super) fn paths(&self, group: usize) -> Vec<usize> {
         let own = self.groups[group].address.as_deref();
         let mut paths: Vec<usize> = (0..self.servers.len())
             .filter(|at| self.servers[*at].is_listening && self.is_up(self.servers[*at].link))
@@ -200,9 +200,12 @@ impl Driver {
         let now = self.now();
         match Bus::decode(message) {
             Some(Bus::Publications { items, .. }) => items.for_each(|(topic, message)| self.hear(topic, None, message)),
-            Some(Bus::Deaf { group }) if group < self.groups.len() => self.somebody_is_deaf(now, group),
+            Some(Bus::Deaf { group: tag }) => {
+                let named = self.groups.iter().position(|group| bus::tag(&group.name) == tag);
+                named.into_iter().for_each(|group| self.somebody_is_deaf(now, group));
+            }
             Some(Bus::Alive { origin }) => self.nodes.alive(now, origin),
-            Some(Bus::Deaf { .. }) | None => tracing::debug!("a bus message that no version of ours sends"),
+            None => tracing::debug!("a bus message that no version of ours sends"),
         }
     }
 
@@ -227,7 +230,7 @@ impl Driver {
     }
 
     pub(super) fn say_deaf(&mut self, group: usize) {
-        self.say_on_bus(&bus::deaf(group));
+        self.say_on_bus(&bus::deaf(bus::tag(&self.groups[group].name)));
     }
 
     pub(super) fn say_alive(&mut self) {

@@ -95,14 +95,25 @@ enum Stage {
 
 impl Driver {
     pub(super) fn follow_topic(&mut self, topic: Topic) {
-        let group = self.group_of(topic.slot());
+        for group in self.slots.heard(topic.slot()).to_vec() {
+            self.hear_topic(group, topic.clone());
+        }
+    }
+
+    pub(super) fn hear_topic(&mut self, group: usize, topic: Topic) {
         let hearing = &mut self.groups[group].hearing;
         hearing.leaving.retain(|leaving| *leaving != topic);
         hearing.queue.push_back(topic);
     }
 
     pub(super) fn unfollow_topic(&mut self, topic: &Topic) {
-        let group = self.group_of(topic.slot());
+        self.slots.forget(topic);
+        for group in self.slots.heard(topic.slot()).to_vec() {
+            self.ignore_topic(group, topic);
+        }
+    }
+
+    pub(super) fn ignore_topic(&mut self, group: usize, topic: &Topic) {
         let hearing = &mut self.groups[group].hearing;
         hearing.queue.retain(|queued| queued != topic);
         if hearing.confirmed.remove(topic) {
@@ -163,7 +174,7 @@ impl Driver {
         hearing.confirmed.clear();
         hearing.leaving.clear();
         let mut topics: Vec<Topic> =
-            self.hub.interest().filter(|t| self.group_of(t.slot()) == group).cloned().collect();
+            self.hub.interest().filter(|t| self.slots.heard(t.slot()).contains(&group)).cloned().collect();
         topics.sort_by_cached_key(|topic| std::cmp::Reverse(self.hub.subscriptions(topic.as_str())));
         let hearing = &mut self.groups[group].hearing;
         hearing.queue = topics.into();
@@ -227,8 +238,16 @@ impl Driver {
         let moment = self.moment();
         let mut outs = std::mem::take(&mut self.outs);
         for topic in topics {
-            if self.hub.follows(topic.as_str()) {
-                self.hub.followed(moment, topic.as_str(), &mut outs);
+            let heard = self.slots.heard(topic.slot());
+            if self.hub.follows(topic.as_str()) && heard.contains(&group) {
+                // While the slot moves it may be published on either group.
+                let is_heard = |other: &usize| {
+                    *other == group || !self.hears(*other) || self.groups[*other].hearing.confirmed.contains(&topic)
+                };
+                if heard.iter().all(is_heard) {
+                    self.hub.followed(moment, topic.as_str(), &mut outs);
+                }
+                self.slots.confirmed(group, &topic);
                 self.groups[group].hearing.confirmed.insert(topic);
             } else {
                 self.groups[group].hearing.leaving.push(topic);

@@ -43,6 +43,14 @@ impl Nodes {
         }
     }
 
+    pub(super) fn add_group(&mut self) {
+        self.leases.push(Vec::new());
+    }
+
+    pub(super) fn leave_group(&mut self, group: usize) {
+        self.leases[group].clear();
+    }
+
     /// Nodes that may hear the bus; at least this one.
     pub(super) fn live(&self) -> u64 {
         self.live
@@ -56,6 +64,7 @@ impl Nodes {
 impl Driver {
     pub(super) fn saw_nodes(&mut self, group: usize, seen: NodesSeen) {
         let now = self.now();
+        self.saw_edges_dropped(group, seen.edges_dropped);
         let lease = self.settings.limits.lease;
         let live = seen.nodes.iter().filter(|node| node.unchanged_for < lease);
         let leases = live.filter_map(|node| Some((Lease::parse(&node.name, &node.lease)?, now)));
@@ -67,6 +76,18 @@ impl Driver {
         self.nodes.live = names.len() as u64;
         self.shared.live_nodes.store(self.nodes.live, Ordering::Relaxed);
         self.show_leases();
+    }
+
+    fn saw_edges_dropped(&mut self, group: usize, dropped: u64) {
+        let now = self.now();
+        let this = &mut self.groups[group];
+        if dropped > std::mem::replace(&mut this.edges_dropped, dropped) {
+            this.complain(
+                now,
+                "the outbox has no room: webhooks are dropped, since no node with the role webhooks works it or its \
+                 endpoints take less than happens (backbone.outbox_entries_max; how many, shows `fulmar status`)",
+            );
+        }
     }
 
     /// Whether every live node hears the group's primary in this epoch.
@@ -101,6 +122,7 @@ impl Driver {
             advertise: self.settings.advertise.clone(),
             roles: self.settings.roles,
             attached,
+            map: self.map_told(),
             connections: connections.into_iter().collect(),
             about: self.shared.about.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             clock_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
@@ -170,12 +192,14 @@ impl Driver {
             name: group.name.clone(),
             address: group.address.clone(),
             is_here: group.attached.is_some(),
+            is_left: group.is_left,
             hears: self.hears(at),
             epoch: group.epoch,
             over_the_bus: group.circuit.is_open(),
             circuit_openings: group.circuit.openings(),
             unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
             filled: group.hearing.filled,
+            edges_dropped: group.edges_dropped,
         });
         let figures = crate::redis::Figures {
             live_nodes: self.nodes.live(),

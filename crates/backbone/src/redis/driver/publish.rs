@@ -18,7 +18,7 @@ use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, Lane, Spec};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
 use crate::redis::scripts;
-use crate::redis::topic::Topic;
+use crate::redis::topic::{Slot, Topic};
 use crate::{PublishError, Terms};
 
 /// What one script call carries at most.
@@ -60,6 +60,11 @@ pub(super) struct Pipe {
 }
 
 impl LaneSide {
+    /// Whether a script's answer is out on either connection. A `WAIT` that is out asks about what is in the log already.
+    pub(super) fn is_asking(&self) -> bool {
+        self.sent_at.is_some() || self.lane.in_flight().is_some()
+    }
+
     pub(super) fn new(name: String) -> Self {
         let pipes = std::array::from_fn(|_| Pipe::default());
         Self { name, lane: Lane::new(), pipes, taken: 0, sent: 0, sent_at: None, held_until: None }
@@ -132,8 +137,8 @@ impl Driver {
         };
         let topics: Vec<Topic> = publications.iter().map(|p| Topic::channel(&p.app, &p.channel)).collect();
         let bytes: u64 = publications.iter().map(|p| p.frame.len() as u64).sum();
-        let unlogged: u64 =
-            self.groups.iter().flat_map(|group| &group.lanes).map(|side| side.lane.unlogged_bytes()).sum();
+        let unlogged: u64 = self.slots.bytes()
+            + self.groups.iter().flat_map(|group| &group.lanes).map(|side| side.lane.unlogged_bytes()).sum::<u64>();
         let has_room = unlogged + bytes <= self.settings.limits.buffer_bytes_max
             && topics.iter().all(|topic| self.hub.has_room(topic.as_str()));
         if !has_room {
@@ -174,8 +179,11 @@ impl Driver {
             .outbox
             .as_ref()
             .is_some_and(|outbox| outbox.wanted(&publication.app, &publication.channel).has(EventKind::ClientEvent));
-        let hook =
-            publication.except.filter(|_| wants).map(|socket| format!("o={};s={socket};", topic.slot().outbox_part()));
+        let max = self.settings.limits.outbox_part_max();
+        let hook = publication
+            .except
+            .filter(|_| wants)
+            .map(|socket| format!("o={};m={max};s={socket};", topic.slot().outbox_part()));
         let now = self.now();
         self.calls.accepted += 1;
         self.put(now, publication, topic, None, hook);
@@ -204,8 +212,14 @@ impl Driver {
         let spec = Spec { cache_for: publication.cache_for, once, hook };
         let slot = topic.slot();
         let group = self.group_of(slot);
-        let lane = lane_of(slot.0, self.groups.len());
-        self.groups[group].lanes[lane].lane.push(Item::new(now, topic, event.encode(), spec))
+        let item = Item::new(now, topic, event.encode(), spec);
+        match self.slots.waiting(slot) {
+            Some(waiting) => {
+                waiting.push(item);
+                waiting.last_mut().expect("it was pushed just now")
+            }
+            None => self.groups[group].lanes[lane_of(slot)].lane.push(item),
+        }
     }
 
     /// Everything that can leave for this group leaves.
@@ -227,7 +241,8 @@ impl Driver {
     }
 
     fn pump_lane(&mut self, now: Duration, group: usize, lane: usize) {
-        if self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
+        let must_read = self.slots.is_regrouping() || self.groups[group].slots.is_wanted;
+        if must_read || self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
             return;
         }
         let Some(pipe) = self.free_pipe(group, lane) else { return };
@@ -310,6 +325,8 @@ impl Driver {
                 let side = &self.groups[group].lanes[lane];
                 self.load_scripts(side.pipes[side.taken].link);
             }
+            // Somebody moves slots: nothing of the batch was done.
+            "OTHERSLOTS" => self.groups[group].slots.is_wanted = true,
             "SEQGAP" => {
                 let last = details.parse().unwrap_or(0);
                 let again = self.groups[group].lanes[lane].lane.attached(last);
@@ -350,6 +367,11 @@ impl Driver {
     pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>, has_replica: bool) {
         let mut calls = Vec::new();
         self.groups[group].lanes[lane].lane.accept(range, has_replica, &mut calls);
+        self.answer_accepted(calls);
+    }
+
+    /// A publication of each of these calls counts as accepted.
+    pub(super) fn answer_accepted(&mut self, calls: Vec<u64>) {
         for call in calls {
             let Some(waiting) = self.calls.waiting.get_mut(&call) else { continue };
             waiting.left -= 1;
@@ -367,6 +389,7 @@ impl Driver {
             self.calls.deadlines.pop_front();
             let Some(expired) = self.calls.waiting.remove(&call) else { continue };
             self.calls.timed_out += 1;
+            self.slots.withdraw(call);
             for group in &mut self.groups {
                 for side in &mut group.lanes {
                     side.lane.withdraw(call);
@@ -433,9 +456,9 @@ impl Driver {
     }
 }
 
-/// One slot always goes over the same lane. Slots go round the groups first.
-fn lane_of(slot: u16, groups: usize) -> usize {
-    usize::from(slot) / groups.max(1) % LANES
+/// One slot always goes over the same lane, whatever group it is in: by the parity of its bits, since slots go round the groups.
+pub(super) fn lane_of(slot: Slot) -> usize {
+    usize::try_from(slot.0.count_ones()).unwrap_or(0) % LANES
 }
 
 fn limits_ms(duration: Duration) -> u64 {

@@ -20,6 +20,13 @@ pub(super) struct Sentinel {
     views: Vec<Option<SentinelView>>,
 }
 
+impl Sentinel {
+    pub(super) fn add_group(&mut self) {
+        self.views.push(None);
+        self.asked_at = None;
+    }
+}
+
 impl Driver {
     pub(super) fn watch(&mut self, addresses: &[String]) {
         for (at, address) in addresses.iter().enumerate() {
@@ -56,7 +63,7 @@ impl Driver {
                 continue;
             }
             self.sentinels[at].asked_at = Some(now);
-            for group in 0..self.groups.len() {
+            for group in (0..self.groups.len()).filter(|group| !self.groups[*group].is_left).collect::<Vec<_>>() {
                 let mut primary = redis::cmd("SENTINEL");
                 primary.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.groups[group].name);
                 let mut replicas = redis::cmd("SENTINEL");
@@ -73,6 +80,9 @@ impl Driver {
     }
 
     fn judge_group(&mut self, now: Duration, group: usize) {
+        if self.groups[group].is_left {
+            return;
+        }
         let views: Vec<Option<SentinelView>> =
             self.sentinels.iter().map(|sentinel| sentinel.views[group].clone()).collect();
         let is_following = self.groups[group].address.is_some();

@@ -11,7 +11,7 @@ use super::topics::{Check, Entry, Stage, Subject, Wait};
 use super::{Hub, Out, To};
 use crate::redis::envelope::LogId;
 use crate::redis::records::{Call, Changed, Token};
-use crate::redis::topic::Topic;
+use crate::redis::topic::{Slot, Topic};
 
 /// How long a join waits for the edge of a user who is present through another node, for what that connection said.
 pub(super) const EDGE_WAIT_MS: u64 = 250;
@@ -56,6 +56,18 @@ impl Hub {
         }
         desk.settle(turn, entry);
         self.ask_rosters(turn);
+    }
+
+    /// The same for whatever has moved to another group.
+    pub(super) fn doubt_moved(&mut self, turn: &mut Turn<'_>, has_moved: impl Fn(Slot) -> bool) {
+        let mut concerned = Vec::new();
+        for entry in self.topics.iter_mut().filter(|entry| has_moved(entry.topic.slot())) {
+            entry.forget_places();
+            if !matches!(entry.subject, Subject::Channel(_)) {
+                concerned.push(entry.topic.clone());
+            }
+        }
+        concerned.iter().for_each(|topic| self.doubt(turn, 0, Some(topic)));
     }
 
     /// Reads rosters, a few at a time.

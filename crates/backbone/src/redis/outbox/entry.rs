@@ -10,6 +10,11 @@ use crate::redis::topic::{About, Topic};
 /// Bits of a generation that hold its counter.
 const COUNTER_BITS: u32 = 20;
 
+/// What an entry is called that says that something is announced already.
+pub const PRESENT: &str = "pa";
+/// The same, no longer.
+pub const ABSENT: &str = "pg";
+
 /// Place of an entry in its stream: milliseconds by the server's clock, and a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct EntryId(pub u64, pub u64);
@@ -35,7 +40,8 @@ pub struct Entry {
     /// Its place.
     pub at: EntryId,
     /// Identity of what comes of it. Of a coming or going it is made of what came or went and of the generation, so that
-    /// an edge that has to be appended again keeps it; of anything else, of the entry's place.
+    /// an edge that has to be appended again keeps it; of a client's event, of the publication's identity; of anything else, of the
+    /// entry's place.
     pub id: u64,
     /// Never falls from edge to edge of one subject: the place in the log that the edge has.
     pub generation: Option<u64>,
@@ -50,6 +56,8 @@ pub enum What {
     Edge(Edge),
     /// A request that was given up is to be sent again: as it was kept.
     Again(Vec<u8>),
+    /// This is announced by the work of another group, whose slot has come here; or no longer here, because it has gone.
+    Known(AppId, Subject, bool),
     /// Nothing that this release understands.
     Unknown,
 }
@@ -65,6 +73,8 @@ struct Fields<'a> {
     frame: Option<&'a str>,
     socket: Option<&'a str>,
     request: Option<&'a [u8]>,
+    /// Of the publication that it was: what is appended again is the same event.
+    identity: Option<&'a [u8]>,
 }
 
 impl Entry {
@@ -80,11 +90,14 @@ impl Entry {
         let what = match (read.request, read.change()) {
             (Some(request), _) if read.what == "rp" => What::Again(request.to_vec()),
             (_, Some(edge)) => What::Edge(edge),
-            _ => What::Unknown,
+            _ => read.known().unwrap_or(What::Unknown),
         };
         let is_edge = matches!(&what, What::Edge(Edge { change: Change::Came(_) | Change::Went(_), .. }));
         let id = if is_edge {
             hash(&[read.what, read.topic, read.user.unwrap_or_default(), text])
+        } else if let Some(identity) = read.identity {
+            let identity: String = identity.iter().map(|byte| format!("{byte:02x}")).collect();
+            hash(&[read.what, read.topic, &identity])
         } else {
             hash(&[identity, &part.to_string(), &own])
         };
@@ -106,10 +119,25 @@ impl<'a> Fields<'a> {
                 (b"f", Ok(text)) => read.frame = Some(text),
                 (b"s", Ok(text)) => read.socket = Some(text),
                 (b"j", _) => read.request = Some(&pair[1]),
+                (b"i", _) => read.identity = Some(&pair[1]),
                 _ => {}
             }
         }
         read
+    }
+
+    fn known(&self) -> Option<What> {
+        let is_there = match self.what {
+            PRESENT => true,
+            ABSENT => false,
+            _ => return None,
+        };
+        let (app, subject) = match (Topic::parse(self.topic)?.about(), self.user) {
+            (About::User(app, user), _) => (app, Subject::User(user)),
+            (About::Channel(app, channel), Some(member)) => (app, Subject::Member(channel, user(member)?)),
+            (About::Channel(app, channel), None) => (app, Subject::Channel(channel)),
+        };
+        Some(What::Known(app, subject, is_there))
     }
 
     fn change(&self) -> Option<Edge> {
@@ -228,6 +256,26 @@ mod tests {
         assert!(matches!(read(&["w", "rp", "j", "{}"]).what, What::Again(request) if request == b"{}"));
     }
 
+    /// RED-11, RED-32
+    #[test]
+    fn what_moves_to_another_group_says_what_is_announced_and_a_going_on_its_way_stays_the_same_event() {
+        let known = |fields: &[&str]| format!("{:?}", read(fields).what);
+        assert!(
+            known(&["w", PRESENT, "t", "1:room", "g", "7-0"]).contains("Channel(")
+                && known(&["w", ABSENT, "t", "1::ana"]).contains("User(")
+        );
+        assert!(known(&["w", ABSENT, "t", "1:presence-a", "u", "ana"]).ends_with("false)"));
+        assert!(matches!(read(&["w", PRESENT]).what, What::Unknown));
+        let there = read(&["w", "cv", "t", "1:room"]);
+        let here = Entry::read(
+            EntryId(99, 0),
+            &["w", "cv", "t", "1:room", "g", "5-1"].map(|t| t.as_bytes().to_vec()),
+            "d/h",
+            3,
+        );
+        assert_eq!((there.id, there.generation), (here.id, here.generation));
+    }
+
     /// RED-32: what scripts append names no generation.
     #[test]
     fn a_channel_that_is_occupied_twice_makes_two_events() {
@@ -245,6 +293,9 @@ mod tests {
         assert_eq!(id(EntryId(1, 1), &fields), id(EntryId(2, 1), &fields));
         assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "cv", "t", "1:room", "g", "7-0"]).id);
         assert_ne!(id(EntryId(1, 1), &fields), read(&["w", "co", "t", "1:room", "g", "7-1"]).id);
+        let said: Vec<Vec<u8>> =
+            ["w", "ce", "t", "1:private-a", "f", "{}", "i", "0123456789abcdef", "s", "1.2"].map(Vec::from).to_vec();
+        assert_eq!(id(EntryId(1, 1), &said), id(EntryId(2, 1), &said));
         let miss: Vec<Vec<u8>> = ["w", "cm", "t", "1:cache-a", "g", "7-0"].map(|t| t.as_bytes().to_vec()).to_vec();
         assert_ne!(id(EntryId(1, 1), &miss), id(EntryId(2, 1), &miss), "two misses of one call are two");
         assert!(generation("7-9") < generation("7-10") && generation("7-10") < generation("8-0"));

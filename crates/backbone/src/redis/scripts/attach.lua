@@ -3,20 +3,21 @@
 --
 -- ARGV  1 identity  2 run id  3 highest epoch known  4 '1' when a server without identity may be taken for the group's
 --       5 names of all groups  6.. lanes
--- Answers epoch, id of the log's last entry, whether it was new ('1'), then the last number of each lane.
+-- Answers epoch, id of the log's last entry, the slot map ('' where nobody has written one), then the last number of each lane.
 local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups', 'head')
 local P = string.sub(KEYS[1], 1, -6)
 local known = tonumber(ARGV[3])
-local epoch, is_new = tonumber(g[3] or '0'), '0'
+local epoch = tonumber(g[3] or '0')
+local map = redis.call('GET', P .. 'map')
 if not g[1] then
   if ARGV[4] ~= '1' then
     return redis.error_reply('NOIDENTITY the server has no data of any group')
   end
-  epoch, is_new = math.max(epoch, known) + 1, '1'
+  epoch = math.max(epoch, known) + 1
   redis.call('HSET', KEYS[1], 'id', ARGV[1], 'run', ARGV[2], 'epoch', epoch, 'groups', ARGV[5])
 elseif g[1] ~= ARGV[1] then
   return redis.error_reply('WRONGGROUP ' .. g[1])
-elseif g[4] ~= ARGV[5] then
+elseif g[4] ~= ARGV[5] and not map then
   return redis.error_reply('OTHERGROUPS ' .. (g[4] or ''))
 elseif g[2] ~= ARGV[2] then
   epoch = math.max(epoch, known) + 1
@@ -24,7 +25,7 @@ elseif g[2] ~= ARGV[2] then
 elseif epoch < known then
   return redis.error_reply('STALEEPOCH ' .. epoch)
 end
-local answer = {epoch, g[5] or '0-0', is_new}
+local answer = {epoch, g[5] or '0-0', map or ''}
 for i = 6, #ARGV do
   answer[#answer + 1] = tonumber(redis.call('HGET', P .. 'seq', ARGV[i]) or '0')
 end

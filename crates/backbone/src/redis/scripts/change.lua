@@ -1,9 +1,10 @@
--- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; then for each
--- change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
+-- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; ARGV[8] entries that a
+-- part of the outbox keeps; ARGV[9] the number of the call, which rises; then for each change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
 -- ("-": any number), what is asked for (1 the roster, 2 the cached event), bits.
 -- Answers the epoch, the log's head, the changes, and how many messages were said in all. For each change: what it did (1
 -- occupied, 2 vacated, 4 added, 8 removed, 16 refused), the total, the roster and the cached event where asked for, and how
--- many messages had been said when it was made. All states are those after the last change.
+-- many messages had been said when it was made. All states are those after the last change. Then the number of the call, and what it
+-- left in the outbox.
 local others = {}
 for _, name in ipairs(live) do
   if name ~= node then others[#others + 1] = name end
@@ -86,7 +87,7 @@ local function change(topic, slot, count, user, presence, users_max, bits)
 end
 
 local answers = {}
-for i = 8, #ARGV, 8 do
+for i = 10, #ARGV, 8 do
   local topic, slot, bits = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 7])
   local did, total = change(topic, slot, tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), bits)
   -- Its edges are the last that were said until now.
@@ -97,7 +98,7 @@ for _, topic in ipairs(order) do
   if totals[topic] > 0 then counted(topic, moved[topic][1], moved[topic][2], totals[topic]) end
 end
 for n, answer in ipairs(answers) do
-  local i = n * 8
+  local i = n * 8 + 2
   local topic, slot, asked = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
   if answer[1] ~= 16 then
     answer[2] = totals[topic]
@@ -114,5 +115,6 @@ for n, answer in ipairs(answers) do
     end
   end
 end
-tell(tonumber(ARGV[6]), ARGV[7])
-return { epoch, head_id(), answers, #said / 2 }
+local left = tell(tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]))
+if #left > 0 then put(P .. 'calls', node, ARGV[9]) end
+return { epoch, head_id(), answers, #said / 2, tonumber(ARGV[9]), left }

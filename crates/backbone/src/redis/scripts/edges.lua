@@ -9,10 +9,10 @@ local function wants(bits, kind) return math.floor(bits / 2 ^ kind) % 2 == 1 end
 local CO, CV, MA, MR, CM, SC, UO, UF, COUNTED = 0, 1, 2, 3, 5, 6, 7, 8, 15
 local function hook(bits, kind, slot, what, topic, field, value)
   if not wants(bits, kind) then return end
-  local entry = { P .. 'outbox:' .. (slot % 16), 'w', what, 't', topic }
+  local entry = { slot % 16, kind == CM or kind == SC, 'w', what, 't', topic }
   if field then
-    entry[6] = field
-    entry[7] = value
+    entry[7] = field
+    entry[8] = value
   end
   hooked[#hooked + 1] = entry
 end
@@ -49,15 +49,14 @@ local function counted(topic, slot, bits, total)
   end
 end
 -- Appends and publishes what was said, then leaves the outbox entries. Each is known by its own place there: several edges of one
--- call share a place in the log, and those of channels say nothing in it.
-local function tell(age_ms, entries_max)
+-- call share a place in the log, and those of channels say nothing in it. Answers what was left: part, place, 1 if it only
+-- informs, and the fields of each.
+local function tell(age_ms, entries_max, outbox_max)
   append(said, age_ms, entries_max)
+  local left = {}
   for _, entry in ipairs(hooked) do
-    local key = entry[1]
-    local id = call('XADD', key, '*', unpack(entry, 2))
-    if not id then
-      call('DEL', key)
-      redis.call('XADD', key, '*', unpack(entry, 2))
-    end
+    local id = leave(P .. 'outbox:' .. entry[1], outbox_max, entry[2], unpack(entry, 3))
+    if id then left[#left + 1] = { entry[1], id, entry[2] and 1 or 0, unpack(entry, 3) } end
   end
+  return left
 end

@@ -4,7 +4,7 @@
 -- ARGV  4 lane  5 number of the first item  6 '1' when a gap before it is meant  7 entries the log keeps  8 its age in ms
 --       then per item: topic, message (empty: withdrawn), spec
 -- spec  '' or words 'KIND=VALUE;': c ttl in ms of the cached event, a age in ms when it is sent again, k key under which it is
---       published once, o part of the outbox and s socket id of a client's event
+--       published once, o part of the outbox, m entries that it keeps and s socket id of a client's event
 -- Answers epoch, last number of the lane in the log, id of the entry ('' when there was nothing to append).
 local first, items = tonumber(ARGV[5]), (#ARGV - 8) / 3
 local last = tonumber(redis.call('HGET', P .. 'seq', ARGV[4]) or '0')
@@ -61,8 +61,8 @@ for i = 1, #out do
     end
     local part = string.match(spec, 'o=(%d+);')
     if part then
-      redis.call('XADD', P .. 'outbox:' .. part, '*', 'w', 'ce', 't', topic, 'f', string.sub(message, 63),
-        's', string.match(spec, 's=([%d%.]+);') or '')
+      leave(P .. 'outbox:' .. part, tonumber(string.match(spec, 'm=(%d+);')), true, 'w', 'ce', 't', topic,
+        'f', string.sub(message, 63), 'i', string.sub(message, 3, 18), 's', string.match(spec, 's=([%d%.]+);') or '')
     end
   end
 end

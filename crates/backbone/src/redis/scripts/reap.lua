@@ -1,6 +1,7 @@
 -- Takes a node's records away, with their edges, a bounded number per call. ARGV[4..5]: age in ms and entries that the log
 -- keeps; ARGV[6] the node, ARGV[7] its lease as it was judged ("" where the node itself leaves), ARGV[8] the slot to go on
--- from ("-1" begins), ARGV[9] how many records and members at most.
+-- from ("-1" begins), ARGV[9] how many records and members at most, ARGV[10] entries that a part of the
+-- outbox keeps.
 -- Answers the epoch and the slot to go on from: 1024 when done, -2 when there is nothing to be done any more.
 local gone, slot, budget = ARGV[6], tonumber(ARGV[8]), tonumber(ARGV[9])
 local fence = call('HGET', P .. 'fence', gone) or ''
@@ -67,7 +68,7 @@ while slot < 1024 and budget > 0 and empty < 256 do
   if not topics or #topics == 0 then empty = empty + 1 end
 end
 if slot >= 1024 then
-  for _, hash in ipairs({ 'nodes', 'settled' }) do call('HDEL', P .. hash, gone) end
+  for _, hash in ipairs({ 'nodes', 'settled', 'calls' }) do call('HDEL', P .. hash, gone) end
   -- The marks of those who never came back are kept for an hour.
   local marks = call('HGETALL', P .. 'fence') or {}
   for i = 1, #marks, 2 do
@@ -75,5 +76,5 @@ if slot >= 1024 then
     if since and tonumber(since) < now - 3600 then call('HDEL', P .. 'fence', marks[i]) end
   end
 end
-tell(tonumber(ARGV[4]), ARGV[5])
+tell(tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[10]))
 return { epoch, slot }

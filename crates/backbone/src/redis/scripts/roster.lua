@@ -1,3 +1,5 @@
 -- Everybody present on a channel: ARGV[4] topic, ARGV[5] slot. Answers the epoch, the log's head, how settled it is (2: absence
--- means something), and users with `SINCE INFO`, node by node.
-return { epoch, head_id(), settled(nil), roster(ARGV[5], ARGV[4]) }
+-- means something, which it does not where slots have come and gone since this node looked), and users with `SINCE INFO`, node by
+-- node.
+local is_known = (group[5] or '0') == string.match(ARGV[3], ' (%d+)$')
+return { epoch, head_id(), is_known and settled(nil) or 1, roster(ARGV[5], ARGV[4]) }

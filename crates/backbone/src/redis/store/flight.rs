@@ -35,6 +35,8 @@ pub enum Flight {
     Load,
     Beat,
     Write(Batch),
+    /// Edges left again, of the calls up to this one.
+    Again(Option<u64>),
     Mend(Vec<Mend>),
     Settle,
     /// The node, and whether it is our own.
@@ -50,7 +52,7 @@ impl Flight {
         match self {
             Self::Load => Lane::Load,
             Self::Beat => Lane::Beat,
-            Self::Write(_) | Self::Mend(_) | Self::Settle | Self::Reap(_) => Lane::Write,
+            Self::Write(_) | Self::Again(_) | Self::Mend(_) | Self::Settle | Self::Reap(_) => Lane::Write,
             Self::Ask(_) | Self::Looks(_) | Self::Scan | Self::Sweep => Lane::Read,
         }
     }
@@ -61,6 +63,7 @@ impl Flight {
             Self::Beat => vec![&scripts::BEAT],
             Self::Write(Batch::Changes(_)) => vec![&scripts::CHANGE],
             Self::Write(Batch::Sends(_)) => vec![&scripts::SEND],
+            Self::Again(_) => vec![&scripts::AGAIN],
             Self::Mend(_) => vec![&scripts::MEND],
             Self::Settle => vec![&scripts::SETTLE],
             Self::Reap(_) => vec![&scripts::REAP],
@@ -107,11 +110,14 @@ impl Store {
 
     /// Changes and upkeep take turns where there is both.
     fn write(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
-        if !self.is_free(Lane::Write) {
+        if self.is_held || !self.is_free(Lane::Write) {
             return None;
         }
         if self.has_lease && std::mem::take(&mut self.is_reaped) {
             self.join_anew();
+        }
+        if let Some(again) = self.again(facts) {
+            return Some(again);
         }
         let is_upkeep_first = !self.was_upkeep[0];
         let found = if is_upkeep_first {
@@ -122,6 +128,19 @@ impl Store {
         let is_batch = matches!(found, Some((Flight::Write(_), _)));
         self.was_upkeep[0] = found.is_some() && !is_batch;
         found
+    }
+
+    fn again(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
+        if !self.has_lease {
+            return None;
+        }
+        let (keys, node, connection, max) = (&self.keys, &self.node, self.connection, self.limits.outbox_part_max);
+        let (until, cmd) = self.again.next(|| {
+            let mut cmd = scripts::AGAIN.call(keys, facts);
+            cmd.arg(node).arg(connection).arg(max);
+            cmd
+        })?;
+        Some((Flight::Again(until), vec![cmd]))
     }
 
     fn batch(&mut self, facts: &Facts) -> Option<(Flight, Vec<Cmd>)> {
@@ -151,9 +170,10 @@ impl Store {
         u64::try_from(self.limits.log_age.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn change_cmd(&self, changes: &[Queued], facts: &Facts) -> Cmd {
+    fn change_cmd(&mut self, changes: &[Queued], facts: &Facts) -> Cmd {
         let mut cmd = scripts::CHANGE.call(&self.keys, facts);
         cmd.arg(&self.node).arg(self.connection).arg(self.log_age_ms()).arg(self.limits.log_entries_max);
+        cmd.arg(self.limits.outbox_part_max).arg(self.again.call());
         for Queued { change, .. } in changes {
             let (user, presence) = match &change.member {
                 None => ("", String::new()),
@@ -221,7 +241,7 @@ impl Store {
     fn reap_step(&self, node: &str, lease: &str, slot: i64, facts: &Facts) -> (Flight, Vec<Cmd>) {
         let mut cmd = scripts::REAP.call(&self.keys, facts);
         cmd.arg(self.log_age_ms()).arg(self.limits.log_entries_max);
-        cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max());
+        cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max()).arg(self.limits.outbox_part_max);
         (Flight::Reap(node.to_owned()), vec![cmd])
     }
 

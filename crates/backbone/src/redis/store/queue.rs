@@ -7,7 +7,7 @@ use fulmar_protocol::name::UserId;
 use hashbrown::HashMap;
 
 use super::super::records::{Change, Token};
-use super::super::topic::Topic;
+use super::super::topic::{Slot, Topic};
 
 /// Messages in one call.
 const SENDS_MAX: usize = 64;
@@ -39,6 +39,10 @@ enum Item {
     Change(Queued),
     Send(Message),
 }
+
+/// Something that waits, on its way to the queue of another group.
+#[derive(Debug)]
+pub struct Waiting(Item);
 
 /// What one call takes.
 #[derive(Debug)]
@@ -134,6 +138,31 @@ impl Queue {
             *self.pending.entry(queued.change.topic.clone()).or_default() += 1;
         }
         self.put_back(Batch::Changes(changes));
+    }
+
+    /// Takes out what waits for these slots, in its order.
+    pub fn take_slots(&mut self, is_wanted: impl Fn(Slot) -> bool) -> Vec<Waiting> {
+        let (mut taken, mut kept) = (Vec::new(), VecDeque::with_capacity(self.items.len()));
+        for item in std::mem::take(&mut self.items) {
+            match item {
+                Item::Change(queued) if is_wanted(queued.change.topic.slot()) => {
+                    self.done(&queued.change.topic);
+                    taken.push(Waiting(Item::Change(queued)));
+                }
+                Item::Send(message) if is_wanted(message.topic.slot()) => taken.push(Waiting(Item::Send(message))),
+                item => kept.push_back(item),
+            }
+        }
+        self.items = kept;
+        taken
+    }
+
+    /// What waited elsewhere waits here now.
+    pub fn give(&mut self, waiting: Waiting) {
+        match waiting.0 {
+            Item::Change(queued) => self.change(queued),
+            Item::Send(message) => self.send(message),
+        }
     }
 
     /// A batch failed and nobody knows which of its changes made it: they go one by one, so that one bad apple is alone.

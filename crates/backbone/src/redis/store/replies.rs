@@ -48,10 +48,11 @@ impl Store {
         match flight {
             Flight::Load => {}
             Flight::Beat => self.beaten(now, first, outs),
-            Flight::Write(Batch::Changes(changes)) => self.changed(changes, first, outs),
+            Flight::Write(Batch::Changes(changes)) => self.changed(now, changes, first, outs),
             Flight::Write(Batch::Sends(sends)) => {
                 outs.extend(sends.into_iter().map(|Message { token, .. }| Out::Told(Told::Sent { token })));
             }
+            Flight::Again(until) => self.again.answered(values::count(values::items(first).get(1)), until),
             Flight::Mend(mends) => self.mended(now, &mends, outs),
             Flight::Settle => {
                 self.audit.settled(now);
@@ -76,7 +77,7 @@ impl Store {
             Flight::Mend(_) | Flight::Settle | Flight::Looks(_) => self.audit.abandon(),
             Flight::Beat => self.beat_at = None,
             // These begin again by themselves.
-            Flight::Load | Flight::Reap(_) | Flight::Scan | Flight::Sweep => {}
+            Flight::Load | Flight::Again(_) | Flight::Reap(_) | Flight::Scan | Flight::Sweep => {}
         }
     }
 
@@ -93,6 +94,11 @@ impl Store {
             }
             // Somebody has written a larger number than we ever reached.
             "STALECALL" => self.connection = self.connection.max(number().unwrap_or_default()) + 1,
+            // Nothing of it was done, and nobody is to blame: it goes again once the node knows better.
+            "OTHERSLOTS" => {
+                self.is_held = true;
+                outs.push(Out::Refused(Refusal::OtherSlots));
+            }
             code => {
                 if code == "ERR" && is_write {
                     self.queue.one_by_one();
@@ -119,6 +125,7 @@ impl Store {
         match found {
             2 => {
                 self.is_reaped = true;
+                self.again.forget();
                 outs.push(Out::Reaped);
             }
             1 if had_lease => self.audit.want(now),
@@ -135,7 +142,8 @@ impl Store {
         self.is_settled = is_settled;
         self.beat_at = Some(now + if is_settled { BEAT } else { BEAT_UNSETTLED });
         let nodes = self.leases.nodes(now);
-        outs.push(Out::Nodes(NodesSeen { server_ms: seconds * 1_000 + micros / 1_000, nodes, is_settled }));
+        let (server_ms, edges_dropped) = (seconds * 1_000 + micros / 1_000, values::count(items.get(6)));
+        outs.push(Out::Nodes(NodesSeen { server_ms, nodes, is_settled, edges_dropped }));
     }
 
     /// Our records were taken away, with edges: they are made again, with edges. Only while no change is on its way, since
@@ -149,10 +157,11 @@ impl Store {
         self.audit.abandon();
     }
 
-    fn changed(&mut self, changes: Vec<Queued>, reply: &Value, outs: &mut Vec<Out>) {
+    fn changed(&mut self, now: Instant, changes: Vec<Queued>, reply: &Value, outs: &mut Vec<Out>) {
         let items = values::items(reply);
         let at = values::log_id(items.get(1));
         let has_said = values::count(items.get(3)) > 0;
+        self.again.keep(now, values::count(items.get(4)), items.get(5).map(values::items).unwrap_or_default());
         let answers = items.get(2).map(values::items).unwrap_or_default();
         for (index, Queued { change, is_asked, superseded }) in changes.into_iter().enumerate() {
             let answer = answers.get(index).map(values::items).unwrap_or_default();
@@ -222,6 +231,11 @@ impl Store {
             let (mine, rest) = replies.split_at(count.min(replies.len()));
             replies = rest;
             match ask.answered(mine) {
+                Ok(Told::Roster { topic, at, is_settled, members }) => {
+                    // Where the slot has gone from, absence means nothing.
+                    let is_settled = is_settled && !self.given.contains(&topic.slot().0);
+                    outs.push(Out::Told(Told::Roster { topic, at, is_settled, members }));
+                }
                 Ok(told) => outs.push(Out::Told(told)),
                 // Behind the others: a long listing lets short questions pass.
                 Err(ask) => self.asks.push(ask),
@@ -230,8 +244,9 @@ impl Store {
     }
 
     fn looked(&mut self, now: Instant, took: Duration, looks: &[Look], replies: &[Value]) {
-        let queue = &self.queue;
-        self.audit.compare(looks, replies, &self.truth, |topic| queue.is_pending(topic));
+        let (queue, given) = (&self.queue, &self.given);
+        let is_pending = |topic: &Topic| given.contains(&topic.slot().0) || queue.is_pending(topic);
+        self.audit.compare(looks, replies, &self.truth, is_pending);
         self.audit.pace(now, took, self.leases.count());
     }
 
@@ -240,8 +255,9 @@ impl Store {
         let cursor = items.first().and_then(values::text).unwrap_or_else(|| "0".to_owned());
         let found = items.get(1).map(values::items).unwrap_or_default();
         let found = found.iter().filter_map(|key| values::bytes(key).map(<[u8]>::to_vec)).collect();
-        let (leases, truth, queue) = (&self.leases, &self.truth, &self.queue);
-        let is_of_use = |topic: &Topic| truth.record(topic).is_some() || queue.is_pending(topic);
+        let (leases, truth, queue, given) = (&self.leases, &self.truth, &self.queue, &self.given);
+        let is_of_use =
+            |topic: &Topic| given.contains(&topic.slot().0) || truth.record(topic).is_some() || queue.is_pending(topic);
         self.sweep.scanned(now, (cursor, found), &self.keys, &self.node, |node| leases.has(node), is_of_use);
         self.sweep.due = Some(now + self.audit.pause(took, STEP, self.leases.count()));
     }
@@ -308,6 +324,7 @@ impl Refusal {
     fn of(error: &ServerError, number: u64) -> Self {
         let details = || error.details().unwrap_or_default();
         match error.code() {
+            "OTHERSLOTS" => Self::OtherSlots,
             "NOIDENTITY" => Self::NoIdentity,
             "WRONGGROUP" => Self::WrongGroup(details().to_owned()),
             "STALEEPOCH" => Self::StaleEpoch(number),

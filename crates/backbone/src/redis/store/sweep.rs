@@ -114,6 +114,11 @@ impl Sweep {
         (first > 0).then(|| self.doomed.drain(..first).collect())
     }
 
+    /// What was found useless may be of use by now.
+    pub fn spare(&mut self) {
+        self.doomed.clear();
+    }
+
     pub fn has_more(&self) -> bool {
         self.is_running || !self.doomed.is_empty()
     }

@@ -83,6 +83,16 @@ impl Truth {
         }
     }
 
+    /// Takes the records of a slot out.
+    pub fn take_slot(&mut self, slot: Slot) -> HashMap<Topic, Record> {
+        std::mem::take(&mut self.slots[usize::from(slot.0)])
+    }
+
+    /// Takes in records that another group has had.
+    pub fn give_slot(&mut self, slot: Slot, records: HashMap<Topic, Record>) {
+        self.slots[usize::from(slot.0)].extend(records);
+    }
+
     /// Whether this node has no records.
     pub fn is_empty(&self) -> bool {
         self.slots.iter().all(HashMap::is_empty)

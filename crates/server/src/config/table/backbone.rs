@@ -172,6 +172,15 @@ pub(super) const KEYS: &[Key] = &[
          server may use), replicas (how many there are meant to be).",
     )
     .soft(),
+    integer(
+        "backbone.outbox_entries_max",
+        (16_000, 100_000_000),
+        1_000_000,
+        "entries",
+        "Edges for webhooks that wait in each group's outbox at most, for nodes with the role webhooks; about 150 bytes of Redis \
+         each. Beyond half of it, counts, cache misses and client events are dropped; beyond all of it, the oldest edges. \
+         What is dropped is counted in `fulmar status`, and logged.",
+    ),
 ];
 
 /// A name that an ACL can have.

@@ -5,6 +5,7 @@ mod rig;
 use std::collections::BTreeMap;
 use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fulmar_engine::webhook_batch::{Address, Batch};
@@ -123,6 +124,28 @@ fn the_parts_of_a_dead_node_are_another_ones_within_six_seconds() {
     churn.end(&redis);
     churn.check(&ledger);
     lives.stop();
+}
+
+/// RED-11, RED-32
+#[test]
+fn a_group_that_comes_while_a_node_runs_is_worked_and_one_that_is_left_is_let_alone() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    redis.groups.store(0, Ordering::Relaxed);
+    let node = node(&redis, "a", &url);
+    let mut churn = Churn::new(32);
+    churn.flip(&redis);
+    redis.groups.store(1, Ordering::Relaxed);
+    until("the group is worked", Duration::from_secs(10), || redis.claims() == all(&[("a", 16)]));
+    churn.end(&redis);
+    churn.check(&ledger);
+    redis.is_left.store(true, Ordering::Relaxed);
+    let renewed = || redis.ask(&["HGET", "t:claimants", "a"]);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = renewed();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(renewed(), before, "nobody goes there any more");
+    node.stop();
 }
 
 /// A node of the test below.

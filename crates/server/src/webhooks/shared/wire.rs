@@ -36,6 +36,7 @@ pub(super) fn entry(read: outbox::Entry) -> Entry {
     let what = match read.what {
         outbox::What::Edge(edge) => What::Edge(edge),
         outbox::What::Again(bytes) => kept(&bytes).map_or(What::Unknown, |old| What::Again(old.to, old.batch)),
+        outbox::What::Known(app, subject, is_there) => What::Known(Place { app, subject }, is_there),
         outbox::What::Unknown => What::Unknown,
     };
     Entry { at: inside(read.at), id: read.id, generation: read.generation, what }

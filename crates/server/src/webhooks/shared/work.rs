@@ -126,6 +126,10 @@ impl GroupWork {
                 next = self.told.try_recv().ok().map(Some);
             }
             pause = ROUND;
+            if self.outbox.is_left() {
+                self.parts.keys().copied().collect::<Vec<_>>().into_iter().for_each(|part| self.lose(part));
+                continue;
+            }
             let now = self.now_ms();
             if !self.claims || now < self.retry_at {
                 continue;
@@ -327,9 +331,11 @@ impl GroupWork {
             }
             Ended::Taken(_) => return,
         };
+        let lane = Lane::of_request(id);
         // Of a part that is another node's by now, that node will find out by itself.
-        if let Some(part) = self.parts.get_mut(&Lane::of_request(id).part()) {
-            part.handed.remove(&id);
+        if let Some(part) = self.parts.get_mut(&lane.part())
+            && (part.handed.remove(&id) || lane.group() == self.group)
+        {
             part.ends.insert(id, operations);
         }
     }
@@ -354,9 +360,14 @@ impl GroupWork {
         }
     }
 
+    /// None of a group where nobody goes any more.
+    fn all_parts(&self) -> std::ops::Range<u16> {
+        0..if self.outbox.is_left() { 0 } else { OUTBOX_PARTS }
+    }
+
     async fn waiting(&mut self) -> Result<BTreeMap<Address, Sealed>, OutboxError> {
         let mut waiting: BTreeMap<Address, Sealed> = BTreeMap::new();
-        for part in 0..OUTBOX_PARTS {
+        for part in self.all_parts() {
             let sealed = self.outbox.sealed(part).await?;
             for GivenUp { to, batch, .. } in sealed.iter().filter_map(|(_, request)| wire::kept(request)) {
                 let sum = waiting.entry(to).or_insert(Sealed { requests: 0, oldest_unix_ms: u64::MAX });
@@ -369,7 +380,7 @@ impl GroupWork {
 
     async fn given_up(&mut self) -> Result<Vec<GivenUp>, OutboxError> {
         let mut all = Vec::new();
-        for part in 0..OUTBOX_PARTS {
+        for part in self.all_parts() {
             all.extend(self.outbox.given_up(part).await?.iter().filter_map(|request| wire::kept(request)));
         }
         Ok(all)
@@ -378,7 +389,7 @@ impl GroupWork {
     /// Whoever works the part seals it anew.
     async fn replay(&mut self, id: Option<u64>) -> Result<usize, OutboxError> {
         let mut count = 0;
-        for part in 0..OUTBOX_PARTS {
+        for part in self.all_parts() {
             for request in self.outbox.given_up(part).await?.into_iter().rev() {
                 let is_asked = wire::kept(&request)
                     .is_some_and(|old| id.is_none_or(|id| old.batch.id == id) && is_configured(&self.apps, &old.to));
@@ -391,7 +402,7 @@ impl GroupWork {
     }
 
     async fn stop(&mut self) {
-        if !self.claims {
+        if !self.claims || self.outbox.is_left() {
             return;
         }
         let flushed = self.write_all(self.now_ms()).await;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -61,6 +62,9 @@ pub(super) struct Redis {
     pub(super) port: u16,
     folder: PathBuf,
     run: Mutex<String>,
+    /// How many groups it is said to be, all of them the same.
+    pub(super) groups: AtomicUsize,
+    pub(super) is_left: AtomicBool,
 }
 
 impl Redis {
@@ -69,7 +73,8 @@ impl Redis {
         let folder = std::env::temp_dir().join(format!("fulmar-outbox-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let process = Mutex::new(Self::spawn(port, &folder));
-        let redis = Arc::new(Self { process, port, folder, run: Mutex::default() });
+        let redis =
+            Arc::new(Self { process, port, folder, run: Mutex::default(), groups: 1.into(), is_left: false.into() });
         redis.wait();
         redis.ask(&["HSET", "t:group", "id", IDENTITY, "run", &redis.run.lock().unwrap().clone(), "epoch", "1"]);
         redis
@@ -160,7 +165,11 @@ impl Drop for Redis {
 
 impl Primaries for Redis {
     fn groups(&self) -> usize {
-        1
+        self.groups.load(Ordering::Relaxed)
+    }
+
+    fn is_left(&self, _: usize) -> bool {
+        self.is_left.load(Ordering::Relaxed)
     }
 
     fn primary(&self, _: usize) -> Option<Primary> {

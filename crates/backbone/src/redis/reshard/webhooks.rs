@@ -1,0 +1,184 @@
+//! What webhooks know of slots that move. Apps' servers were told who is there by whoever works the outbox of the old group; the
+//! goings will lie in that of the new one. So the new outbox is told first what is announced, and the old one to forget it. A
+//! going that may still be held back goes along, as the same event.
+//!
+//! Requests and other edges stay where they are: they are sent from there. A group is left only when nothing is left in it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use redis::{Cmd, Value};
+
+use super::group::Group;
+use super::state::{Contents, one};
+use super::{Mover, PAUSE, ReshardError, TOLD_MAX};
+use crate::redis::keys::Keys;
+use crate::redis::map::SlotMap;
+use crate::redis::outbox::{ABSENT, PRESENT};
+use crate::redis::topic::{OUTBOX_PARTS, Slot, Topic};
+
+/// Entries of an outbox read in one call.
+const STEP: usize = 500;
+
+/// A topic, and the user whose presence there is announced.
+type Place = (String, Option<String>);
+/// The going that may be held back: what it is called, and the place of its entry.
+type Going = Option<(String, String)>;
+
+/// Something announced.
+pub(super) struct Announced {
+    topic: String,
+    user: Option<String>,
+    going: Going,
+}
+
+impl Announced {
+    /// As entries of both outboxes.
+    pub(super) fn put(&self, outbox: &str, contents: &mut Contents) {
+        let since = self.going.as_ref().map(|(_, at)| at.as_str());
+        self.entry(outbox, PRESENT, since, &mut contents.words);
+        if let Some((what, at)) = &self.going {
+            self.entry(outbox, what, Some(at), &mut contents.words);
+        }
+        self.entry(outbox, ABSENT, None, &mut contents.left);
+    }
+
+    fn entry(&self, outbox: &str, what: &str, at: Option<&str>, words: &mut Vec<Vec<u8>>) {
+        let mut fields = vec!["w", what, "t", &self.topic];
+        fields.extend(self.user.iter().flat_map(|user| ["u", user]));
+        fields.extend(at.iter().flat_map(|at| ["g", at]));
+        words.extend([b"e".to_vec(), outbox.as_bytes().to_vec(), fields.len().to_string().into_bytes()]);
+        words.extend(fields.into_iter().map(|field| field.as_bytes().to_vec()));
+    }
+}
+
+/// What one part's entries make of what is announced.
+#[derive(Default)]
+struct Replay(BTreeMap<Place, Going>);
+
+impl Replay {
+    /// A name under which a coming is kept, behind the letter that says what it is.
+    fn kept(&mut self, name: &str) {
+        let Some((_, name)) = name.split_at_checked(1) else { return };
+        let (topic, user) = name.split_once('\n').map_or((name, None), |(topic, user)| (topic, Some(user)));
+        self.0.insert((topic.to_owned(), user.map(str::to_owned)), None);
+    }
+
+    /// The next entry.
+    fn take(&mut self, at: String, fields: &BTreeMap<String, Vec<u8>>) {
+        let field = |name: &str| fields.get(name).and_then(|text| String::from_utf8(text.clone()).ok());
+        let (Some(what), Some(topic)) = (field("w"), field("t")) else { return };
+        let of = (topic, field("u"));
+        match what.as_str() {
+            "co" | "ma" | "uo" | PRESENT => _ = self.0.insert(of, None),
+            "cv" | "mr" | "uf" => {
+                let at = field("g").unwrap_or(at);
+                self.0.entry(of).and_modify(|going| *going = Some((what, at)));
+            }
+            ABSENT => _ = self.0.remove(&of),
+            _ => {}
+        }
+    }
+
+    fn announced(self) -> impl Iterator<Item = Announced> {
+        self.0.into_iter().map(|((topic, user), going)| Announced { topic, user, going })
+    }
+}
+
+/// What is announced of these slots, or will be by what lies in the outbox; each with its slot's place. Not before they are
+/// frozen.
+pub(super) async fn announced(
+    group: &mut Group,
+    keys: &Keys,
+    slots: &[u16],
+) -> Result<Vec<(usize, Announced)>, ReshardError> {
+    let mut parts: Vec<u16> = slots.iter().map(|slot| Slot(*slot).outbox_part()).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    let mut found = Vec::new();
+    for part in parts {
+        let mut replay = Replay::default();
+        let names: Vec<String> = group.ask(&one("HKEYS", &keys.announced(part))).await?;
+        names.iter().for_each(|name| replay.kept(name));
+        let mut after = "-".to_owned();
+        loop {
+            let mut range = one("XRANGE", &keys.outbox(part));
+            range.arg(&after).arg("+").arg("COUNT").arg(STEP);
+            let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> = group.ask(&range).await?;
+            let count = entries.len();
+            for (at, fields) in entries {
+                after = format!("({at}");
+                replay.take(at, &fields);
+            }
+            if count < STEP {
+                break;
+            }
+        }
+        for announced in replay.announced() {
+            let slot = Topic::parse(&announced.topic).map(|topic| topic.slot().0);
+            let at = slots.iter().position(|of| slot == Some(*of));
+            found.extend(at.map(|at| (at, announced)));
+        }
+    }
+    Ok(found)
+}
+
+impl Mover<'_> {
+    /// Waits until no webhook is left in groups that are about to be left.
+    pub(super) async fn await_webhooks(&mut self, map: &SlotMap) -> Result<(), ReshardError> {
+        let (began, keys, next) = (Instant::now(), self.keys.clone(), map.ended());
+        let left: Vec<String> = map.groups.iter().filter(|name| !next.groups.contains(name)).cloned().collect();
+        for name in left {
+            while has_webhooks(self.group(&name)?, &keys).await? {
+                if began.elapsed() >= TOLD_MAX {
+                    return Err(ReshardError::Webhooks(name));
+                }
+                self.renew(self.groups.len()).await?;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn has_webhooks(group: &mut Group, keys: &Keys) -> Result<bool, ReshardError> {
+    let sealed: Vec<Cmd> = (0..OUTBOX_PARTS).map(|part| one("HLEN", &keys.sealed(part))).collect();
+    let sealed: Vec<u64> = group.ask_all(&sealed).await?;
+    let first = |part| {
+        let mut first = one("XRANGE", &keys.outbox(part));
+        first.arg("-").arg("+").arg("COUNT").arg(1);
+        first
+    };
+    let entries: Vec<Vec<Value>> = group.ask_all(&(0..OUTBOX_PARTS).map(first).collect::<Vec<_>>()).await?;
+    Ok(sealed.iter().any(|count| *count > 0) || entries.iter().any(|entries| !entries.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-11, RED-32
+    #[test]
+    fn what_is_announced_goes_along_and_so_does_a_going_that_may_be_held() {
+        let mut replay = Replay::default();
+        ["c1:a", "c1:b", "m1:presence-c\nana", "u1::ana", ""].into_iter().for_each(|name| replay.kept(name));
+        let mut entry = |at: &str, fields: &[(&str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+            replay.take(at.to_owned(), &fields.collect());
+        };
+        entry("5-0", &[("w", "cv"), ("t", "1:a")]);
+        entry("6-0", &[("w", "co"), ("t", "1:new")]);
+        entry("7-0", &[("w", "mr"), ("t", "1:presence-c"), ("u", "ana"), ("g", "3-0")]);
+        entry("8-0", &[("w", "cv"), ("t", "1:never-announced")]);
+        entry("9-0", &[("w", "pg"), ("t", "1::ana")]);
+        let mut contents = Contents::default();
+        replay.announced().for_each(|announced| announced.put("outbox", &mut contents));
+        let text = |words: &[Vec<u8>]| String::from_utf8(words.join(&b' ')).expect("text");
+        let there = "e outbox 6 w pa t 1:a g 5-0 e outbox 6 w cv t 1:a g 5-0 e outbox 4 w pa t 1:b e outbox 4 w pa t 1:new \
+                     e outbox 8 w pa t 1:presence-c u ana g 3-0 e outbox 8 w mr t 1:presence-c u ana g 3-0";
+        assert_eq!(text(&contents.words), there);
+        let left =
+            "e outbox 4 w pg t 1:a e outbox 4 w pg t 1:b e outbox 4 w pg t 1:new e outbox 6 w pg t 1:presence-c u ana";
+        assert_eq!(text(&contents.left), left);
+    }
+}

@@ -1,0 +1,138 @@
+//! Slots move between groups under load, and nobody notices: on real servers, with movers that die.
+
+mod world;
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::reshard::{Mover, ReshardError};
+use fulmar_backbone::redis::settings::Topology;
+use fulmar_protocol::exchange::Answer;
+
+use self::world::{World, names, settings};
+
+/// RED-11
+#[test]
+fn slots_move_to_a_third_group_and_back_under_load_and_nobody_notices() {
+    let Some(mut world) = World::start() else { return };
+    (0..8).for_each(|channel| world.keep(0, &format!("cache-{channel}"), &format!("kept {channel}")));
+    world.begin();
+    let began = Instant::now();
+    world.apply(&["g1", "g2", "g3"], None).expect("it is done");
+    eprintln!("two groups to three in {:?}", began.elapsed());
+    assert!(world.nodes[0].figures().groups.iter().any(|group| group.name == "g3"));
+    for channel in 0..8 {
+        let Answer::Joined { cached: Some(frame), .. } = world.join(1, &format!("cache-{channel}"), None) else {
+            panic!("the event of cache-{channel} was left behind")
+        };
+        assert_eq!(frame.text(), format!("kept {channel}"));
+    }
+    world.apply(&["g1", "g2"], None).expect("it is done");
+    let is_left = |node: &RedisBackbone| node.figures().groups.iter().any(|group| group.name == "g3" && group.is_left);
+    world.eventually("g3 is left", |world| world.nodes.iter().all(|node| is_left(node)));
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn a_mover_that_dies_at_any_step_is_gone_on_with() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    let steps = ["begun", "listened to twice", "frozen", "opened", "moved", "arrived", "listened to once"];
+    for (number, step) in steps.into_iter().enumerate() {
+        let groups: &[&str] = if number % 2 == 0 { &["g1", "g2", "g3"] } else { &["g1", "g2"] };
+        let died = world.apply(groups, Some(step));
+        assert!(matches!(died, Err(ReshardError::Stopped)), "{step}: {died:?}");
+        let began = Instant::now();
+        let resumed = world.resume();
+        eprintln!("{step}: gone on with in {:?}", began.elapsed());
+        match resumed {
+            Ok(()) => {}
+            Err(ReshardError::Nothing) if step == "listened to once" => {}
+            other => panic!("{step}: {other:?}"),
+        }
+    }
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn a_move_is_undone_until_the_first_slot_has_arrived() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    for step in ["begun", "frozen"] {
+        assert!(matches!(world.apply(&["g1", "g2", "g3"], Some(step)), Err(ReshardError::Stopped)));
+        assert!(matches!(world.apply(&["g1", "g2", "g3"], None), Err(ReshardError::UnderWay(_))));
+        world.abort().expect("nothing has arrived");
+        assert!(matches!(world.abort(), Err(ReshardError::Nothing)));
+    }
+    assert!(matches!(world.apply(&["g1", "g2", "g3"], Some("moved")), Err(ReshardError::Stopped)));
+    assert!(matches!(world.abort(), Err(ReshardError::TooLate { arrived, .. }) if arrived > 0));
+    world.resume().expect("it is gone on with");
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn while_a_dead_mover_has_left_slots_to_nobody_they_are_published_to_over_the_bus() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    assert!(matches!(world.apply(&["g1", "g2", "g3"], Some("frozen")), Err(ReshardError::Stopped)));
+    // Longer than a publish may wait.
+    std::thread::sleep(Duration::from_secs(5));
+    world.resume().expect("it is gone on with");
+    world.judge();
+}
+
+/// RED-10, RED-11
+#[test]
+fn a_node_that_is_configured_with_other_groups_goes_by_the_map_and_two_do_not_move_at_once() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    world.apply(&["g1", "g2", "g3"], None).expect("it is done");
+    // It knows of g3 from the map alone; the first map of its own groups would be wrong for a third of the slots.
+    world.add_node(&["g1", "g2"]);
+    world.eventually("the new node is there", |world| world.nodes.iter().all(|node| node.leases().len() == 3));
+    let began = Instant::now();
+    world.join(2, "c7", None);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let primary = &world.servers.group("g1").expect("a group").servers[0].redis;
+    primary.call(&["SET", "reshard:mover", "somebody", "PX", "60000"]).expect("it is there");
+    assert!(matches!(world.apply(&["g1", "g2"], None), Err(ReshardError::Busy(_))));
+    primary.call(&["DEL", "reshard:mover"]).expect("it is there");
+    world.nodes[2].stop();
+    world.nodes.truncate(2);
+    world.judge();
+}
+
+/// RED-10
+#[test]
+fn a_group_that_has_lost_everything_is_told_by_nodes_what_it_said_of_its_slots() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    world.apply(&["g1", "g2", "g3"], None).expect("it is done");
+    for group in ["g1", "g3"] {
+        let before = world.said(group);
+        assert!(before.0.starts_with("version 3\n") && !before.1.is_empty(), "{before:?}");
+        world.servers.group(group).expect("a group").servers[0].redis.call(&["FLUSHALL"]).expect("it is there");
+        world.eventually("the map is there again", |world| world.said(group).0 == before.0);
+        world.eventually("it knows its slots", |world| {
+            let after = world.said(group).1;
+            before.1.iter().all(|(slot, said)| after.get(slot) == Some(said))
+        });
+    }
+    world.apply(&["g1", "g2"], None).expect("it is done");
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn slots_of_a_single_server_and_of_redis_cluster_are_not_moved_and_it_is_said_why() {
+    let single = settings(Topology::Single("127.0.0.1:1".to_owned()));
+    let redis_cluster = settings(Topology::RedisCluster { seeds: names(&["127.0.0.1:1"]), shares: 8 });
+    for (settings, expected) in [(single, "nowhere to move"), (redis_cluster, "redis-cli --cluster")] {
+        let refused = Mover::new(&settings, &mut |_| ControlFlow::Continue(())).err().expect("it is refused");
+        assert!(refused.is_refusal() && refused.to_string().contains(expected), "{refused}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Whole nodes over real Redis, as clients and apps' servers see them: what one node takes and another one gives.
+//!
+//! What nodes do for each other at their HTTP ports is tested in `nodes.rs`; how messages travel, with the backbone. Skipped,
+//! loudly, where there is no `redis-server`.
+
+#![allow(clippy::unwrap_used)] // In a test, a panic is the report.
+
+mod quota;
+mod tls;
+
+use std::path::Path;
+use std::time::Duration;
+
+use fulmar_protocol::app::App;
+use fulmar_rig::{Node, Ready, Subscriber, http};
+
+/// Within what anything that is expected must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn app() -> App {
+    App::new("1", "k", "s")
+}
+
+/// A node of the real binary with `app` and these further lines of configuration, of which `[backbone]` comes last.
+fn node(of_app: &str, backbone: &str, ready: Ready) -> Node {
+    let config = format!(
+        "[server]\nworkers = 1\n[shutdown]\ndrain_s = 0\n[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n{of_app}\n\
+         [backbone]\nkind = \"redis\"\n{backbone}\n"
+    );
+    Node::start(Path::new(env!("CARGO_BIN_EXE_fulmar")), &config, ready).unwrap()
+}
+
+/// A connection to a node.
+fn connect(node: &Node) -> Subscriber {
+    Subscriber::connect(node.addr(), &app(), PATIENCE).unwrap()
+}
+
+/// Publishes through a node, which must take it.
+fn publish(node: &Node, channel: &str, data: &str) {
+    let answer = http::Rest::new(node.addr(), &app()).publish(channel, data).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// The next event that is not about the protocol itself.
+fn next_event(subscriber: &mut Subscriber) -> (String, String) {
+    let event = subscriber.event().unwrap();
+    (event["event"].as_str().unwrap_or_default().to_owned(), event["data"].as_str().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,120 @@
+//! Redis behind TLS, a password and the rules that the README gives its user.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fulmar_rig::{Folder, Node, Ready, Redis, RedisOptions, Tls, eventually, http, is_available};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use super::{PATIENCE, connect, next_event, node, publish};
+
+const PASSWORD: &str = "correct-horse";
+
+/// Somebody who vouches for certificates, with one for a server at 127.0.0.1 and one for a node.
+struct Authority {
+    folder: Folder,
+}
+
+impl Authority {
+    fn make(name: &str) -> Self {
+        let folder = Folder::make("ca").unwrap();
+        let mut of_ca = CertificateParams::new(Vec::new()).unwrap();
+        of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        of_ca.distinguished_name.push(DnType::CommonName, name);
+        let ca = CertifiedIssuer::self_signed(of_ca, KeyPair::generate().unwrap()).unwrap();
+        let this = Self { folder };
+        fs::write(this.path("ca.pem"), ca.pem()).unwrap();
+        for (name, whose) in [("server", "127.0.0.1"), ("node", "node")] {
+            let key = KeyPair::generate().unwrap();
+            let shown = CertificateParams::new(vec![whose.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+            fs::write(this.path(&format!("{name}.pem")), shown.pem()).unwrap();
+            fs::write(this.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        this
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+}
+
+/// The line of an ACL file that the README gives, with a password: what it allows must be enough.
+fn user_of_the_readme() -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let text = fs::read_to_string(readme).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("user fulmar on >PASSWORD ")).expect("the README has it");
+    format!("fulmar on >{PASSWORD} {line}")
+}
+
+/// A server that asks for certificates; `None`, said loudly, where it was built without TLS.
+fn server(authority: &Authority) -> Option<Redis> {
+    let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file));
+    let options = RedisOptions {
+        tls: Some(Tls { cert, key, ca, wants_certificate: true }),
+        users: vec![user_of_the_readme()],
+        // Nobody gets in by another name.
+        password: Some("of-the-default-user".to_owned()),
+        ..RedisOptions::default()
+    };
+    match Redis::start(&options) {
+        Ok(redis) => Some(redis),
+        Err(error) if error.to_string().contains("TLS support") => {
+            eprintln!("!! SKIPPED: {} was built without TLS", fulmar_rig::server_program().display());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn secured(at: SocketAddr, ca: &Path, own: &Authority, ready: Ready) -> Node {
+    let shown = ["node.pem", "node.key"].map(|file| own.path(file));
+    let password = own.path("password");
+    fs::write(&password, format!("{PASSWORD}\n")).unwrap();
+    let lines = format!(
+        "addresses = [\"{at}\"]\nuser = \"fulmar\"\npassword_file = \"{}\"\ntls = true\ntls_ca = \"{}\"\n\
+         tls_cert = \"{}\"\ntls_key = \"{}\"",
+        password.display(),
+        ca.display(),
+        shown[0].display(),
+        shown[1].display()
+    );
+    // An endpoint that does not answer: what is for it must be written all the same.
+    let endpoint = "webhooks_allow_private = true\n[[apps.webhooks]]\nurl = \"http://127.0.0.1:1/\"";
+    node(endpoint, &lines, ready)
+}
+
+/// NODE-2, NODE-5, NODE-9
+#[test]
+fn nodes_hear_each_other_through_tls_with_a_password_and_only_the_rights_that_the_readme_names() {
+    if !is_available() {
+        return;
+    }
+    let (authority, stranger) = (Authority::make("ours"), Authority::make("theirs"));
+    let Some(redis) = server(&authority) else { return };
+    let at = redis.tls_addr().unwrap();
+    let start = || secured(at, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
+    let (hears, takes) = (start(), start());
+    let mut subscriber = connect(&hears);
+    let member = serde_json::json!({});
+    subscriber.subscribe("presence-room", Some(("ana", &member))).unwrap();
+    publish(&takes, "presence-room", "sealed");
+    assert_eq!(next_event(&mut subscriber), ("e".to_owned(), "sealed".to_owned()));
+    let mut other = connect(&takes);
+    let roster = other.subscribe("presence-room", Some(("ben", &member))).unwrap();
+    assert_eq!(roster["presence"]["count"], 2);
+    assert_eq!(next_event(&mut subscriber).0, "pusher_internal:member_added");
+    let is_sealed = || (!redis.call(&["KEYS", "fulmar:sealed:*"]).unwrap().list().is_empty()).then_some(());
+    eventually("the outbox is worked", PATIENCE, is_sealed).unwrap();
+    for node in [&hears, &takes] {
+        let said = node.log();
+        assert!(!said.contains("NOPERM") && !said.contains(PASSWORD), "{said}");
+    }
+    // One that trusts somebody else says so, serves what it can and goes on.
+    let lost = secured(at, &stranger.path("ca.pem"), &authority, Ready::Alive);
+    let says_so = |line: &str| line.contains("no connection to the server") && line.contains("certificate");
+    eventually("it says what is wrong", PATIENCE, || lost.log().lines().any(says_so).then_some(())).unwrap();
+    assert!(lost.is_running() && http::status_of(lost.addr(), "/livez", PATIENCE).unwrap() == 200);
+    let unheard = http::status_of(lost.addr(), "/readyz", PATIENCE).unwrap();
+    assert_eq!(unheard, 503, "it was not heard through its group");
+}
