@@ -11,6 +11,9 @@ use super::sdk::SdkAccount;
 use super::timeline::{Entry, Voice};
 use super::trace::Trace;
 
+/// Sentinels take a server for down after a second, and nodes sooner.
+const STALL_MAX: Duration = Duration::from_millis(500);
+
 /// A step that has been done, before the ledger is known.
 pub struct Done {
     /// The step.
@@ -120,7 +123,12 @@ impl Account {
         }
     }
 
-    /// Deliveries that were accepted and late by this.
+    /// Whether the machine itself stood still for so long that servers were taken for dead which nothing was done to.
+    pub fn is_disturbed(&self) -> bool {
+        self.whole.longest_stall > STALL_MAX
+    }
+
+    /// Publishes that were answered 200.
     pub fn accepted(&self) -> usize {
         self.whole.publishes - self.whole.failed - self.whole.refused
     }

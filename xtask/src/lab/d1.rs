@@ -73,6 +73,8 @@ pub struct Own {
     pub faulty: Option<PathBuf>,
 }
 
+/// What tells a binary that was built for it to fail.
+const FAULT: &str = "FULMAR_LAB_FAULT";
 const SHUTDOWN: &str = "[shutdown]\ngrace_s = 1\ndrain_s = 2\n";
 const NEXT_KEYS: &str = "[metrics]\nsink = \"http://127.0.0.1:9/ingest\"\nevery_s = 1\n[release]\nlabel = \"next\"\n";
 
@@ -104,7 +106,9 @@ fn release(lab: &Lab, is_new: bool, has_new_config: bool) -> Result<Release, Fai
 
 /// It starts, says what it does not know, and serves.
 fn old_binary(lab: &mut Lab) -> Done {
-    let release = release(lab, false, true)?;
+    let mut release = release(lab, false, true)?;
+    // A default build does not know how to fail: what the lab tells its own is an unknown variable to it.
+    release.variables.push((FAULT.to_owned(), "exit".to_owned()));
     let said = serve_beside(lab, &release)?;
     for key in ["metrics", "release"] {
         if !said.lines().any(|line| line.contains("WARN") && line.contains(key)) {
@@ -137,7 +141,7 @@ fn serve_beside(lab: &mut Lab, release: &Release) -> Result<String, Failure> {
 /// The deployer tries a bad release on node 0, which must serve on.
 fn bad_release(lab: &mut Lab, fault: &str) -> Done {
     let mut release = release(lab, true, true)?;
-    release.variables.push(("FULMAR_LAB_FAULT".to_owned(), fault.to_owned()));
+    release.variables.push((FAULT.to_owned(), fault.to_owned()));
     let pid = lab.stage.nodes[0].pid();
     match deploy::roll(lab, 0, &release)? {
         None => lab.wrong(format!("a release that is told to {fault} took over")),

@@ -111,7 +111,7 @@ fn third_group(lab: &mut Lab) -> Done {
 
 fn fifty_nodes(lab: &mut Lab) -> Done {
     let primaries = primaries(lab)?;
-    let before = Fifty::connections(lab)?;
+    let before = Fifty::cost(lab)?;
     let begun = Instant::now();
     lab.deed("fifty nodes start at once, behind everything else (nice 19)");
     let fifty = Fifty::start(lab)?;
@@ -120,13 +120,15 @@ fn fifty_nodes(lab: &mut Lab) -> Done {
     if let Some(why) = fifty.ended() {
         lab.wrong(format!("a node ended: {why}"));
     }
-    lab.stage.go_on(3, 3)?;
-    let after = Fifty::connections(lab)?;
-    let (loaded, more) = (before.div_ceil(lab.stage.nodes.len()), after.saturating_sub(before));
+    let after = Fifty::cost(lab)?;
+    let loaded = before.connections.div_ceil(lab.stage.nodes.len());
+    let more = after.connections.saturating_sub(before.connections);
     let each = more as f64 / Fifty::COUNT as f64;
     lab.seen(format!(
         "connections to Redis: {loaded} for each of 3 nodes under load, {each:.1} more for each of fifty idle ones"
     ));
+    let [kb_before, kb_after] = [&before, &after].map(|cost| cost.sends_bytes_per_s / 1e3);
+    lab.seen(format!("all primaries send {kb_before:.0} kB/s to 3 nodes and their replicas, {kb_after:.0} kB/s to 53"));
     if more > loaded * Fifty::COUNT || each < 1.0 {
         lab.wrong(format!("fifty nodes have {more} connections, more than {loaded} each"));
     }

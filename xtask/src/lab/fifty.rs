@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fulmar_rig::{Node, NodeOptions, Ready};
+use fulmar_rig::{Node, NodeOptions, Ready, Role};
 
 use super::scene::{Lab, rig};
 use crate::project::Failure;
@@ -12,13 +12,21 @@ use crate::project::Failure;
 const READY_MAX: Duration = Duration::from_secs(22);
 /// When that is over, each of the rest is asked for so long.
 const ASK_MAX: Duration = Duration::from_millis(50);
-const LOOKS: usize = 6;
+const LOOKS: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 const NICENESS: u8 = 19;
 
 /// The nodes.
 pub struct Fifty {
     nodes: Vec<Node>,
+}
+
+/// What nodes cost Redis.
+pub struct Cost {
+    /// Connections to data servers.
+    pub connections: usize,
+    /// What leaves all primaries together.
+    pub sends_bytes_per_s: f64,
 }
 
 impl Fifty {
@@ -57,14 +65,16 @@ impl Fifty {
         });
     }
 
-    /// Connections of nodes to data servers, the fewest of several looks: one that was just given up is still listed for a while.
-    pub fn connections(lab: &Lab) -> Result<usize, Failure> {
-        let mut fewest = usize::MAX;
+    /// What nodes cost Redis now. Of several looks the fewest connections: one that was just given up is still listed for a while.
+    pub fn cost(lab: &Lab) -> Result<Cost, Failure> {
+        let (begun, sent_before) = (Instant::now(), sent_bytes(lab)?);
+        let mut connections = usize::MAX;
         for _ in 0..LOOKS {
-            fewest = fewest.min(Self::connections_now(lab)?);
+            connections = connections.min(Self::connections_now(lab)?);
             lab.stage.wait(BETWEEN_LOOKS)?;
         }
-        Ok(fewest)
+        let sent = sent_bytes(lab)?.saturating_sub(sent_before);
+        Ok(Cost { connections, sends_bytes_per_s: sent as f64 / begun.elapsed().as_secs_f64() })
     }
 
     /// Neither Sentinels', nor replicas', nor ours.
@@ -80,4 +90,15 @@ impl Fifty {
         }
         Ok(count)
     }
+}
+
+fn sent_bytes(lab: &Lab) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for redis in lab.stage.all_servers().into_iter().filter(|redis| redis.is_running()) {
+        if redis.role().map_err(rig)? == Role::Primary {
+            let sent = redis.info("stats", "total_net_output_bytes").map_err(rig)?;
+            sum += sent.and_then(|sent| sent.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    Ok(sum)
 }

@@ -79,11 +79,18 @@ fn day(page: &mut String, account: &Account) {
     );
     let _ = write!(
         page,
-        "<p>Seed {}, {} s. The machine's load average was {}; it was away for {} in all, which is taken off delays.</p>",
+        "<p>Seed {}, {} s. The machine's load average was {}; it was away for {} at a time and {} in all, \
+         which is taken off delays.{}</p>",
         account.seed,
         account.took.as_secs(),
         escaped(&account.machine),
+        ms(account.whole.longest_stall),
         ms(account.whole.stalled),
+        if account.is_disturbed() {
+            " <b>It stood still for longer than Sentinels wait: what is late or out of order says little about this run.</b>"
+        } else {
+            ""
+        },
     );
     let marked: Vec<&Entry> = account.entries.iter().filter(|entry| is_mark(entry)).collect();
     page.push_str(&picture::draw(account, &marked));

@@ -36,9 +36,12 @@ pub fn print(account: &Account) {
     account.misses.iter().for_each(|miss| println!("  MISSED: {miss}"));
     account.day.gaps.iter().for_each(|gap| println!("  not covered: {gap}"));
     let whole = &account.whole;
+    if account.is_disturbed() {
+        println!("  the machine stood still for longer than Sentinels wait: what is late or out of order says little");
+    }
     println!(
         "  {}: {} published, {} accepted, {} delivered, {} late, {} lost, {} doubled; p99 {}, longest {}; seed {}, load average \
-         {}, machine away {} in all ({} s)",
+         {}, machine away {} at a time, {} in all ({} s)",
         account.verdict(),
         whole.publishes,
         account.accepted(),
@@ -50,6 +53,7 @@ pub fn print(account: &Account) {
         ms(whole.longest),
         account.seed,
         account.machine,
+        ms(whole.longest_stall),
         ms(whole.stalled),
         account.took.as_secs(),
     );

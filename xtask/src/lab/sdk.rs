@@ -41,8 +41,10 @@ pub struct SdkAccount {
     pub delivered: usize,
     /// What they did not.
     pub lost: usize,
-    /// Received again.
+    /// Received again on one connection.
     pub doubled: usize,
+    /// Received again behind a break: on the new connection, while publications are made up for.
+    pub again: usize,
     /// Later than 900 ms.
     pub late: usize,
     /// The longest delivery.
@@ -54,10 +56,10 @@ pub struct SdkAccount {
 impl SdkAccount {
     /// In a line.
     pub fn words(&self) -> String {
-        let Self { published, accepted, delivered, lost, doubled, late, longest_ms, breaks } = self;
+        let Self { published, accepted, delivered, lost, doubled, again, late, longest_ms, breaks } = self;
         format!(
             "{published} published, {accepted} accepted, {delivered} delivered, {lost} lost, {doubled} doubled, {late} late, longest \
-             {longest_ms} ms, {breaks} times without connection"
+             {longest_ms} ms, {breaks} times without connection, {again} heard again behind that"
         )
     }
 }
@@ -129,18 +131,24 @@ fn reckon(published: &[Value], heard: &[Vec<Value>]) -> SdkAccount {
     let accepted: Vec<_> = published.iter().filter(|note| note["status"] == 200).collect();
     account.accepted = accepted.len();
     for notes in heard {
-        let mut times: HashMap<i64, Vec<i64>> = HashMap::new();
+        // When each number was heard, and on which connection.
+        let mut times: HashMap<i64, Vec<(usize, i64)>> = HashMap::new();
+        let mut connection = 0;
         for note in notes {
+            connection += usize::from(note["up"].is_i64());
             if let (Some(number), Some(at)) = (note["got"].as_i64(), note["at"].as_i64()) {
-                times.entry(number).or_default().push(at);
+                let heard = times.entry(number).or_default();
+                let is_same = heard.iter().any(|(other, _)| *other == connection);
+                account.doubled += usize::from(is_same);
+                account.again += usize::from(!is_same && !heard.is_empty());
+                heard.push((connection, at));
             }
         }
-        account.doubled += times.values().map(|at| at.len() - 1).sum::<usize>();
         account.breaks += notes.iter().filter(|note| note["down"].is_i64()).count();
         for note in &accepted {
             let (number, sent) = (note["sent"].as_i64().unwrap_or(-1), note["at"].as_i64().unwrap_or(0));
-            match times.get(&number).and_then(|at| at.first()) {
-                Some(at) => {
+            match times.get(&number).and_then(|heard| heard.first()) {
+                Some((_, at)) => {
                     account.delivered += 1;
                     account.longest_ms = account.longest_ms.max(at - sent);
                     account.late += usize::from(at - sent > i64::try_from(LATE.as_millis()).unwrap_or(i64::MAX));
@@ -177,9 +185,11 @@ mod tests {
             json!({ "got": 2, "at": 3_000 }),
             json!({ "down": 4_500 }),
             json!({ "up": 6_500 }),
+            json!({ "got": 2, "at": 6_600 }),
         ];
         let account = reckon(&published(&[1, 2, 3, 4, 5, 7]), &[heard]);
         assert_eq!((account.accepted, account.delivered, account.doubled, account.late), (6, 2, 1, 1));
         assert_eq!((account.lost, account.breaks, account.longest_ms), (2, 1, 1_000), "numbers 3 and 7");
+        assert_eq!(account.again, 1);
     }
 }
