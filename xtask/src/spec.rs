@@ -164,7 +164,7 @@ fn is_id(word: &str) -> bool {
     let Some((family, number)) = word.split_once('-') else { return false };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match family {
-        "WS" | "FB" | "HTTP" | "DEL" | "OPS" | "OP" | "NODE" | "RED" => digits(number),
+        "WS" | "FB" | "HTTP" | "DEL" | "OPS" | "OP" | "DOC" | "NODE" | "RED" => digits(number),
         "INC" => number.split('-').count() == 3 && number.split('-').all(digits),
         _ => false,
     }

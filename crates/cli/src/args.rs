@@ -8,6 +8,7 @@ mod operator;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use fulmar_control::doctor::Id;
 use fulmar_server::config::Sources;
 
 use self::backbone::BackboneArgs;
@@ -48,6 +49,8 @@ pub enum Verb {
     Status(AdminArgs),
     /// Print who changed what on a running node
     Audit(AuditArgs),
+    /// Name what is wrong with a deployment, or will be, with the fix
+    Doctor(Box<DoctorArgs>),
     /// See how the Redis groups are, and operate on them
     #[command(subcommand)]
     Redis(RedisVerb),
@@ -269,6 +272,30 @@ pub enum WebhookVerb {
         allow_private: bool,
     },
 }
+
+/// Looks at the configuration, at the files it names, at every Redis server and Sentinel, and at what nodes say of themselves.
+/// Changes nothing, and ends within ten seconds whatever hangs.
+#[derive(Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub struct DoctorArgs {
+    /// Leave out findings of this id; may be repeated
+    #[arg(long, value_name = "ID", value_parser = crate::doctor::id)]
+    pub ignore: Vec<Id>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Exits with 0 when nothing is gravely wrong, with 3 when something is.
+
+Examples:
+  fulmar doctor --config fulmar.toml
+  fulmar doctor --config fulmar.toml --set backbone.user=admin --ignore appendfsync-always
+      as a user who may ask Redis more than nodes may
+  fulmar doctor --json | jq '.findings[] | select(.weight == \"grave\")'";
 
 // The node whose admin API is spoken to. (Not a doc comment, for the same reason.)
 #[derive(Args)]

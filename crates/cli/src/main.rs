@@ -7,6 +7,7 @@ mod app;
 mod args;
 mod check;
 mod client;
+mod doctor;
 mod explain;
 mod import;
 mod operator;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Verb::App(args) => client::finish(app::app(args)),
         Verb::Audit(args) => client::finish(app::audit(&args)),
         Verb::Status(args) => client::finish(status::status(&args)),
+        Verb::Doctor(args) => doctor::doctor(*args),
         Verb::Redis(verb) => operator::redis(verb),
         Verb::Sentinel(verb) => operator::sentinel(verb),
         Verb::Presence(verb) => operator::presence(verb),

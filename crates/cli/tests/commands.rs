@@ -45,7 +45,7 @@ fn file(test: &str, name: &str, text: &str) -> PathBuf {
 /// OPS-10
 #[test]
 fn every_verb_helps_with_an_example() {
-    let verbs: [&[&str]; 25] = [
+    let verbs: [&[&str]; 26] = [
         &[],
         &["serve"],
         &["check"],
@@ -66,6 +66,7 @@ fn every_verb_helps_with_an_example() {
         &["app", "history"],
         &["app", "revert"],
         &["audit"],
+        &["doctor"],
         &["import"],
         &["trigger"],
         &["subscribe"],
