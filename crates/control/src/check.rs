@@ -60,7 +60,7 @@ pub enum Check {
         /// Its `replica-priority`.
         priority: u32,
     },
-    /// So many Sentinels name the server as the primary.
+    /// So many Sentinels name the server as the primary, and none that answers names another.
     Named {
         /// Which.
         server: Who,
@@ -280,7 +280,9 @@ impl<'a> Counts<'a> {
             Err(why) => return Some(why),
         };
         let names = self.views().filter(|(_, view)| view.primary == address).count();
-        (names < by).then(|| format!("{names} of {by} Sentinels name {address}"))
+        let other = self.views().find(|(_, view)| view.primary != address);
+        let few = (names < by).then(|| format!("{names} of {by} Sentinels name {address}"));
+        other.map(|(who, view)| format!("{who} still names {}", view.primary)).or(few)
     }
 
     fn sees(&self, sentinel: &str, primary: &Who, replicas: usize, others: usize) -> Option<String> {
@@ -333,7 +335,7 @@ impl fmt::Display for Check {
             Self::Priority { server, priority } => {
                 write!(f, "{server} has priority {priority} and every Sentinel knows it")
             }
-            Self::Named { server, by } => write!(f, "{by} Sentinels name {server}"),
+            Self::Named { server, by } => write!(f, "{by} Sentinels name {server} and none another"),
             Self::Sees { sentinel, primary, replicas, others } => {
                 write!(f, "{sentinel} sees {primary}, {replicas} replicas and {others} other Sentinels")
             }

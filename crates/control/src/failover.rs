@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::guards::{Gate, Guard, Refusal};
-use crate::health::{bytes, full_syncs, lag, rate};
+use crate::health::{WAITING_BYTES_MAX, bytes, full_syncs, lag, rate};
 use crate::observed::{GroupSeen, ServerSeen, ServerState};
 use crate::plan::{Action, Check, Decision, Plan, Step, Who};
 
@@ -22,6 +22,8 @@ const PROMOTED_WITHIN: [Duration; 2] = [Duration::from_millis(750), Duration::fr
 const DEMOTED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the group may take to be whole again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long the wanted server may take to be seen as the primary, when everything else is done.
+const WISHED_WITHIN: Duration = Duration::from_secs(2);
 /// Sentinels look at a replica's priority every ten seconds.
 const PRIORITY_WITHIN: Duration = Duration::from_secs(25);
 /// How long after its own time-out a Sentinel says that a failover is over.
@@ -179,10 +181,15 @@ pub(crate) fn online(now: Duration, seen: &GroupSeen, primary: &ServerSeen, gate
 
 pub(crate) fn calm(now: Duration, primary: &ServerSeen, gate: &mut Gate<'_>) {
     let (syncs, over) = full_syncs(now, primary).unwrap_or_default();
+    let waiting = primary.fresh(now).map_or(0, |state| state.figures.waiting_bytes);
     gate.ask(
         Guard::Resync,
-        syncs == 0,
-        format!("{syncs} full syncs in the last {} s that were watched", over.as_secs()),
+        syncs == 0 && waiting <= WAITING_BYTES_MAX,
+        format!(
+            "{syncs} full syncs in the last {} s that were watched, {} wait for replicas beyond the backlog",
+            over.as_secs(),
+            bytes(waiting)
+        ),
     );
 }
 
@@ -202,13 +209,13 @@ fn steps(now: Duration, seen: &GroupSeen, primary: &ServerSeen, to: Option<&str>
         let undo = before(&preferences[..=at]);
         steps.push(Step::act(Check::Primary(old.into()), action, done, PRIORITY_WITHIN).undone_by(undo));
     }
-    steps.extend(hold_and_promote(seen, now, old, &online, to, &before(&preferences)));
+    steps.extend(hold_and_promote(seen, now, old, &online, &before(&preferences)));
     let follows = Check::Follows { server: old.into(), primary: Who::Successor };
     let demote = Action::Demote { server: old.to_owned(), primary: Who::Successor };
     let restore = before(&preferences);
     let demoted = Step::act(Check::Primary(Who::Successor), demote, follows.clone(), DEMOTED_WITHIN);
     steps.push(demoted.undone_by(restore.clone()));
-    let by = seen.views(now).count();
+    let by = seen.sentinels.len() / 2 + 1;
     let whole = Check::All(vec![
         follows,
         Check::Online { primary: Who::Successor, replicas: online.len() },
@@ -220,18 +227,12 @@ fn steps(now: Duration, seen: &GroupSeen, primary: &ServerSeen, to: Option<&str>
         let done = if Some(server.as_str()) == to { Check::All(Vec::new()) } else { done };
         steps.push(Step::act(Check::All(Vec::new()), Action::Prefer { server, priority: was }, done, PRIORITY_WITHIN));
     }
+    steps.extend(to.map(|to| Step::watch(Check::Primary(to.into()), WISHED_WITHIN)));
     steps
 }
 
 /// Writes are held from the first of these to the one after them.
-fn hold_and_promote(
-    seen: &GroupSeen,
-    now: Duration,
-    old: &str,
-    online: &[String],
-    to: Option<&str>,
-    restore: &[Action],
-) -> [Step; 2] {
+fn hold_and_promote(seen: &GroupSeen, now: Duration, old: &str, online: &[String], restore: &[Action]) -> [Step; 2] {
     let sound = Check::All(vec![
         Check::Primary(old.into()),
         Check::Online { primary: old.into(), replicas: online.len() },
@@ -244,7 +245,8 @@ fn hold_and_promote(
     let silence = seen.views(now).map(|(_, view)| view.down_after).min().unwrap_or_default();
     let within = |part: Duration, [least, most]: [Duration; 2]| part.clamp(least, most);
     let pause = Step::act(sound, pause, level.clone(), within(silence / 2, LEVEL_WITHIN)).undone_by(resume.clone());
-    let candidates = to.map_or_else(|| online.to_vec(), |to| vec![to.to_owned()]);
+    // Whoever it is: a primary that was promoted against the wish must be followed all the same.
+    let candidates = online.to_vec();
     let timeout = seen.views(now).map(|(_, view)| view.failover_timeout).max().unwrap_or_default();
     let promoted = Step {
         lingers: Some(timeout + LINGERS_BEYOND),

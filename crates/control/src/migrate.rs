@@ -11,7 +11,7 @@ use crate::health::{LINK_PERCENT_MAX, MEMORY_PERCENT, bytes, line, rate};
 use crate::observed::{GroupSeen, ServerSeen, ServerState};
 use crate::plan::{Action, Check, Decision, Plan, Step, Who};
 
-/// For how long a primary is watched before its rates are believed.
+/// For how long a primary is watched before its rates are believed, and that it is calm: a resync loop goes round in four seconds.
 pub const WATCHED: Duration = Duration::from_secs(5);
 /// The longest a sync may take beyond what the arithmetic says, in multiples of it.
 const SYNC_PATIENCE: u32 = 5;
@@ -206,12 +206,6 @@ fn arithmetic(
             cost.sync.subsec_millis() / 100,
             bytes(cost.waiting)
         ),
-    );
-    let waiting_over = |server: &ServerState| server.figures.waiting_bytes;
-    gate.ask(
-        Guard::Resync,
-        waiting_over(state) <= crate::health::WAITING_BYTES_MAX,
-        format!("{} wait for replicas beyond the backlog", bytes(waiting_over(state))),
     );
     if let Some(memory) = memory {
         fits(seen, primary, newcomer, (memory << 20, state, cost), gate);

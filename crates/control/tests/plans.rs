@@ -69,9 +69,14 @@ type Wound = fn(&mut GroupSeen);
 /// OP-10
 #[test]
 fn each_guard_refuses_a_failover_with_its_figures_and_can_be_overridden_by_name() {
-    let table: [(Guard, Wound, &str); 7] = [
+    let table: [(Guard, Wound, &str); 8] = [
         (Guard::Replicas, |group| unsync(group, &replica(1)), "1 of 2 replicas are online"),
         (Guard::Resync, |group| last_sample(group, |s| s.figures.full_syncs += 1), "1 full syncs in the last 10 s"),
+        (
+            Guard::Resync,
+            |group| change(group, PRIMARY, |s| s.figures.waiting_bytes = 3 << 20),
+            "3145 kB wait for replicas beyond the backlog",
+        ),
         (Guard::Lag, |group| change(group, &replica(0), |s| s.offset -= 90_000), "90 kB behind a stream of 1000 B/s"),
         (
             Guard::Sentinels,

@@ -22,9 +22,6 @@ use crate::app::remote::actor;
 use crate::args::ActArgs;
 use crate::client::print;
 
-/// For how long a group is watched before a primary is changed in it.
-const WATCHED_BEFORE_FAILOVER: Duration = Duration::from_secs(2);
-
 /// What is to be brought about.
 pub enum Aim {
     Failover { group: String, to: Option<String> },
@@ -225,9 +222,8 @@ impl Errand {
     /// Rates and repetitions are only known of what was watched for a while.
     async fn watch(&self, watcher: &mut Watcher, aim: &Aim) {
         let needed = match aim {
-            Aim::Failover { .. } | Aim::PreStop { .. } => WATCHED_BEFORE_FAILOVER,
-            Aim::AddReplica { .. } | Aim::Replace { .. } => WATCHED + LOOK_EVERY,
             Aim::Repair { .. } => Duration::ZERO,
+            _ => WATCHED + LOOK_EVERY,
         };
         if !needed.is_zero() {
             eprintln!("watching {} for {} s", self.group, needed.as_secs());

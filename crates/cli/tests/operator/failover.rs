@@ -1,5 +1,6 @@
 //! `fulmar redis failover`: what is written meanwhile, who refuses, and what is left when something goes wrong.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -56,7 +57,7 @@ fn nothing_that_was_acknowledged_is_lost_and_the_verb_ends_when_the_group_is_who
 
     let primary = stage.servers().find(|redis| redis.addr().to_string() == after).unwrap();
     let kept = primary.call(&["LRANGE", "written", "0", "-1"]).unwrap();
-    let kept: Vec<u64> = kept.list().iter().filter_map(|value| value.text().parse().ok()).collect();
+    let kept: HashSet<u64> = kept.list().iter().filter_map(|value| value.text().parse().ok()).collect();
     let lost: Vec<&u64> = acknowledged.iter().filter(|number| !kept.contains(number)).collect();
     assert!(acknowledged.len() > 100 && lost.is_empty(), "{} acknowledged, lost: {lost:?}", acknowledged.len());
     // Whole means: at the moment the verb ends, and not some time later.
@@ -236,6 +237,21 @@ fn two_operators_never_act_on_one_group_at_once() {
     assert_eq!(ended.code, 1, "{} {}", ended.out, ended.err);
     assert!(ended.json()["report"]["failed"]["why"].as_str().unwrap().contains("lease"), "{}", ended.out);
     assert_eq!(primary.redis.role().unwrap(), Role::Primary);
+}
+
+/// OP-16
+#[test]
+fn sentinels_that_die_while_writes_are_held_leave_a_group_that_takes_writes() {
+    let Some(stage) = Stage::set(2, "") else { return };
+    let mut running = stage.begin(&["redis", "failover", "g1", "--json"]);
+    running.await_words("hold writes on");
+    stage.redis.sentinels().iter().for_each(|sentinel| sentinel.redis.kill());
+    // Before they were asked, or after: nobody is left who could say that the group is whole.
+    let ended = running.end();
+    assert_eq!(ended.code, 1, "{} {}", ended.out, ended.err);
+    eventually("a primary takes writes", PATIENCE, || stage.write("after", "1")).unwrap();
+    let primaries = stage.servers().filter(|redis| matches!(redis.role(), Ok(Role::Primary))).count();
+    assert_eq!(primaries, 1, "{}", ended.err);
 }
 
 /// OP-16 INC-2022-04-11
