@@ -278,10 +278,12 @@ impl Lab {
         begun: &Timeline,
     ) -> Account {
         let sdk = self.sdk.take().and_then(|sdk| sdk.end().map_err(|Failure(why)| misses.push(why)).ok());
-        if let Some(account) =
-            sdk.as_ref().filter(|account| account.lost + account.doubled > 0 || account.accepted == 0)
-        {
-            misses.push(format!("official SDKs: {account:?}"));
+        let may_hold = day.steps.iter().any(|step| step.allowed.holds);
+        let is_wrong = |account: &&sdk::SdkAccount| {
+            account.lost + account.doubled > 0 || account.accepted == 0 || (account.late > 0 && !may_hold)
+        };
+        if let Some(account) = sdk.as_ref().filter(is_wrong) {
+            misses.push(format!("official SDKs: {}", account.words()));
         }
         let ledger = self.stage.load.take().map(fulmar_rig::Load::end).transpose();
         let ledger = ledger.unwrap_or_else(|error| {

@@ -49,6 +49,8 @@ pub struct SdkAccount {
     pub late: usize,
     /// The longest delivery.
     pub longest_ms: i64,
+    /// When that was published, since the first publish.
+    pub longest_sent_ms: i64,
     /// Times a subscriber was without connection.
     pub breaks: usize,
 }
@@ -56,10 +58,12 @@ pub struct SdkAccount {
 impl SdkAccount {
     /// In a line.
     pub fn words(&self) -> String {
-        let Self { published, accepted, delivered, lost, doubled, again, late, longest_ms, breaks } = self;
+        let Self { published, accepted, delivered, lost, doubled, again, late, longest_ms, longest_sent_ms, breaks } =
+            self;
+        let sent_s = longest_sent_ms / 1_000;
         format!(
             "{published} published, {accepted} accepted, {delivered} delivered, {lost} lost, {doubled} doubled, {late} late, longest \
-             {longest_ms} ms, {breaks} times without connection, {again} heard again behind that"
+             {longest_ms} ms (of what was published {sent_s} s after the first), {breaks} times without connection, {again} heard again behind that"
         )
     }
 }
@@ -130,6 +134,7 @@ fn reckon(published: &[Value], heard: &[Vec<Value>]) -> SdkAccount {
     let mut account = SdkAccount { published: published.len(), ..SdkAccount::default() };
     let accepted: Vec<_> = published.iter().filter(|note| note["status"] == 200).collect();
     account.accepted = accepted.len();
+    let first = accepted.first().and_then(|note| note["at"].as_i64()).unwrap_or(0);
     for notes in heard {
         // When each number was heard, and on which connection.
         let mut times: HashMap<i64, Vec<(usize, i64)>> = HashMap::new();
@@ -150,7 +155,9 @@ fn reckon(published: &[Value], heard: &[Vec<Value>]) -> SdkAccount {
             match times.get(&number).and_then(|heard| heard.first()) {
                 Some((_, at)) => {
                     account.delivered += 1;
-                    account.longest_ms = account.longest_ms.max(at - sent);
+                    if at - sent > account.longest_ms {
+                        (account.longest_ms, account.longest_sent_ms) = (at - sent, sent - first);
+                    }
                     account.late += usize::from(at - sent > i64::try_from(LATE.as_millis()).unwrap_or(i64::MAX));
                 }
                 None => account.lost += usize::from(was_there(notes, sent)),

@@ -132,16 +132,23 @@ fn end_process(lab: &mut Lab, port: u16) -> Done {
 }
 
 /// The machine comes back, and its server with it: empty, and told to follow.
-pub fn bring_back(lab: &mut Lab, group: &str, port: u16) -> Done {
+pub fn start_again(lab: &mut Lab, group: &str, port: u16) -> Done {
     let redis = deeds::server_at(&lab.stage, port)?;
-    if !redis.is_running() {
-        redis.restart().map_err(rig)?;
-        let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
-        if let Some(number) = servers.iter().position(|server| server.redis.port() == port) {
-            lab.stage.deployment().attach(group, number).map_err(rig)?;
-        }
-        lab.deed("its server is started again, as a replica");
+    if redis.is_running() {
+        return Ok(());
     }
+    redis.restart().map_err(rig)?;
+    let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
+    if let Some(number) = servers.iter().position(|server| server.redis.port() == port) {
+        lab.stage.deployment().attach(group, number).map_err(rig)?;
+    }
+    lab.deed("its server is started again, as a replica");
+    Ok(())
+}
+
+/// The same, and the group is whole again.
+pub fn bring_back(lab: &mut Lab, group: &str, port: u16) -> Done {
+    start_again(lab, group, port)?;
     lab.stage.deployment().await_whole().map_err(rig)?;
     lab.seen("the group is whole: all replicas online, all Sentinels agree");
     Ok(())
