@@ -60,7 +60,16 @@ pub const DAY: Day = Day {
     gaps: &[],
 };
 
+/// Sentinels give a failover up after this, and the hook waits for it; the least that our documentation advises.
+const FAILOVER_TIMEOUT_MS: &str = "6000";
+
 fn begin(lab: &mut Lab) -> Done {
+    for sentinel in lab.stage.deployment().sentinels() {
+        for group in GROUPS {
+            let set = ["SENTINEL", "SET", group, "failover-timeout", FAILOVER_TIMEOUT_MS];
+            sentinel.redis.call(&set).map_err(rig)?;
+        }
+    }
     lab.begin()?;
     lab.open_presence()
 }
@@ -94,19 +103,19 @@ fn naive(lab: &mut Lab, group: &str, script: Script) -> Done {
 }
 
 const SENTINELS: Saboteur = Saboteur {
-    step: 1,
-    what: "all Sentinels hang for 7 s (SIGSTOP)",
+    when: "watching",
+    what: "all Sentinels hang for 8 s (SIGSTOP)",
     interferes: |lab, _, _| {
         let sentinels = lab.stage.deployment().sentinels();
         sentinels.iter().for_each(|sentinel| sentinel.redis.stop());
-        let waited = lab.stage.wait(Duration::from_secs(7));
+        let waited = lab.stage.wait(Duration::from_secs(8));
         sentinels.iter().for_each(|sentinel| sentinel.redis.resume());
         waited
     },
 };
 
 const REPLICA: Saboteur = Saboteur {
-    step: 2,
+    when: "step 2:",
     what: "a replica is killed",
     interferes: |lab, group, _| {
         let replicas = lab.stage.deployment().replicas_of(group).map_err(rig)?;
@@ -116,7 +125,7 @@ const REPLICA: Saboteur = Saboteur {
 };
 
 const PRIMARY: Saboteur = Saboteur {
-    step: 3,
+    when: "step 3:",
     what: "the primary that is to follow hangs for 2 s",
     interferes: |lab, group, _| {
         let servers = &lab.stage.deployment().group(group).map_err(rig)?.servers;
@@ -135,7 +144,7 @@ const PRIMARY: Saboteur = Saboteur {
 };
 
 const SUCCESSOR: Saboteur = Saboteur {
-    step: 4,
+    when: "step 4:",
     what: "the successor's own replica hangs for 3 s",
     interferes: |lab, group, _| {
         let primaries = lab.stage.deployment().group(group).map_err(rig)?.acting_primaries();
@@ -150,7 +159,7 @@ const SUCCESSOR: Saboteur = Saboteur {
 };
 
 const HOOK: Saboteur = Saboteur {
-    step: 2,
+    when: "step 2:",
     what: "the hook is killed (SIGKILL)",
     interferes: |_, _, call| {
         call.kill();

@@ -26,7 +26,7 @@ const ALERT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at who is there: each asks every node for every channel, on a machine that has its nodes to run beside.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// After this no further step begins: the day is over in time, whatever happens.
-const STEPS_MAX: Duration = Duration::from_secs(88);
+const STEPS_MAX: Duration = Duration::from_secs(94);
 
 /// Everything of a running day.
 pub struct Lab {

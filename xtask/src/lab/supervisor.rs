@@ -54,8 +54,8 @@ pub fn stop_with_hook(lab: &mut Lab, group: &str) -> Result<(Answer, u16), Failu
 
 /// Somebody who interferes with the hook.
 pub struct Saboteur {
-    /// At which step of the hook's plan, counted from 1.
-    pub step: usize,
+    /// What the hook says when it is time, such as `step 2:`.
+    pub when: &'static str,
     /// What is done, in words.
     pub what: &'static str,
     /// What is done.
@@ -68,17 +68,17 @@ pub fn stop_sabotaged(lab: &mut Lab, group: &str, saboteur: &Saboteur) -> Result
     let (port, addr) = (primary.redis.port(), primary.addr().to_string());
     lab.deed(format!("SIGTERM to the supervisor of {group}'s primary; its script is fulmar redis pre-stop"));
     let call = lab.verbs.start(&["redis", "pre-stop", "--process", &addr])?;
-    let begins = format!("step {}:", saboteur.step);
-    let is_there = || (call.says(&begins) || !call.is_running()).then_some(());
-    let there = eventually(&format!("the hook begins its step {}", saboteur.step), BEGINS_MAX, is_there);
+    let when = saboteur.when;
+    let is_there = || (call.says(when) || !call.is_running()).then_some(());
+    let there = eventually(&format!("the hook says {when}"), BEGINS_MAX, is_there);
     let was_running = call.is_running();
-    lab.deed(format!("at the hook's step {}: {}", saboteur.step, saboteur.what));
+    lab.deed(format!("when the hook says `{when}`: {}", saboteur.what));
     let interfered = there.map_err(rig).and_then(|()| (saboteur.interferes)(lab, group, &call));
     let answer = lab.verbs.wait(call);
     interfered?;
     let answer = answer?;
     if !was_running {
-        lab.wrong(format!("the hook had ended before its step {}: nothing was sabotaged", saboteur.step));
+        lab.wrong(format!("the hook had ended before it said {when}: nothing was sabotaged"));
     }
     obey(lab, group, port, &answer)?;
     Ok((answer, port))
