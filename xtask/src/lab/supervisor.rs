@@ -132,7 +132,7 @@ fn end_process(lab: &mut Lab, port: u16) -> Done {
 }
 
 /// The machine comes back, and its server with it: empty, and told to follow.
-pub fn start_again(lab: &mut Lab, group: &str, port: u16) -> Done {
+pub fn start_again(lab: &Lab, group: &str, port: u16) -> Done {
     let redis = deeds::server_at(&lab.stage, port)?;
     if redis.is_running() {
         return Ok(());
