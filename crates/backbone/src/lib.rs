@@ -138,6 +138,14 @@ pub enum Query {
         /// Beginning of the names; empty for all.
         prefix: String,
     },
+    /// As [`Query::Channels`], of those parts of the deployment that can be asked now; unavailable only when none can. Answered by
+    /// [`Reply::Reachable`].
+    Reachable {
+        /// The app.
+        app: AppId,
+        /// Beginning of the names; empty for all.
+        prefix: String,
+    },
     /// Several channels by name, occupied or not, in the order asked. Answered by [`Reply::Channels`].
     Named {
         /// The app.
@@ -166,6 +174,13 @@ pub enum Query {
 pub enum Reply {
     /// See [`Query::Channels`] and [`Query::Named`].
     Channels(Vec<ChannelState>),
+    /// See [`Query::Reachable`].
+    Reachable {
+        /// What was found.
+        channels: Vec<ChannelState>,
+        /// Whether some part could not be asked.
+        is_partial: bool,
+    },
     /// See [`Query::Members`].
     Members(Vec<Member>),
     /// See [`Query::Cached`].

@@ -476,15 +476,7 @@ impl Backbone for Memory {
 
     fn query(&self, query: Query) -> Pending<'_, Result<Reply, Unavailable>> {
         self.sweep();
-        let reply = match query {
-            Query::Channels { app, prefix } => Reply::Channels(self.channels(&app, &prefix)),
-            Query::Named { app, channels } => {
-                Reply::Channels(channels.into_iter().map(|name| self.state_of(&app, name)).collect())
-            }
-            Query::Members { app, channel } => Reply::Members(self.members(&app, &channel)),
-            Query::Cached { app, channel } => Reply::Cached(self.cached(&app, &channel)),
-        };
-        Box::pin(std::future::ready(Ok(reply)))
+        Box::pin(std::future::ready(Ok(self.answer(query))))
     }
 }
 

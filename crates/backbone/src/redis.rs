@@ -14,6 +14,7 @@ pub mod lane;
 pub mod lease;
 pub mod link;
 pub mod map;
+pub mod order;
 pub mod outbox;
 pub mod primaries;
 pub mod records;
@@ -61,6 +62,8 @@ pub struct Figures {
     pub without_replica: u64,
     /// Publications that came more than once and were dropped. Rises.
     pub repeats: u64,
+    /// Publications that were told without the one before them, which did not come in time.
+    pub holes: u64,
     /// The node's own tables.
     pub hub: HubFigures,
     /// By group: those of the configuration in the order of their names, then those that came since.
@@ -176,6 +179,13 @@ impl RedisBackbone {
     /// What this node says of itself in its lease.
     pub fn set_about(&self, about: About) {
         *self.shared.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
+    }
+
+    /// The node goes away, and its users will be on others in a moment: from now on members who leave stay on record for five seconds,
+    /// so that nobody is told of a going and a coming back. Nothing for the only node.
+    pub fn drain(&self) {
+        // A thread that has ended has no records.
+        let _: Result<(), _> = self.works.send(Work::Drain);
     }
 
     /// Takes this node's records away, so that nobody waits for its lease to lapse, and ends the thread. Takes a few seconds

@@ -67,26 +67,27 @@ pub fn audit(args: &AuditArgs) -> Result<(), Failure> {
         print(&format!("{answer:#}\n"));
         return Ok(());
     }
-    let mut out = String::new();
-    for entry in rows(&answer, "entries") {
-        let word = |name: &str| entry[name].as_str().unwrap_or_default();
-        let what = match word("outcome") {
-            "no-token" => format!("{} call(s) without the token", entry["times"]),
-            outcome if entry["group"].is_string() => {
-                let why = [word("aim"), word("guard"), word("error"), word("why")].map(str::to_owned);
-                let why: Vec<String> = why.into_iter().filter(|part| !part.is_empty()).collect();
-                format!("{} {}: {outcome}: {}", word("call"), word("group"), why.join(": "))
-            }
-            "failed" => format!("{} {}: refused: {}", word("call"), word("app"), word("error")),
-            _ if entry["channels"].is_array() => {
-                format!("{} {} on {}", word("call"), word("app"), names(&entry["channels"]))
-            }
-            _ => format!("{} {} ({})", word("call"), word("app"), names(&entry["changed"])),
-        };
-        out.push_str(&format!("{}  {:<20} {:<15} {what}\n", date(&entry["at_ms"]), word("who"), word("peer")));
-    }
-    print(&out);
+    print(&rows(&answer, "entries").map(of_audit).collect::<String>());
     Ok(())
+}
+
+/// One line for one entry of the audit log.
+fn of_audit(entry: &Value) -> String {
+    let word = |name: &str| entry[name].as_str().unwrap_or_default();
+    let what = match word("outcome") {
+        "no-token" => format!("{} call(s) without the token", entry["times"]),
+        outcome if entry["group"].is_string() => {
+            let why: Vec<&str> =
+                ["aim", "guard", "error", "why"].map(word).into_iter().filter(|part| !part.is_empty()).collect();
+            format!("{} {}: {outcome}: {}", word("call"), word("group"), why.join(": "))
+        }
+        "failed" => format!("{} {}: refused: {}", word("call"), word("app"), word("error")),
+        _ if entry["channels"].is_array() => {
+            format!("{} {} on {}", word("call"), word("app"), names(&entry["channels"]))
+        }
+        _ => format!("{} {} ({})", word("call"), word("app"), names(&entry["changed"])),
+    };
+    format!("{}  {:<20} {:<15} {what}\n", date(&entry["at_ms"]), word("who"), word("peer"))
 }
 
 /// `SETTING=VALUE`, each as the JSON its setting takes. What it may be is judged by the node.
@@ -243,4 +244,28 @@ fn names(value: &Value) -> String {
 pub fn date(at_ms: &Value) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms.as_u64().unwrap_or_default());
     httpdate::fmt_http_date(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OP-20
+    #[test]
+    fn the_audit_log_shows_the_operator_s_verbs_beside_the_calls_of_the_admin_api() {
+        let entries = [
+            json!({ "at_ms": 0, "who": "ann", "peer": "operator", "call": "redis failover", "group": "g1",
+                    "outcome": "refused", "guard": "lag", "error": "10.0.0.2:6379 is 9 MB behind" }),
+            json!({ "at_ms": 0, "who": "ann", "peer": "operator", "call": "redis failover", "group": "g1",
+                    "outcome": "done", "aim": "another server becomes the primary" }),
+            json!({ "at_ms": 0, "who": "ann", "peer": "::1", "call": "edit", "app": "42", "outcome": "done",
+                    "changed": ["limits"] }),
+        ];
+        let shown = entries.map(|entry| of_audit(&entry));
+        let said = ["refused: lag: 10.0.0.2:6379 is 9 MB behind\n", "done: another server becomes", "edit 42 (limits)"];
+        for (line, said) in shown.iter().zip(said) {
+            assert!(line.contains(said) && line.contains("ann"), "{said} is not in: {line}");
+        }
+        assert!(shown[0].contains("redis failover g1: "));
+    }
 }

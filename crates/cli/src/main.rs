@@ -1,7 +1,7 @@
 //! The one binary: reads the command line and hands over to the verb.
 //!
 //! Verbs print what was asked for to standard output and what is to be said about it to standard error. Exit codes:
-//! 0 done, 1 failed, 2 wrong usage, 3 refused because of how things are, 78 bad configuration.
+//! 0 done, 1 failed, 2 wrong usage, 3 refused because of how things are (of `doctor`: something is gravely wrong), 78 bad configuration.
 
 mod app;
 mod args;

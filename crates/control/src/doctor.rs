@@ -136,13 +136,14 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
     made
 }
 
-/// What is true of Sentinels themselves is said of the first of their groups only.
+/// What is true of Sentinels themselves, or of all groups, is said of the first group only.
 fn said_once(made: &mut Vec<Finding>) {
     let mut said: Vec<String> = Vec::new();
     made.retain(|finding| {
         let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable);
-        let is_again = is_of_sentinels && said.contains(&finding.what);
-        if is_of_sentinels && !is_again {
+        let is_of_all = is_of_sentinels || matches!(finding.id, Id::GroupsDiffer | Id::MoveInterrupted);
+        let is_again = is_of_all && said.contains(&finding.what);
+        if is_of_all && !is_again {
             said.push(finding.what.clone());
         }
         !is_again

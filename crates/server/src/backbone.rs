@@ -189,6 +189,13 @@ impl Hearing {
         format!("{:016x}", self.origin)
     }
 
+    /// The node goes away, and its users will be on others in a moment.
+    pub(crate) fn drain(&self) {
+        if let Some(redis) = &self.redis {
+            redis.drain();
+        }
+    }
+
     /// Takes this node's records away, when nobody is left who could add some.
     pub(crate) fn stop(&self) {
         if let Some(redis) = &self.redis {

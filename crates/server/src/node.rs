@@ -227,6 +227,7 @@ impl Node {
             }
         };
         tracing::info!(signal = received, "told to end; a second signal ends at once");
+        self.hearing.drain();
         let drain = Drain {
             settings: loaded.config.shutdown,
             readiness: self.readiness.clone(),

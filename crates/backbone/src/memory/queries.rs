@@ -5,10 +5,24 @@ use fulmar_protocol::exchange::Member;
 use fulmar_protocol::name::ChannelName;
 
 use super::{Memory, locked};
-use crate::{CachedEvent, ChannelState};
+use crate::{CachedEvent, ChannelState, Query, Reply};
 
 impl Memory {
-    pub(super) fn channels(&self, app: &AppId, prefix: &str) -> Vec<ChannelState> {
+    pub(super) fn answer(&self, query: Query) -> Reply {
+        match query {
+            Query::Channels { app, prefix } => Reply::Channels(self.channels(&app, &prefix)),
+            Query::Reachable { app, prefix } => {
+                Reply::Reachable { channels: self.channels(&app, &prefix), is_partial: false }
+            }
+            Query::Named { app, channels } => {
+                Reply::Channels(channels.into_iter().map(|name| self.state_of(&app, name)).collect())
+            }
+            Query::Members { app, channel } => Reply::Members(self.members(&app, &channel)),
+            Query::Cached { app, channel } => Reply::Cached(self.cached(&app, &channel)),
+        }
+    }
+
+    fn channels(&self, app: &AppId, prefix: &str) -> Vec<ChannelState> {
         let mut states = Vec::new();
         for stripe in &self.stripes {
             let table = locked(&stripe.0);
@@ -19,7 +33,7 @@ impl Memory {
         states
     }
 
-    pub(super) fn state_of(&self, app: &AppId, name: ChannelName) -> ChannelState {
+    fn state_of(&self, app: &AppId, name: ChannelName) -> ChannelState {
         let hash = self.hash(app, &name);
         match self.table(hash).channels.find(hash, |c| c.is(app, &name)) {
             Some(channel) => channel.state(name),
@@ -27,7 +41,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn members(&self, app: &AppId, name: &ChannelName) -> Vec<Member> {
+    fn members(&self, app: &AppId, name: &ChannelName) -> Vec<Member> {
         let hash = self.hash(app, name);
         let table = self.table(hash);
         let members = table.channels.find(hash, |c| c.is(app, name)).and_then(|c| c.members.as_ref());

@@ -7,7 +7,9 @@
 
 mod attach;
 mod bus;
+mod calls;
 mod frozen;
+mod hear;
 mod listen;
 mod nodes;
 mod publish;
@@ -28,16 +30,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::attach::Group;
 use self::bus::Server;
+use self::calls::Calls;
 use self::nodes::Nodes;
-use self::publish::{Calls, LaneSide};
+use self::publish::LaneSide;
 use self::redis_cluster::MemberAsked;
 use self::sentinels::Sentinel;
 pub(super) use self::slots::Routes;
 use self::slots::Slots;
-use super::envelope::Message;
 use super::hub::{self, Hub, HubSettings, Moment};
 use super::keys::Keys;
 use super::link::{Ask, Event, Greeting, Happening, Link, LinkId, Lost};
+use super::order::Order;
 use super::records::Token;
 use super::seen::Seen;
 use super::settings::{Settings, Topology};
@@ -59,6 +62,7 @@ pub(super) enum Work {
     Publish { publications: Vec<Publication>, terms: Terms, reply: oneshot::Sender<Result<(), PublishError>> },
     Terminate { app: AppId, user: UserId, reply: oneshot::Sender<()> },
     Query { query: Query, reply: oneshot::Sender<Result<Reply, Unavailable>> },
+    Drain,
     Stop(oneshot::Sender<()>),
 }
 
@@ -142,6 +146,7 @@ pub(super) struct Driver {
     hub: Hub,
     outs: Vec<hub::Out>,
     seen: Seen,
+    order: Order,
     calls: Calls,
     terminations: HashMap<Token, oneshot::Sender<()>>,
     queries: HashMap<Token, oneshot::Sender<Result<Reply, Unavailable>>>,
@@ -195,6 +200,7 @@ impl Driver {
             hub,
             outs: Vec::new(),
             seen: Seen::default(),
+            order: Order::default(),
             calls: Calls::default(),
             terminations: HashMap::new(),
             queries: HashMap::new(),
@@ -268,6 +274,7 @@ impl Driver {
     /// Time passed.
     fn tick(&mut self, now: Duration) {
         self.time_calls(now);
+        self.time_order(now);
         self.look_around(now);
         for group in 0..self.groups.len() {
             self.time_lanes(now, group);
@@ -285,7 +292,7 @@ impl Driver {
     }
 
     fn is_awaiting(&self) -> bool {
-        self.slots.is_frozen() || self.groups.iter().any(Group::is_awaiting)
+        self.slots.is_frozen() || !self.order.is_empty() || self.groups.iter().any(Group::is_awaiting)
     }
 
     fn now(&self) -> Duration {
@@ -315,6 +322,7 @@ impl Driver {
                 let token = self.hub.query(moment, query, &mut outs);
                 self.queries.insert(token, reply);
             }
+            Work::Drain => self.drain(),
             Work::Stop(done) => self.leave(done),
         }
         self.outs = outs;
@@ -466,29 +474,6 @@ impl Driver {
             self.asked.insert(self.tickets, purpose);
         }
         is_asked
-    }
-
-    /// A message about a topic, from whatever way it came.
-    fn hear(&mut self, topic: &str, at: Option<super::envelope::LogId>, message: &[u8]) {
-        if !self.hub.follows(topic) {
-            return;
-        }
-        let Some(mut message) = Message::decode(message) else {
-            tracing::debug!(topic, "a message that no version of ours sends");
-            return;
-        };
-        let moment = self.moment();
-        if let Message::Event(event) = &mut message {
-            let now = self.now();
-            if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
-                return;
-            }
-            // On the way it says how old it is; here it says since when.
-            event.accepted_ms = moment.ms.saturating_sub(event.accepted_ms);
-        }
-        let mut outs = std::mem::take(&mut self.outs);
-        self.hub.heard(moment, topic, at, message, &mut outs);
-        self.outs = outs;
     }
 }
 

@@ -105,7 +105,8 @@ pub enum Message {
 pub struct Event {
     /// What makes a repeat a repeat.
     pub identity: Identity,
-    /// Counter of the same origin's previous publication on this topic; 0 when it knows of none.
+    /// Counter of the same origin's previous publication on this topic; 0 when there was none within
+    /// [`NAMED_WITHIN`](super::order::NAMED_WITHIN).
     pub previous: u64,
     /// In bytes: for how many milliseconds its node had accepted it when it was sent this way, so that no two clocks need to
     /// agree. Once heard: when that was, by the hearing node's [`Moment::ms`](super::hub::Moment::ms).

@@ -250,6 +250,18 @@ impl Hub {
         }
     }
 
+    /// The node goes away, and its users will be elsewhere in a moment: from now on who leaves stays on record for five seconds, so
+    /// that others see neither a going nor a coming of those who are.
+    pub fn drain(&mut self) {
+        self.desk.is_draining = true;
+    }
+
+    /// Whether somebody who left may still be on record.
+    #[must_use]
+    pub fn has_leaving(&self, now: Moment) -> bool {
+        now.ms < self.desk.leaving_until
+    }
+
     /// When [`Hub::tick`] is wanted at the latest, by [`Moment::ms`]. In the past when something was gathered: tick after
     /// all that is there to be heard has been heard.
     #[must_use]
@@ -267,6 +279,12 @@ impl Hub {
     #[must_use]
     pub fn follows(&self, topic: &str) -> bool {
         self.topics.find(topic).is_some()
+    }
+
+    /// Since when everything about the topic is heard, by [`Moment::ms`]; `None` while something is waited for.
+    #[must_use]
+    pub fn listened_since(&self, topic: &str) -> Option<u64> {
+        self.topics.find(topic).filter(|entry| entry.is_open).map(|entry| entry.since_ms)
     }
 
     /// Every topic with interest; for following them again elsewhere.

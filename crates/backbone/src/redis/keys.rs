@@ -143,7 +143,8 @@ impl Keys {
         format!("{}:outbox:{part}", self.prefix)
     }
 
-    /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970).
+    /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970),
+    /// `born` (when it was first seen).
     #[must_use]
     pub fn claim(&self, part: u16) -> String {
         format!("{}:claim:{part}", self.prefix)

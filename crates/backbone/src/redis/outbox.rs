@@ -30,6 +30,8 @@ pub const CLAIM_LEASE: Duration = Duration::from_secs(5);
 pub const GIVEN_UP_MAX: u64 = 600;
 /// Entries of a part that are read at once.
 pub const READ_MAX: usize = 500;
+/// What was announced, given back in one call.
+const RECALLED_MAX: usize = 500;
 /// Fields of a hash that are asked for at once.
 const SCAN_COUNT: u64 = 1_000;
 
@@ -52,6 +54,7 @@ macro_rules! script {
 script!(TURN, "scripts/outbox_turn.lua");
 script!(WRITE, "scripts/outbox_write.lua");
 script!(LEAVE, "scripts/outbox_leave.lua");
+script!(RECALL, "scripts/outbox_recall.lua");
 script!(AGAIN, "scripts/outbox_again.lua");
 
 /// Why the outbox did not do something.
@@ -88,6 +91,8 @@ pub struct Turn {
     pub claimants: usize,
     /// Parts and their fences.
     pub held: Vec<(u16, String)>,
+    /// When each part was first seen, by the server's clock: another time than before means that the store has lost everything.
+    pub born: Vec<u64>,
 }
 
 impl Turn {
@@ -200,11 +205,13 @@ impl GroupOutbox {
         let reply = self.call(&TURN, std::iter::once(node).chain(args)).await?;
         let mut values = reply.into_iter().skip(2);
         let claimants = values.next().and_then(|value| usize::from_redis_value(value).ok()).unwrap_or(1);
+        let births = values.by_ref().take(usize::from(OUTBOX_PARTS));
+        let born = births.map(|value| u64::from_redis_value(value).unwrap_or(0)).collect();
         let mut held = Vec::new();
         while let (Some(part), Some(fence)) = (values.next(), values.next()) {
             held.extend(u16::from_redis_value(part).ok().zip(String::from_redis_value(fence).ok()));
         }
-        Ok(Turn { claimants, held })
+        Ok(Turn { claimants, held, born })
     }
 
     /// Lets parts go, and with `for_good` the work.
@@ -215,6 +222,24 @@ impl GroupOutbox {
         let head = [self.node.clone(), u8::from(for_good).to_string()];
         let parts = parts.iter().flat_map(|(part, fence)| [part.to_string(), fence.clone()]);
         self.call(&LEAVE, head.into_iter().chain(parts)).await.map(drop)
+    }
+
+    /// Gives a part back what was announced when the store lost everything; `born` is the part's birth as seen after that.
+    ///
+    /// # Errors
+    /// When the group cannot be asked now.
+    pub async fn recall(
+        &mut self,
+        part: u16,
+        born: u64,
+        announced: &[(AppId, Subject, u64)],
+    ) -> Result<(), OutboxError> {
+        for some in announced.chunks(RECALLED_MAX) {
+            let head = [part.to_string(), born.to_string(), self.node.clone()];
+            let places = some.iter().flat_map(|(app, subject, at)| [entry::place(app, subject), at.to_string()]);
+            self.call(&RECALL, head.into_iter().chain(places)).await?;
+        }
+        Ok(())
     }
 
     /// What is stored of a part.

@@ -62,6 +62,17 @@ impl Seen {
         is_new
     }
 
+    /// Whether this identity was noted before, or is older than memory.
+    #[must_use]
+    pub fn knows(&self, identity: Identity) -> bool {
+        let at = identity.counter / PIECE;
+        let bit = identity.counter % PIECE;
+        self.origins.get(&identity.origin).is_some_and(|origin| {
+            let word = |piece: &Piece| piece.bits[usize::try_from(bit / 64).expect("a piece is small")];
+            at < origin.floor || origin.pieces.get(&at).is_some_and(|piece| word(piece) & (1 << (bit % 64)) != 0)
+        })
+    }
+
     /// Repeats so far.
     #[must_use]
     pub fn repeats(&self) -> u64 {
@@ -106,6 +117,7 @@ mod tests {
         for counter in [5, 1, 100_000, 2, 3, 99_999] {
             assert!(seen.note(S(0), at(counter)), "{counter}");
             assert!(!seen.note(S(0), at(counter)), "{counter}");
+            assert!(seen.knows(at(counter)) && !seen.knows(at(counter + 10)), "{counter}");
         }
         assert!(seen.note(S(0), Identity { origin: 8, counter: 5 }), "origins do not meet");
         assert_eq!(seen.repeats(), 6);
@@ -122,6 +134,7 @@ mod tests {
         seen.note(S(100), at(PIECE + 1));
         seen.sweep(S(180));
         assert!(!seen.note(S(180), at(2)) && !seen.note(S(180), at(3)), "afterwards nothing comes twice");
+        assert!(seen.knows(at(4)), "what is older than memory has come");
         assert!(seen.note(S(180), at(PIECE + 2)));
     }
 

@@ -339,3 +339,26 @@ fn interruptible(is_interrupted: Arc<AtomicBool>) -> Result<(), Stop> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OP-13
+    #[test]
+    fn a_server_is_on_this_machine_when_its_address_can_be_bound() {
+        assert!(is_local("127.0.0.1:6379") && is_local("[::1]:6379") == UdpSocket::bind("[::1]:0").is_ok());
+        // Addresses that are kept for documentation are nobody's.
+        assert!(!is_local("192.0.2.7:6379") && !is_local("nowhere") && !is_local("127.0.0.1"));
+    }
+
+    /// OP-10
+    #[test]
+    fn a_guard_is_overridden_by_its_name_and_two_never_are() {
+        let named = |names: &[&str]| guards(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).ok();
+        assert_eq!(named(&["lag", "buffers"]), Some(vec![Guard::Lag, Guard::Buffers]));
+        for name in ["identity", "sight", "Lag", ""] {
+            assert_eq!(named(&["lag", name]), None, "{name}");
+        }
+    }
+}

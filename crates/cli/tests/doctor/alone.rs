@@ -4,6 +4,8 @@ use std::process::{Command, Stdio};
 
 use fulmar_rig::{Link, Redis, RedisOptions, eventually, free_port, is_available, server_program};
 
+use fulmar_server::redis::map::SlotMap;
+
 use super::patient::{Again, PATIENCE, Patient, has, says, split, unix_ms};
 
 fn start(options: &RedisOptions) -> (Redis, Patient) {
@@ -68,7 +70,11 @@ fn what_nodes_leave_behind_is_found() {
     }
     let (redis, patient) = start(&options());
     let call = |words: &[&str]| redis.call(words).unwrap();
-    call(&["HSET", "fulmar:group", "id", "fulmar/single", "groups", "single", "epoch", "1"]);
+    call(&["HSET", "fulmar:group", "id", "fulmar/single", "groups", "single", "epoch", "1", "dropped", "9"]);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let first = SlotMap::first(&names(&["single"]));
+    let plan = fulmar_server::redis::map::plan(&first, &names(&["other", "single"])).unwrap();
+    call(&["SET", "fulmar:map", &first.begun(&plan).text()]);
     let twelve_minutes_ago = (unix_ms() - 720_000).to_string();
     call(&["XADD", "fulmar:outbox:3", &format!("{twelve_minutes_ago}-0"), "w", "oc"]);
     let request =
@@ -84,6 +90,9 @@ fn what_nodes_leave_behind_is_found() {
         vec![["HSET", "fulmar:nodes", "00dd", &lease].map(str::to_owned).into()]
     });
     let found = patient.await_findings(&[
+        "groups-differ",
+        "move-interrupted",
+        "webhooks-dropped",
         "node-files-few",
         "node-silent",
         "role-missing",
@@ -94,6 +103,9 @@ fn what_nodes_leave_behind_is_found() {
     says(&found, "role-missing", "grave", &["websocket"]);
     says(&found, "node-files-few", "grave", &["(97%)"]);
     says(&found, "webhook-backlog", "grave", &["2 webhook", "oldest for 72"]);
+    says(&found, "groups-differ", "warning", &["names other"]);
+    says(&found, "move-interrupted", "warning", &["512 slots"]);
+    says(&found, "webhooks-dropped", "warning", &["9 edges"]);
     says(&found, "webhooks-given-up", "advice", &["2 webhook requests"]);
     drop(living);
 }

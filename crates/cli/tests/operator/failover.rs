@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -180,6 +181,25 @@ fn a_step_that_does_not_end_is_undone_with_all_before_it() {
     let wanted = stage.servers().find(|redis| redis.addr().to_string() == wanted).unwrap();
     assert_eq!(wanted.call(&["CONFIG", "GET", "replica-priority"]).unwrap().list()[1].text(), "100");
     stage.servers().for_each(Redis::resume);
+}
+
+/// OP-16
+#[test]
+fn an_operator_that_is_told_to_stop_undoes_what_it_began() {
+    let Some(stage) = Stage::set(2, "") else { return };
+    let wanted = stage.redis.replicas_of("g1").unwrap()[0];
+    let address = wanted.addr().to_string();
+    let mut running = stage.begin(&["redis", "failover", "g1", "--to", &address, "--json"]);
+    // Sentinels look at priorities every ten seconds: that long it waits.
+    running.await_words("has not noticed the priority");
+    let told = Command::new("kill").args(["-TERM", &running.process.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let ended = running.end();
+    assert_eq!(ended.code, 1, "{} {}", ended.out, ended.err);
+    let failed = ended.json()["report"]["failed"].clone();
+    assert!(failed["why"].as_str().unwrap().contains("interrupted") && failed["is_undone"] == true, "{failed}");
+    assert_eq!(wanted.redis.call(&["CONFIG", "GET", "replica-priority"]).unwrap().list()[1].text(), "100");
+    assert_eq!(wanted.redis.role().unwrap(), Role::Replica);
 }
 
 /// OP-17

@@ -1,6 +1,6 @@
 //! `fulmar redis add-replica` and `replace`.
 
-use fulmar_rig::{Role, eventually};
+use fulmar_rig::{Redis, RedisOptions, Role, eventually};
 
 use super::stage::{PATIENCE, Stage};
 
@@ -100,4 +100,22 @@ fn a_primary_is_replaced_by_a_new_server_and_the_old_one_is_nobody_s_any_more() 
         (status.code == 0 && status.json()["groups"][0]["copies"] == 3).then_some(())
     })
     .unwrap();
+}
+
+/// OP-4 OP-11
+#[test]
+fn passwords_are_those_of_the_nodes_and_a_new_replica_gets_that_of_its_primary() {
+    let secret = "a-secret-of-the-servers";
+    let Some(stage) = Stage::set_with(1, ROOMY.trim_end_matches("replicas = 2\n"), Some(secret)) else { return };
+    let new = Redis::start(&RedisOptions { password: Some(secret.to_owned()), ..RedisOptions::default() }).unwrap();
+    new.call(&["CONFIG", "SET", "masterauth", ""]).unwrap();
+    let address = new.addr().to_string();
+    let added = stage.run(&["redis", "add-replica", "g1", &address, "--json"]);
+    assert_eq!(added.code, 0, "{} {}", added.out, added.err);
+    let moved = stage.run(&["redis", "failover", "g1"]);
+    assert_eq!(moved.code, 0, "{} {}", moved.out, moved.err);
+    let log = std::fs::read_to_string(stage.folder.path().join("audit.jsonl")).unwrap();
+    for said in [added.out, added.err, moved.out, moved.err, log] {
+        assert!(!said.contains(secret), "a secret is never shown: {said}");
+    }
 }

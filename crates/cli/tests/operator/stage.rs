@@ -60,15 +60,24 @@ impl Ended {
 impl Stage {
     /// One group `g1` of a primary and so many replicas, three Sentinels; `None` where there is no server program.
     pub fn set(replicas: usize, capacity: &str) -> Option<Self> {
+        Self::set_with(replicas, capacity, None)
+    }
+
+    /// The same with a password on servers and Sentinels.
+    pub fn set_with(replicas: usize, capacity: &str, password: Option<&str>) -> Option<Self> {
         if !is_available() {
             return None;
         }
         // On a busy machine a healthy server may be silent for a second or two, and Sentinels must not interfere.
-        let options = SentinelOptions { down_after_ms: 5_000, ..SentinelOptions::default() };
+        let owned = || password.map(str::to_owned);
+        let redis = RedisOptions { password: owned(), ..RedisOptions::default() };
+        let options = SentinelOptions { down_after_ms: 5_000, redis, password: owned(), ..SentinelOptions::default() };
         let redis = SentinelDeployment::start(&[("g1", replicas)], 3, &options).unwrap();
         let folder = Folder::make("operator").unwrap();
         let sentinels: Vec<String> =
             redis.sentinels().iter().map(|sentinel| format!("{:?}", sentinel.redis.addr().to_string())).collect();
+        let secrets = password.map(|password| format!("password = {password:?}\nsentinel_password = {password:?}\n"));
+        let capacity = secrets.unwrap_or_default() + capacity;
         let config = format!(
             "[storage]\npath = {:?}\n[backbone]\nkind = \"redis\"\nsentinels = [{}]\ngroups = [\"g1\"]\n{capacity}",
             folder.path().display().to_string(),

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+mod drain;
 mod quota;
 mod tls;
+mod webhooks;
 
 use std::path::Path;
 use std::time::Duration;

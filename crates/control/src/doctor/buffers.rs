@@ -158,6 +158,16 @@ fn min_replicas(server: &ServerFacts, replicas: usize, findings: &mut Findings<'
             format!("bring replicas back; or, until then: {}", fix(good.min(1))),
         );
     }
+    if (to_write == 0 || lag == 0) && replicas < 2 {
+        return findings.advise(
+            Id::MinReplicas,
+            format!(
+                "{address} takes writes without any replica, as it must with {replicas}: with two it could stop where it is cut off from \
+                 its group, which bounds what must be appended again"
+            ),
+            format!("add a second replica, then: {}", fix(1)),
+        );
+    }
     if to_write == 0 || lag == 0 {
         return findings.warn(
             Id::MinReplicas,

@@ -102,12 +102,25 @@ pub struct DataFacts {
     pub epochs: Vec<(String, u64)>,
     /// Names of all groups as the first node stored them; `None` where no node did.
     pub groups: Option<String>,
+    /// The slot map, if one was written: then nodes go by it.
+    pub map: Option<MapFacts>,
     /// Nodes that share the work on webhooks now.
     pub claimants: Vec<String>,
     /// Connections that listen on the bus of the server with the most of them: every node listens on each once.
     pub bus_listeners: u64,
     /// Webhooks.
     pub outbox: OutboxFacts,
+}
+
+/// A slot map.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MapFacts {
+    /// The groups that it names.
+    pub groups: Vec<String>,
+    /// Slots that are on their way.
+    pub moving: usize,
+    /// Whether somebody moves them now.
+    pub is_worked_on: bool,
 }
 
 /// Webhooks of a group.
@@ -119,6 +132,8 @@ pub struct OutboxFacts {
     pub oldest: Duration,
     /// Requests that were given up and are kept.
     pub given_up: u64,
+    /// Edges that were dropped because too many waited. Rises.
+    pub dropped: u64,
 }
 
 /// A node, by its lease.

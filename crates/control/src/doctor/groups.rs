@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::{Arrangement, Deployment, GroupFacts, tool};
+use super::facts::{Arrangement, Deployment, GroupFacts, MapFacts, tool};
 use super::{Findings, Id, Weight};
 use crate::health::{self, State};
 
@@ -132,16 +132,41 @@ fn data(now: Duration, deployment: &Deployment, group: &GroupFacts, findings: &m
             "start a node; if nodes run, read their logs for why they refuse this server",
         );
     }
-    let stored = group.data.as_ref().and_then(|data| data.groups.as_ref());
-    if let Some(stored) = stored.filter(|stored| **stored != deployment.groups_configured) {
-        findings.grave(
+    let Some(data) = &group.data else { return };
+    match (&data.map, &data.groups) {
+        (Some(map), _) => mapped(deployment, map, findings),
+        (None, Some(stored)) if *stored != deployment.groups_configured => findings.grave(
             Id::GroupsDiffer,
             format!(
                 "{} was taken into use with the groups {stored}, and here {} are configured: a node with this configuration \
                  is refused",
                 primary.address, deployment.groups_configured
             ),
-            format!("set backbone.groups to {stored} (backbone.shares in Redis Cluster)"),
+            format!("set backbone.groups to {stored} (backbone.shares in Redis Cluster), or move slots: fulmar redis reshard"),
+        ),
+        _ => {}
+    }
+}
+
+fn mapped(deployment: &Deployment, map: &MapFacts, findings: &mut Findings<'_>) {
+    let configured: Vec<&str> = deployment.groups_configured.split(',').collect();
+    let further: Vec<&str> =
+        { map.groups.iter() }.map(String::as_str).filter(|name| !configured.contains(name)).collect();
+    if !further.is_empty() {
+        findings.warn(
+            Id::GroupsDiffer,
+            format!(
+                "the slot map names {}, which is not configured here: nodes follow it all the same, and it is not looked at",
+                further.join(", ")
+            ),
+            "add it to backbone.groups",
+        );
+    }
+    if map.moving > 0 && !map.is_worked_on {
+        findings.warn(
+            Id::MoveInterrupted,
+            format!("{} slots are on their way from one group to another, and nobody moves them", map.moving),
+            "fulmar redis reshard resume, or fulmar redis reshard abort",
         );
     }
 }

@@ -45,6 +45,7 @@ ids! {
     WrongIdentity = "wrong-identity": "A server has the data of another group.",
     NoIdentity = "no-identity": "No node has taken the group into use.",
     GroupsDiffer = "groups-differ": "The stored names of the groups are not those configured.",
+    MoveInterrupted = "move-interrupted": "Slots are on their way and nobody moves them.",
     ReplicaMissing = "replica-missing": "Fewer replicas are online than the group is meant to have.",
     NoReplica = "no-replica": "There is one copy of the data only.",
     NoPromotableReplica = "no-promotable-replica": "No replica may be promoted.",
@@ -95,6 +96,7 @@ ids! {
     AppsDiffer = "apps-differ": "Nodes serve different apps.",
     SettingsDiffer = "settings-differ": "Nodes have different settings.",
     WebhookBacklog = "webhook-backlog": "Webhooks wait for long.",
+    WebhooksDropped = "webhooks-dropped": "Edges for webhooks were dropped because too many waited.",
     WebhooksGivenUp = "webhooks-given-up": "Webhooks were given up.",
 }
 

@@ -250,6 +250,13 @@ fn webhooks(group: &GroupFacts, findings: &mut Findings<'_>) {
             "see which endpoint does not answer: fulmar webhook list; and that nodes with the role webhooks run",
         );
     }
+    if outbox.dropped > 0 {
+        findings.warn(
+            Id::WebhooksDropped,
+            format!("{} edges for webhooks of group {name} were dropped because too many waited", outbox.dropped),
+            "see that nodes with the role webhooks run and endpoints answer; or raise backbone.outbox_entries_max",
+        );
+    }
     if outbox.given_up > 0 {
         findings.advise(
             Id::WebhooksGivenUp,

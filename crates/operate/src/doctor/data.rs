@@ -5,9 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::lease::Lease;
+use fulmar_backbone::redis::map::SlotMap;
 use fulmar_backbone::redis::outbox::EntryId;
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
-use fulmar_control::doctor::facts::{ClockFact, DataFacts, NodeFacts, OutboxFacts};
+use fulmar_control::doctor::facts::{ClockFact, DataFacts, MapFacts, NodeFacts, OutboxFacts};
 use redis::{Cmd, Value, cmd};
 
 use crate::doors::{Doors, Kind, words};
@@ -53,7 +54,9 @@ pub(super) fn unix_ms() -> u64 {
 /// Reads it all; `None` when the server does not answer.
 pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Keys)) -> Option<(Read, Vec<LeaseRead>)> {
     let mut commands = vec![
-        of("HMGET", &[&keys.identity(), "epoch", "groups"]),
+        of("HMGET", &[&keys.identity(), "epoch", "groups", "dropped"]),
+        of("GET", &[&keys.map()]),
+        of("EXISTS", &[&keys.mover()]),
         cmd("TIME"),
         of("HGETALL", &[&keys.nodes()]),
         of("HGETALL", &[&keys.claimants()]),
@@ -67,9 +70,9 @@ pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Ke
     }
     let answers = doors.ask_all(Kind::Server, address, &commands).await.ok()?;
     let (asked_ms, at) = (unix_ms(), Instant::now());
-    let [about, time, nodes, claimants, parts @ ..] = answers.as_slice() else { return None };
+    let [about, map, mover, time, nodes, claimants, parts @ ..] = answers.as_slice() else { return None };
     let number = |value: &Value| text(value).parse::<u64>().unwrap_or_default();
-    let [epoch, groups] = list(about) else { return None };
+    let [epoch, groups, dropped] = list(about) else { return None };
     let now_ms = list(time).first().map_or(asked_ms, |seconds| number(seconds) * 1_000);
     let live = |(name, until): (String, String)| (until.parse::<u64>().ok()? > now_ms).then_some(name);
     let leases = fields(nodes)
@@ -80,7 +83,12 @@ pub(super) async fn read(doors: &Doors, address: &str, (share, keys): (&str, &Ke
         groups: Some(text(groups)).filter(|groups| !groups.is_empty()),
         claimants: fields(claimants).into_iter().filter_map(live).collect(),
         bus_listeners: 0,
-        outbox: outbox(parts, now_ms),
+        map: SlotMap::parse(&text(map)).filter(|map| map.version > 0).map(|map| MapFacts {
+            moving: map.beside.len(),
+            groups: map.groups,
+            is_worked_on: number(mover) > 0,
+        }),
+        outbox: OutboxFacts { dropped: number(dropped), ..outbox(parts, now_ms) },
     };
     let refused = refusals(&answers);
     Some((Read { facts, refused }, leases.collect()))
@@ -144,6 +152,8 @@ impl Read {
         mine.outbox.waiting += theirs.outbox.waiting;
         mine.outbox.oldest = mine.outbox.oldest.max(theirs.outbox.oldest);
         mine.outbox.given_up += theirs.outbox.given_up;
+        mine.outbox.dropped += theirs.outbox.dropped;
+        mine.map = mine.map.take().or(theirs.map);
         let further = other.refused.into_iter().filter(|said| !self.refused.contains(said));
         let further: Vec<String> = further.collect();
         self.refused.extend(further);
@@ -219,4 +229,59 @@ fn clock(lease: &Lease, read_ms: u64) -> Option<ClockFact> {
     let its = i64::try_from(lease.clock_ms).ok().filter(|clock| *clock > 0)?;
     let ours = i64::try_from(read_ms).ok()?;
     Some(ClockFact { ahead_ms: its.saturating_sub(ours).saturating_add(LEASE_AGE_MS), error_ms: LEASE_ERROR_MS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn read_at(begun: Instant, second: u64, leases: &[(&str, u64)]) -> Vec<LeaseRead> {
+        let lease =
+            |(node, counter): &(&str, u64)| Lease { node: (*node).to_owned(), counter: *counter, ..Lease::default() };
+        let at = begun + Duration::from_secs(second);
+        { leases.iter() }.map(|of| LeaseRead { lease: lease(of), unix_ms: 1_000 * second, at }).collect()
+    }
+
+    /// DOC-17
+    #[test]
+    fn a_lease_lives_when_it_rises_in_some_group_and_stands_for_as_long_as_it_was_watched() {
+        let begun = Instant::now();
+        let mut groups = [Leases::default(), Leases::default()];
+        groups[0].note(read_at(begun, 1, &[("a", 5), ("b", 7)]));
+        groups[1].note(read_at(begun, 1, &[("a", 5), ("b", 7)]));
+        assert!(!groups[0].any_stands(), "one look tells nothing");
+        groups[0].note(read_at(begun, 3, &[("a", 5), ("b", 7)]));
+        groups[1].note(read_at(begun, 3, &[("a", 9), ("b", 7), ("c", 1)]));
+        assert!(groups.iter().all(Leases::any_stands));
+        let silent: Vec<_> =
+            nodes(groups.iter()).iter().map(|node| (node.name.clone(), node.silent_for.as_secs())).collect();
+        assert_eq!(silent, [("a".to_owned(), 0), ("b".to_owned(), 2), ("c".to_owned(), 0)]);
+    }
+
+    /// DOC-18
+    #[test]
+    fn the_clock_of_a_lease_is_read_with_its_age_in_mind() {
+        let lease = |clock_ms| Lease { clock_ms, ..Lease::default() };
+        assert_eq!(clock(&lease(0), 10_000), None, "it does not say");
+        assert_eq!(clock(&lease(9_700), 10_000), Some(ClockFact { ahead_ms: 0, error_ms: LEASE_ERROR_MS }));
+        assert_eq!(clock(&lease(6_700), 10_000).unwrap().ahead_ms, -3_000);
+    }
+
+    /// DOC-19
+    #[test]
+    fn the_oldest_of_events_and_requests_is_how_long_webhooks_wait() {
+        let request = r#"{"id":1,"of":{"batch":{"sealed":40000}}}"#;
+        let entry = Value::Array(vec![bulk("70000-0"), Value::Array(Vec::new())]);
+        let sealed =
+            Value::Array(vec![bulk("0"), Value::Array(vec![bulk("1"), bulk(request), bulk("2"), bulk("no json")])]);
+        let parts = [Value::Int(1), Value::Array(vec![entry]), Value::Int(2), sealed, Value::Int(4)];
+        let expected = OutboxFacts { waiting: 3, oldest: Duration::from_secs(60), given_up: 4, dropped: 0 };
+        assert_eq!(outbox(&parts, 100_000), expected);
+        let nothing = [Value::Int(0), Value::Array(Vec::new()), Value::Int(0), Value::Nil, Value::Int(0)];
+        assert_eq!(outbox(&nothing, 100_000), OutboxFacts::default());
+    }
 }

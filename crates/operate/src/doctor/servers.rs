@@ -116,3 +116,37 @@ fn disk(facts: &ServerFacts) -> Option<Disk> {
     }
     files::disk(std::path::Path::new(facts.setting("dir")?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DOC-15
+    #[test]
+    fn only_commands_of_the_last_hour_that_held_others_up_are_slow() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let entry = |at, micros| {
+            let arguments = Value::Array(vec![bulk("keys"), bulk("*")]);
+            Value::Array(vec![Value::Int(7), Value::Int(at), Value::Int(micros), arguments, bulk("a:1"), bulk("")])
+        };
+        let found = slow_command(&entry(9_000, 100_000), 10_000).unwrap();
+        assert_eq!((found.name.as_str(), found.took), ("KEYS", Duration::from_millis(100)));
+        assert_eq!(slow_command(&entry(9_000, 99_999), 10_000), None);
+        assert_eq!(slow_command(&entry(9_000, 100_000), 20_000), None);
+        assert_eq!(slow_command(&Value::Nil, 10_000), None);
+    }
+
+    /// DOC-15
+    #[test]
+    fn a_server_that_is_not_on_this_machine_has_no_disk_here() {
+        let facts = |address: &str, pid: u32| {
+            let mut facts = ServerFacts { address: address.to_owned(), ..ServerFacts::default() };
+            facts.info.insert("process_id".to_owned(), pid.to_string());
+            facts.settings.insert("dir".to_owned(), "/".to_owned());
+            facts
+        };
+        assert_eq!(disk(&facts("127.0.0.1:1", std::process::id())), None, "that process is no server of that kind");
+        assert_eq!(disk(&facts("192.0.2.1:1", 1)), None, "that address is not ours");
+        assert!(files::disk(std::path::Path::new("/")).is_some_and(|disk| disk.total_bytes > 0));
+    }
+}

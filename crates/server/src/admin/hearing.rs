@@ -23,6 +23,7 @@ fn over_redis(figures: &Figures, leases: &[Lease]) -> Value {
         "timed_out": figures.timed_out,
         "without_replica": figures.without_replica,
         "repeats": figures.repeats,
+        "holes": figures.holes,
         "groups": figures.groups.iter().filter(|group| !group.is_left).map(group).collect::<Vec<_>>(),
         "nodes": nodes,
     })

@@ -69,6 +69,11 @@ fn parameters(route: &Route) -> Vec<Value> {
         }
         Call::Channels => {
             query("filter_by_prefix", text(), "Only channels whose names begin so");
+            query(
+                "partial",
+                json!({ "type": "boolean" }),
+                "Whether it may lack what cannot be asked now, and then says so",
+            );
             query("info", text(), "user_count, subscription_count; several separated by commas");
         }
         Call::Channel => query("info", text(), "user_count, subscription_count, cache; several separated by commas"),
@@ -294,6 +299,7 @@ fn backbone() -> Value {
         "timed_out": number(),
         "without_replica": number(),
         "repeats": number(),
+        "holes": number(),
         "groups": list(group),
         "nodes": list(node),
     });

@@ -32,11 +32,22 @@ impl Api {
             return Err(Refusal::UserCountUnfiltered);
         }
         check_counts_on(app, info)?;
-        let states =
-            states(&*self.backbone, Query::Channels { app: app.id.clone(), prefix: prefix.to_owned() }).await?;
-        let mut body = Vec::with_capacity(16 + states.len() * 48);
+        let (id, prefix) = (app.id.clone(), prefix.to_owned());
+        let (states, is_partial) = match signed.query.get("partial") {
+            None | Some("false") => (states(&*self.backbone, Query::Channels { app: id, prefix }).await?, None),
+            Some("true") => match ask(&*self.backbone, Query::Reachable { app: id, prefix }).await? {
+                Told::Reachable { channels, is_partial } => (channels, Some(is_partial)),
+                _ => return Err(Refusal::Unavailable),
+            },
+            Some(_) => return Err(Refusal::Partial),
+        };
+        let mut body = Vec::with_capacity(48 + states.len() * 48);
         let listed = states.iter().filter(|state| state.channel.kind().is_listed());
         write_named(&mut body, listed.map(|state| (state, info)));
+        if let Some(is_partial) = is_partial {
+            body.pop();
+            write!(body, r#","partial":{is_partial}}}"#).expect("memory takes any text");
+        }
         Ok(Reply::json(body))
     }
 

@@ -60,6 +60,9 @@ pub(super) enum Refusal {
     /// The same for a listing.
     #[error("user_count can only be asked for presence channels: give a filter_by_prefix that begins with presence-")]
     UserCountUnfiltered,
+    /// `partial` is neither true nor false.
+    #[error("The parameter partial must be true or false")]
+    Partial,
     /// The app's switch is off.
     #[error("subscription_count is not enabled for this app")]
     SubscriptionCountsOff,
@@ -144,6 +147,7 @@ impl Refusal {
             | Self::Attribute(_)
             | Self::UserCountElsewhere
             | Self::UserCountUnfiltered
+            | Self::Partial
             | Self::SubscriptionCountsOff
             | Self::CacheElsewhere
             | Self::UsersElsewhere

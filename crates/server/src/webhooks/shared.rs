@@ -9,6 +9,8 @@
 //! Here is the thread and the ways to it; what a group's task does stands in `work`. Groups do not wait for each other, and
 //! may come and go while slots are moved.
 
+mod memory;
+mod part;
 mod wire;
 mod work;
 

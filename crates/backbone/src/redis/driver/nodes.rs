@@ -17,6 +17,8 @@ const LEASE_EVERY: Duration = Duration::from_millis(500);
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// Longest an orderly end waits for the records to be taken away.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// Longest it waits before, for users to be elsewhere.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Who is there.
 pub(super) struct Nodes {
@@ -98,6 +100,7 @@ impl Driver {
     }
 
     pub(super) fn time_nodes(&mut self, now: Duration) {
+        self.leave_groups();
         if self.nodes.renewed_at.is_none_or(|at| now >= at + LEASE_EVERY) {
             self.nodes.renewed_at = Some(now);
             self.renew();
@@ -166,13 +169,27 @@ impl Driver {
         }
     }
 
-    /// Takes this node's records away, and ends.
+    /// The node's sockets are about to go to others, if there are any.
+    pub(super) fn drain(&mut self) {
+        if self.nodes.live() > 1 {
+            self.hub.drain();
+        }
+    }
+
+    /// Takes this node's records away, once nobody is expected elsewhere any more, and ends.
     pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
-        for group in &mut self.groups {
+        self.stopping = Some((done, self.now() + LEAVING + LEAVE_MAX));
+        self.leave_groups();
+    }
+
+    fn leave_groups(&mut self) {
+        if self.stopping.is_none() || self.hub.has_leaving(self.moment()) {
+            return;
+        }
+        for group in self.groups.iter_mut().filter(|group| !group.is_leaving) {
             group.is_leaving = true;
             group.store.leave();
         }
-        self.stopping = Some((done, self.now() + LEAVE_MAX));
     }
 
     fn show_leases(&self) {
@@ -208,6 +225,7 @@ impl Driver {
             timed_out: self.calls.timed_out,
             without_replica: self.calls.unwaited,
             repeats: self.seen.repeats(),
+            holes: self.order.holes(),
             hub: self.hub.figures(),
             groups: groups.collect(),
         };

@@ -1,6 +1,5 @@
 //! Publications: accepted here, appended to logs, answered when they count as accepted.
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -8,11 +7,11 @@ use bytes::Bytes;
 use fulmar_protocol::app::Durability;
 use fulmar_protocol::exchange::{Identity, Publication};
 use fulmar_protocol::webhook::EventKind;
-use hashbrown::HashMap;
 use redis::Value;
 use tokio::sync::oneshot;
 
 use super::attach::LANES;
+use super::calls::Call;
 use super::{Driver, Purpose};
 use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, Lane, Spec};
@@ -25,12 +24,8 @@ use crate::{PublishError, Terms};
 const BATCH_MAX: BatchMax = BatchMax { items: 128, bytes: 512 << 10 };
 /// Pause before a server that is right but takes no writes is tried again.
 const HELD: Duration = Duration::from_millis(100);
-/// How long a publication's key is remembered: as long as the script does.
-const ONCE: Duration = Duration::from_secs(120);
 /// How far back the bus is wound when the circuit opens.
 pub(super) const REWIND: Duration = Duration::from_secs(1);
-/// How long this node remembers which publication of a topic was its last.
-const PREVIOUS: Duration = Duration::from_secs(90);
 
 /// Connections of a lane. `WAIT` blocks the one it is asked on; the next batch takes the other meanwhile.
 pub(super) const PIPES: usize = 2;
@@ -82,42 +77,6 @@ impl LaneSide {
             self.lane.settle();
             self.sent_at = None;
         }
-    }
-}
-
-/// Calls that wait, and what is remembered so that nothing is published twice.
-#[derive(Default)]
-pub(super) struct Calls {
-    waiting: HashMap<u64, Call>,
-    deadlines: VecDeque<(Duration, u64)>,
-    made: u64,
-    /// Counter of the next identity.
-    counter: u64,
-    /// Counter of the last publication by topic, and when it was.
-    previous: HashMap<Topic, (u64, Duration)>,
-    /// Keys of publications that were heard here.
-    heard_once: HashMap<u64, Duration>,
-    pub(super) accepted: u64,
-    pub(super) refused: u64,
-    pub(super) timed_out: u64,
-    pub(super) unwaited: u64,
-    pub(super) again: u64,
-}
-
-struct Call {
-    left: usize,
-    reply: Option<oneshot::Sender<Result<(), PublishError>>>,
-}
-
-impl Calls {
-    /// Whether a publication with the same key was heard here before. Its own copies were dropped by identity already.
-    pub(super) fn is_repeat(&mut self, now: Duration, event: &Event) -> bool {
-        event.repeat_of != 0 && self.heard_once.insert(event.repeat_of, now).is_some_and(|at| now < at + ONCE)
-    }
-
-    pub(super) fn sweep(&mut self, now: Duration) {
-        self.previous.retain(|_, (_, at)| now < *at + PREVIOUS);
-        self.heard_once.retain(|_, at| now < *at + ONCE);
     }
 }
 
@@ -199,7 +158,7 @@ impl Driver {
     ) -> &mut Item {
         self.calls.counter += 1;
         let counter = self.calls.counter;
-        let previous = self.calls.previous.insert(topic.clone(), (counter, now)).map_or(0, |(counter, _)| counter);
+        let previous = self.calls.before(now, &topic, counter, once.is_some());
         let event = Event {
             identity: Identity { origin: self.origin, counter },
             previous,
@@ -368,37 +327,6 @@ impl Driver {
         let mut calls = Vec::new();
         self.groups[group].lanes[lane].lane.accept(range, has_replica, &mut calls);
         self.answer_accepted(calls);
-    }
-
-    /// A publication of each of these calls counts as accepted.
-    pub(super) fn answer_accepted(&mut self, calls: Vec<u64>) {
-        for call in calls {
-            let Some(waiting) = self.calls.waiting.get_mut(&call) else { continue };
-            waiting.left -= 1;
-            if waiting.left == 0
-                && let Some(reply) = self.calls.waiting.remove(&call).and_then(|call| call.reply)
-            {
-                let _: Result<(), Result<(), PublishError>> = reply.send(Ok(()));
-            }
-        }
-    }
-
-    /// Calls whose time is over are answered: it may have happened.
-    pub(super) fn time_calls(&mut self, now: Duration) {
-        while let Some(&(_, call)) = self.calls.deadlines.front().filter(|(at, _)| now >= *at) {
-            self.calls.deadlines.pop_front();
-            let Some(expired) = self.calls.waiting.remove(&call) else { continue };
-            self.calls.timed_out += 1;
-            self.slots.withdraw(call);
-            for group in &mut self.groups {
-                for side in &mut group.lanes {
-                    side.lane.withdraw(call);
-                }
-            }
-            if let Some(reply) = expired.reply {
-                let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
-            }
-        }
     }
 
     /// Silence has consequences: first both ways are used, then the connection is given up.

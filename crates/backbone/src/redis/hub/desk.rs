@@ -75,6 +75,10 @@ pub(super) struct Desk {
     pub(super) queries: Queries,
     pub(super) is_away: Vec<bool>,
     pub(super) figures: HubFigures,
+    /// See [`Hub::drain`](super::Hub::drain).
+    pub(super) is_draining: bool,
+    /// When nobody who left is on record any more.
+    pub(super) leaving_until: u64,
     alarms: BinaryHeap<Reverse<(u64, Topic)>>,
     tokens: u64,
     last_since: u64,
@@ -96,6 +100,8 @@ impl Desk {
             checks_in_flight: 0,
             queries: Queries::default(),
             figures: HubFigures::default(),
+            is_draining: false,
+            leaving_until: 0,
             alarms: BinaryHeap::new(),
             tokens: 0,
             last_since: 0,
@@ -298,6 +304,7 @@ impl Entry {
             Subject::Channel(_) => {}
             Subject::Presence(_, members) => {
                 members.check.and_then(|check| check.due()).into_iter().for_each(&mut at);
+                members.leaving.values().copied().for_each(&mut at);
                 let asked = self.waiting.iter().flat_map(|w| &w.joins).take_while(|wait| wait.token.is_some());
                 asked.filter_map(|wait| wait.edge_until).for_each(&mut at);
             }

@@ -10,7 +10,7 @@ use fulmar_protocol::webhook::EventKind;
 use super::desk::{Asked, Desk, PATIENCE_MS, Turn, WAITING_MAX};
 use super::members::EDGE_WAIT_MS;
 use super::roster::Here;
-use super::topics::{Cached, Entry, Wait, Waiting};
+use super::topics::{Cached, Entry, LEAVING_MS, Wait, Waiting};
 use super::{Hub, Out};
 use crate::WorkerId;
 use crate::redis::envelope::{LogId, Message};
@@ -78,6 +78,7 @@ impl Desk {
             let Member { user_id, user_info } = member;
             let new = Here { connections: 0, user_info, since, asked: None, is_recorded: false };
             members.here.entry(user_id.clone()).or_insert(new).connections += 1;
+            members.leaving.remove(&user_id);
             Some(user_id)
         });
         let waiting = entry.waiting.get_or_insert_with(|| Box::new(Waiting::new(now.ms)));
@@ -104,7 +105,7 @@ impl Desk {
         entry.followers.remove(from);
         entry.is_counted = leave.counted;
         if let Some(user) = &leave.user_id {
-            self.disconnect(entry, user);
+            self.disconnect(turn, entry, user);
         }
         if entry.followers.all().is_empty() {
             entry.idle_since = turn.now.ms;
@@ -112,7 +113,7 @@ impl Desk {
     }
 
     /// One connection of a user less.
-    fn disconnect(&mut self, entry: &mut Entry, user: &UserId) {
+    fn disconnect(&mut self, turn: &Turn<'_>, entry: &mut Entry, user: &UserId) {
         let Some(members) = entry.members_mut() else { return };
         let Some(here) = members.here.get_mut(user) else { return };
         here.connections -= 1;
@@ -121,7 +122,11 @@ impl Desk {
         }
         let was_asked = here.asked.is_some();
         members.here.remove(user);
-        if was_asked {
+        if was_asked && self.is_draining {
+            let until = turn.now.ms + LEAVING_MS;
+            members.leaving.insert(user.clone(), until);
+            self.leaving_until = until;
+        } else if was_asked {
             members.owed.insert(user.clone());
         }
         if members.told.is_told_alone(user) && members.told.remove_alone(user) {
@@ -194,7 +199,7 @@ impl Desk {
         if let Some(wait) = refused {
             entry.followers.remove(wait.worker);
             if let Some(user) = &wait.user {
-                self.disconnect(entry, user);
+                self.disconnect(turn, entry, user);
             }
             if entry.followers.all().is_empty() {
                 entry.idle_since = turn.now.ms;

@@ -221,6 +221,9 @@ impl Desk {
     pub(super) fn members_due(&mut self, turn: &Turn<'_>, entry: &mut Entry) {
         let now_ms = turn.now.ms;
         let Some(members) = entry.members_mut() else { return };
+        for user in members.leaving.extract_if(|_, until| *until <= now_ms).map(|(user, _)| user) {
+            members.owed.insert(user);
+        }
         let overdue = members.check.filter(|check| check.due().is_some_and(|due| due <= now_ms));
         if let Some(check) = overdue {
             self.begin_check(entry, check.began, false);

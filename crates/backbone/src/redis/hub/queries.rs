@@ -1,6 +1,7 @@
 //! Questions about the whole deployment: one call for each group that knows part of the answer, and the answer put together.
 //!
-//! Knows nothing of what this node follows. A part that cannot be had makes the whole unavailable: never a silent partial answer.
+//! Knows nothing of what this node follows. A part that cannot be had makes the whole unavailable, unless a part was asked for, and
+//! then the answer says so: never a silent partial answer.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,13 @@ struct Asked {
 enum SoFar {
     /// Whatever is found.
     Listed(BTreeMap<ChannelName, ChannelState>),
+    /// Whatever is found where anybody answers.
+    Reachable {
+        states: BTreeMap<ChannelName, ChannelState>,
+        /// Groups that answered, and that did not.
+        answered: usize,
+        missing: usize,
+    },
     /// These, in this order.
     Named(Vec<ChannelName>, BTreeMap<ChannelName, ChannelState>),
     /// Members of a channel, or its cached event.
@@ -48,6 +56,10 @@ impl Hub {
         let token = self.desk.token();
         let (so_far, calls) = match query {
             Query::Channels { app, prefix } => (SoFar::Listed(BTreeMap::new()), self.everywhere(&app, &prefix)),
+            Query::Reachable { app, prefix } => {
+                let so_far = SoFar::Reachable { states: BTreeMap::new(), answered: 0, missing: 0 };
+                (so_far, self.everywhere(&app, &prefix))
+            }
             Query::Named { app, channels } => {
                 let calls = self.by_group(&app, &channels);
                 (SoFar::Named(channels, BTreeMap::new()), calls)
@@ -88,7 +100,11 @@ impl Hub {
         let Some(token) = queries.calls.remove(&call) else { return };
         // Another part may have been missing already.
         let Some(asked) = queries.asked.get_mut(&token) else { return };
-        let is_answer = found.is_some_and(|found| asked.so_far.add(&self.topics, found));
+        let is_last = asked.pending == 1;
+        let is_answer = match found {
+            Some(found) => asked.so_far.add(&self.topics, found),
+            None => asked.so_far.can_lack(is_last),
+        };
         if !is_answer {
             queries.asked.remove(&token);
             turn.outs.push(Out::Reply(token, Err(Unavailable)));
@@ -111,8 +127,11 @@ fn one(topic: Topic, what: fn(Topic) -> Find) -> (SoFar, Vec<(To, Find)>) {
 impl SoFar {
     /// Takes in a part; false when it is none.
     fn add(&mut self, topics: &Topics, found: Found) -> bool {
+        if let Self::Reachable { answered, .. } = self {
+            *answered += 1;
+        }
         match (self, found) {
-            (Self::Listed(states), Found::Totals(totals)) => {
+            (Self::Listed(states) | Self::Reachable { states, .. }, Found::Totals(totals)) => {
                 let listed = totals.into_iter().filter(|total| total.subscriptions > 0).filter_map(state);
                 add_states(states, listed.filter(|state| state.channel.kind().is_listed()));
             }
@@ -128,8 +147,18 @@ impl SoFar {
         true
     }
 
+    /// Takes note of a part that cannot be had; false when that leaves nothing to answer with.
+    fn can_lack(&mut self, is_last: bool) -> bool {
+        let Self::Reachable { answered, missing, .. } = self else { return false };
+        *missing += 1;
+        !is_last || *answered > 0
+    }
+
     fn reply(self) -> Reply {
         match self {
+            Self::Reachable { states, missing, .. } => {
+                Reply::Reachable { channels: states.into_values().collect(), is_partial: missing > 0 }
+            }
             Self::Listed(states) => Reply::Channels(states.into_values().collect()),
             Self::Named(names, states) => {
                 let unoccupied = |channel| ChannelState { channel, subscriptions: 0, members: 0 };

@@ -27,6 +27,9 @@ const SHRINK_BELOW: usize = 8;
 /// as it then stands, so that a store that is away finds a short list when it is back.
 const CHANGES_MAX: u32 = 64;
 
+/// How long who leaves a node that goes away stays on record: long enough to connect elsewhere.
+pub(super) const LEAVING_MS: u64 = 5_000;
+
 /// One topic with interest.
 pub(super) struct Entry {
     pub(super) topic: Topic,
@@ -113,6 +116,8 @@ pub(super) struct Members {
     pub(super) here: HashMap<UserId, Here, RandomState>,
     /// Users of whom the records must be told how things stand.
     pub(super) owed: BTreeSet<UserId>,
+    /// Users who left while the node goes away, and until when they stay on record.
+    pub(super) leaving: HashMap<UserId, u64, RandomState>,
     /// Everything up to here is in `told` already.
     pub(super) floor: LogId,
     /// What was told must be compared once the topic is open.
@@ -292,7 +297,8 @@ impl Entry {
         let total = self.followers.total();
         // Who left as the last one stays on record for a while.
         let stays = matches!(&self.subject, Subject::User(_, user) if total == 0 && user.leaves_at.is_some());
-        let total = if stays { 1 } else { total };
+        let leaving = self.members().map_or(0, |members| members.leaving.len());
+        let total = if stays { 1 } else { total + leaving as u64 };
         u32::try_from(total.saturating_sub(later as u64)).unwrap_or(u32::MAX)
     }
 

@@ -1,7 +1,7 @@
 -- One node's turn at the claims of the outbox, once a second. ARGV[4..8]: node, lease in ms, number of parts, the part to look
 -- at first, and 1 if free parts are to be taken. Renews what the node has (whoever has it until somebody else takes it has it
--- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, and
--- the node's parts, each with its fence.
+-- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, the birth of
+-- each part (another one than before means that the store has lost everything), and the node's parts, each with its fence.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local node, lease, parts, first = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -26,6 +26,16 @@ for at = 1, #names, 2 do
 end
 
 local reply, mine, free = { epoch, now, live }, 0, {}
+for part = 0, parts - 1 do
+  local key = P .. 'claim:' .. part
+  mend(key, 'hash')
+  local born = tonumber(redis.call('HGET', key, 'born') or '')
+  if not born then
+    born = now
+    redis.call('HSET', key, 'born', whole(born))
+  end
+  reply[#reply + 1] = born
+end
 local function hold(part, fence)
   mine = mine + 1
   reply[#reply + 1] = part
@@ -34,7 +44,6 @@ end
 for step = 0, parts - 1 do
   local part = (first + step) % parts
   local key = P .. 'claim:' .. part
-  mend(key, 'hash')
   local claim = redis.call('HMGET', key, 'node', 'fence', 'until')
   local ends = tonumber(claim[3]) or 0
   if claim[1] == node and claim[2] then

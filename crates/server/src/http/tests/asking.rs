@@ -28,6 +28,17 @@ async fn the_listing_shows_occupied_channels_and_what_was_asked_of_them() {
     world.get(CHANNELS, &[("filter_by_prefix", "private-")]).await.expect(200, r#"{"channels":{}}"#);
 }
 
+/// HTTP-70
+#[tokio::test]
+async fn a_listing_that_may_be_partial_says_whether_it_is() {
+    let world = World::new();
+    world.follow("a", None);
+    world.get(CHANNELS, &[("partial", "true")]).await.expect(200, r#"{"channels":{"a":{}},"partial":false}"#);
+    world.get(CHANNELS, &[("partial", "false")]).await.expect(200, r#"{"channels":{"a":{}}}"#);
+    let text = "The parameter partial must be true or false\n";
+    world.get(CHANNELS, &[("partial", "yes")]).await.expect(400, text);
+}
+
 /// HTTP-36
 #[tokio::test]
 async fn several_channels_stand_in_one_object() {

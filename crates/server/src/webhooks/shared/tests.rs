@@ -237,6 +237,31 @@ fn redis_forgets_its_scripts_or_starts_again_and_every_edge_is_told_once() {
     node.stop();
 }
 
+/// HOOK-40
+#[test]
+fn redis_loses_everything_and_what_was_told_to_have_come_is_told_to_be_gone_once() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let mut churn = Churn::new(32);
+    let nodes = [node(&redis, "a", &url), node(&redis, "b", &url)];
+    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    churn.flip(&redis);
+    churn.end(&redis);
+    let announced = || {
+        let of_part = |part| redis.ask(&["HLEN", &format!("t:announced:{part}")]).text().parse::<usize>().unwrap();
+        (0..16).map(of_part).sum::<usize>()
+    };
+    assert_eq!(announced(), 32);
+    redis.flush();
+    churn.flip(&redis);
+    until("what was told is known again", LONG, || announced() == 32);
+    churn.end(&redis);
+    churn.check(&ledger);
+    for node in nodes {
+        node.stop();
+    }
+}
+
 /// RED-32
 #[test]
 fn a_node_that_lost_a_part_without_noticing_writes_and_sends_nothing_of_it() {

@@ -6,7 +6,7 @@
 //! read again from what is stored: nothing is taken for granted but what the sender says has ended, and what was written
 //! in the last seconds, which is written again where nobody else has worked meanwhile (a failover may have lost it).
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,56 +16,25 @@ use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_engine::webhook_batch::Address;
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
 use fulmar_protocol::app::App;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::super::clock::WebhookClock;
 use super::super::figures::Counters;
 use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
+use super::memory::Memory;
+use super::part::{Leaving, Part, REWRITE_MS};
 use super::{Sealed, Start, Told, wire, withdraw};
 
 /// Pause between two rounds while there is nothing more to read.
 const ROUND: Duration = Duration::from_millis(50);
 /// Between two turns at the claims.
 const TURN_MS: u64 = 1_000;
-/// Entries of a part that are known here and left in its stream. Beyond it no more are read until some are settled.
-const ENTRIES_MAX: usize = 65_536;
 /// Pause after a failure, and as much again by chance.
 const RETRY_MS: u64 = 100;
-/// For how long what was written is kept, to be written again after a change of primary.
-const REWRITE_MS: u64 = 10_000;
-/// Operations that are kept for that. When there are more, the oldest are not written again.
-const REWRITE_OPERATIONS_MAX: usize = 16_384;
 /// At most one complaint about a group in this many milliseconds.
 const COMPLAIN_EVERY_MS: u64 = 60_000;
-
-/// A part that this node has.
-struct Part {
-    fence: String,
-    /// `None` until it is read, and after everything that may have made it wrong.
-    book: Option<WebhookPart>,
-    /// Not known to be written.
-    unwritten: Vec<Operation>,
-    /// Sealed, and to be sent when it is written.
-    unhanded: Vec<Handed>,
-    /// What the sender is through with, not known to be written.
-    ends: BTreeMap<u64, Vec<Operation>>,
-    /// What was written last, and when.
-    written: VecDeque<(u64, Vec<Operation>)>,
-    /// What the sender has. It is not handed over twice.
-    handed: HashSet<u64>,
-    leaving: Leaving,
-}
-
-/// Whether a part is to be let go.
-enum Leaving {
-    No,
-    /// Answered when nothing of it is under way.
-    Asked(oneshot::Receiver<()>),
-    /// Nothing is.
-    Now,
-}
 
 /// The task of one group.
 pub(super) struct GroupWork {
@@ -78,6 +47,7 @@ pub(super) struct GroupWork {
     counters: Arc<Counters>,
     told: mpsc::UnboundedReceiver<Told>,
     parts: BTreeMap<u16, Part>,
+    memory: Memory,
     turn_at: u64,
     retry_at: u64,
     /// Of the connection by which the books were read.
@@ -103,6 +73,7 @@ impl GroupWork {
             counters: start.counters.clone(),
             told,
             parts: BTreeMap::new(),
+            memory: Memory::default(),
             turn_at: 0,
             retry_at: 0,
             connection: 0,
@@ -169,7 +140,18 @@ impl GroupWork {
             let first = getrandom::u32().map_or(0, |n| n % u32::from(OUTBOX_PARTS));
             let turn = self.outbox.turn(u16::try_from(first).unwrap_or(0), true).await?;
             self.turn_at = now + TURN_MS;
+            self.memory.turned(now, &turn);
             self.after_turn(&turn);
+        }
+        while let Some((part, born, announced)) = self.memory.lost() {
+            self.outbox.recall(part, born, &announced).await?;
+            self.memory.given_back(part);
+            tracing::warn!(
+                group = self.group,
+                part,
+                announced = announced.len(),
+                "the outbox was lost: gave back what was told"
+            );
         }
         let is_reading = self.read_one().await?;
         let has_more = self.look().await?;
@@ -208,9 +190,11 @@ impl GroupWork {
 
     /// Reads one part that was taken over, from what is stored.
     async fn read_one(&mut self) -> Result<bool, OutboxError> {
-        let unread = self.parts.iter().find(|(_, part)| part.book.is_none() && !part.is_leaving());
+        let now = self.now_ms();
+        let is_unread = |part: &Part| part.book.is_none() && !part.is_leaving();
+        let unread = self.parts.iter().find(|(number, part)| is_unread(part) && self.memory.may_read(**number, now));
         let Some((number, part)) = unread.map(|(number, part)| (*number, part)) else { return Ok(false) };
-        let again = part.written_since(self.now_ms().saturating_sub(REWRITE_MS));
+        let again = part.written_since(now.saturating_sub(REWRITE_MS));
         let fence = part.fence.clone();
         if !again.is_empty() {
             self.write(number, &fence, &again).await?;
@@ -219,6 +203,7 @@ impl GroupWork {
             return Ok(true);
         }
         let stored = self.outbox.stored(number).await?;
+        self.memory.read(number, &stored.announced);
         let Some(part) = self.parts.get_mut(&number) else { return Ok(false) };
         let (stored, sealed) = wire::taken_over(stored);
         let mut book = WebhookPart::new(Lane::new(self.group, number), self.apps.clone(), stored);
@@ -308,7 +293,11 @@ impl GroupWork {
                 self.lose(number);
                 Ok(())
             }
-            written => written,
+            Ok(()) => {
+                self.memory.wrote(number, operations);
+                Ok(())
+            }
+            failed => failed,
         }
     }
 
@@ -414,65 +403,6 @@ impl GroupWork {
         if let Err(error) = left {
             tracing::warn!(%error, "the webhooks of a group are let go when their claims lapse");
         }
-    }
-}
-
-impl Part {
-    fn new(fence: &str) -> Self {
-        Self {
-            fence: fence.to_owned(),
-            book: None,
-            unwritten: Vec::new(),
-            unhanded: Vec::new(),
-            ends: BTreeMap::new(),
-            written: VecDeque::new(),
-            handed: HashSet::new(),
-            leaving: Leaving::No,
-        }
-    }
-
-    fn is_leaving(&self) -> bool {
-        !matches!(self.leaving, Leaving::No)
-    }
-
-    fn look_at_leaving(&mut self) {
-        if let Leaving::Asked(done) = &mut self.leaving
-            && done.try_recv() != Err(oneshot::error::TryRecvError::Empty)
-        {
-            self.leaving = Leaving::Now;
-        }
-    }
-
-    fn written_since(&self, since: u64) -> Vec<Operation> {
-        let late = self.written.iter().filter(|(at, _)| *at >= since);
-        late.flat_map(|(_, operations)| operations.clone()).collect()
-    }
-
-    /// It must be read again. What is not known to be written may be: it is decided again, or lies there sealed.
-    fn doubt(&mut self) {
-        self.book = None;
-        self.unwritten.clear();
-        self.unhanded.clear();
-    }
-
-    fn remember(&mut self, now: u64, operations: Vec<Operation>) {
-        self.written.push_back((now, operations));
-        let mut kept: usize = self.written.iter().map(|(_, operations)| operations.len()).sum();
-        while let Some((at, operations)) = self.written.front() {
-            if kept <= REWRITE_OPERATIONS_MAX && now < at + REWRITE_MS {
-                break;
-            }
-            kept -= operations.len();
-            self.written.pop_front();
-        }
-    }
-
-    fn after(&self) -> fulmar_backbone::redis::outbox::EntryId {
-        wire::outside(self.book.as_ref().map(WebhookPart::after).unwrap_or_default())
-    }
-
-    fn has_room(&self) -> bool {
-        self.book.as_ref().is_some_and(|book| book.entries() < ENTRIES_MAX)
     }
 }
 

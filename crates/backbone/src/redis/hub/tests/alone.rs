@@ -1,12 +1,15 @@
 //! What is answered while a group is away, and what becomes of it when it is back.
 
+use std::time::Duration;
+
 use fulmar_protocol::exchange::{Answer, Happening, Join, Ticket};
 
 use super::walk::text;
 use super::words::{as_user, bus_event, to, topic, user_topic};
 use super::world::{Heard, World};
-use crate::redis::records::{Call, Told};
-use crate::{Query, Unavailable};
+use crate::redis::hub::{Hub, HubSettings, Moment, Out};
+use crate::redis::records::{Call, Found, Told, Total};
+use crate::{Query, Reply, Unavailable};
 
 fn roster(world: &World, ticket: Ticket) -> Option<Vec<String>> {
     match world.answer_to(0, ticket)? {
@@ -176,4 +179,41 @@ fn questions_about_everything_are_answered_whole_or_not_at_all() {
     world.told(0, Told::Found { token: call, found: None });
     let done = format!("{:?}", world.nodes[0].done);
     assert_eq!(done, format!("[Reply({token:?}, Err({Unavailable:?}))]"));
+}
+
+/// HTTP-70
+#[test]
+fn a_question_that_may_be_answered_in_part_is_unless_nobody_answers() {
+    let app = fulmar_protocol::app::AppId::new("app");
+    let room = topic("room");
+    for (first, second, expected) in [
+        (true, true, "channels: 1, is_partial: false"),
+        (true, false, "channels: 1, is_partial: true"),
+        (false, true, "channels: 1, is_partial: true"),
+        (false, false, "unavailable"),
+    ] {
+        let (linger, group_of) = (Duration::from_secs(10), Box::new(|_| 0));
+        let mut hub = Hub::new(HubSettings { origin: 1, groups: 2, group_of, linger, outbox: None });
+        let (now, mut outs) = (Moment { ms: 1, wall_ms: 1 }, Vec::new());
+        hub.query(now, Query::Reachable { app: app.clone(), prefix: String::new() }, &mut outs);
+        let mut calls = outs.iter().filter_map(|out| match out {
+            Out::Call { call: Call::Find { token, .. }, .. } => Some(*token),
+            _ => None,
+        });
+        let [one, other] = [calls.next().expect("a group is asked"), calls.next().expect("so is the other")];
+        let mut outs = Vec::new();
+        for (token, is_there) in [(one, first), (other, second)] {
+            let totals = vec![Total { topic: room.clone(), subscriptions: 1, members: 0 }];
+            let found = is_there.then_some(Found::Totals(totals));
+            hub.told(now, 0, Told::Found { token, found }, &mut outs);
+        }
+        let said = match outs.pop() {
+            Some(Out::Reply(_, Ok(Reply::Reachable { channels, is_partial }))) => {
+                format!("channels: {}, is_partial: {is_partial}", channels.len())
+            }
+            Some(Out::Reply(_, Err(Unavailable))) => "unavailable".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said, expected);
+    }
 }

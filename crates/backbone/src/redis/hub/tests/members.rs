@@ -222,3 +222,33 @@ fn a_roster_that_is_never_answered_is_asked_for_again() {
     world.on(0, |hub, now, outs| hub.tick(now, outs));
     assert_eq!(rosters_asked(&world), 1);
 }
+
+/// RED-31
+#[test]
+fn who_leaves_a_node_that_goes_away_is_gone_after_five_seconds_unless_it_is_here_or_elsewhere_by_then() {
+    let mut world = World::new(1, 2, 1);
+    world.join(1, 0, as_user(ROOM, "watcher", "1"));
+    for id in ["ana", "bob", "cid"] {
+        world.join(0, 0, as_user(ROOM, id, "1"));
+    }
+    world.drain();
+    assert_eq!(edges(&world, 1), ["+ana", "+bob", "+cid"]);
+    world.on(0, |hub, _, _| hub.drain());
+    for id in ["ana", "bob", "cid"] {
+        world.leave(0, 0, &as_user(ROOM, id, "1"));
+    }
+    world.drain();
+    // One is back elsewhere, and one on the same node.
+    world.join(1, 0, as_user(ROOM, "ana", "1"));
+    world.join(0, 0, as_user(ROOM, "cid", "1"));
+    world.pass(4_900);
+    world.drain();
+    assert_eq!(edges(&world, 1).len(), 3, "nobody is seen to move");
+    assert_eq!(world.total(&topic(ROOM)), 5, "the watcher, cid, ana elsewhere, and two who are expected");
+    assert!(world.on(0, |hub, now, _| hub.has_leaving(now)));
+    world.pass(200);
+    world.drain();
+    assert_eq!(edges(&world, 1)[3..], ["-bob"]);
+    assert_eq!(world.total(&topic(ROOM)), 3);
+    assert!(!world.on(0, |hub, now, _| hub.has_leaving(now)));
+}

@@ -76,7 +76,7 @@ impl Redis {
         let redis =
             Arc::new(Self { process, port, folder, run: Mutex::default(), groups: 1.into(), is_left: false.into() });
         redis.wait();
-        redis.ask(&["HSET", "t:group", "id", IDENTITY, "run", &redis.run.lock().unwrap().clone(), "epoch", "1"]);
+        redis.identify();
         redis
     }
 
@@ -108,6 +108,17 @@ impl Redis {
         process.wait().unwrap();
         *process = Self::spawn(self.port, &self.folder);
         self.wait();
+    }
+
+    /// It loses everything, and whoever supervises it says anew which group it is.
+    pub(super) fn flush(&self) {
+        self.ask(&["FLUSHALL"]);
+        self.identify();
+    }
+
+    fn identify(&self) {
+        let run = self.run.lock().unwrap().clone();
+        self.ask(&["HSET", "t:group", "id", IDENTITY, "run", &run, "epoch", "1"]);
     }
 
     pub(super) fn ask(&self, words: &[&str]) -> Said {

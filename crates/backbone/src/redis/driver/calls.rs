@@ -1,0 +1,101 @@
+//! Calls that wait until their publications count as accepted, and what is remembered of publications made and heard.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::sync::oneshot;
+
+use super::Driver;
+use crate::PublishError;
+use crate::redis::envelope::Event;
+use crate::redis::order::NAMED_WITHIN;
+use crate::redis::topic::Topic;
+
+/// How long a publication's key is remembered: as long as the script does.
+const ONCE: Duration = Duration::from_secs(120);
+
+/// Calls that wait, and what is remembered so that nothing is published twice.
+#[derive(Default)]
+pub(super) struct Calls {
+    pub(super) waiting: HashMap<u64, Call>,
+    pub(super) deadlines: VecDeque<(Duration, u64)>,
+    pub(super) made: u64,
+    /// Counter of the next identity.
+    pub(super) counter: u64,
+    /// Counter of the last publication by topic, and when it was.
+    previous: HashMap<Topic, (u64, Duration)>,
+    /// Keys of publications that were heard here.
+    heard_once: HashMap<u64, Duration>,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) timed_out: u64,
+    pub(super) unwaited: u64,
+    pub(super) again: u64,
+}
+
+/// A call that waits.
+pub(super) struct Call {
+    /// Publications of it that do not count as accepted yet.
+    pub(super) left: usize,
+    pub(super) reply: Option<oneshot::Sender<Result<(), PublishError>>>,
+}
+
+impl Calls {
+    /// Whether a publication with the same key was heard here before. Its own copies were dropped by identity already.
+    pub(super) fn is_repeat(&mut self, now: Duration, event: &Event) -> bool {
+        event.repeat_of != 0 && self.heard_once.insert(event.repeat_of, now).is_some_and(|at| now < at + ONCE)
+    }
+
+    /// Counter of the publication of the topic before this one, if that was not long ago. One with a key is nobody's predecessor:
+    /// where another node published the same, it never comes.
+    pub(super) fn before(&mut self, now: Duration, topic: &Topic, counter: u64, has_key: bool) -> u64 {
+        let before = match (self.previous.get_mut(topic), has_key) {
+            (Some(known), true) => Some(*known),
+            (Some(known), false) => Some(std::mem::replace(known, (counter, now))),
+            (None, true) => None,
+            (None, false) => self.previous.insert(topic.clone(), (counter, now)),
+        };
+        before.filter(|(_, at)| now < *at + NAMED_WITHIN).map_or(0, |(counter, _)| counter)
+    }
+
+    pub(super) fn sweep(&mut self, now: Duration) {
+        self.previous.retain(|_, (_, at)| now < *at + NAMED_WITHIN);
+        self.heard_once.retain(|_, at| now < *at + ONCE);
+    }
+}
+
+impl Driver {
+    /// A publication of each of these calls counts as accepted.
+    pub(super) fn answer_accepted(&mut self, calls: Vec<u64>) {
+        for call in calls {
+            let Some(waiting) = self.calls.waiting.get_mut(&call) else { continue };
+            waiting.left -= 1;
+            if waiting.left == 0
+                && let Some(reply) = self.calls.waiting.remove(&call).and_then(|call| call.reply)
+            {
+                let _: Result<(), Result<(), PublishError>> = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// Calls whose time is over are answered: it may have happened.
+    pub(super) fn time_calls(&mut self, now: Duration) {
+        while let Some(&(_, call)) = self.calls.deadlines.front().filter(|(at, _)| now >= *at) {
+            self.calls.deadlines.pop_front();
+            let Some(expired) = self.calls.waiting.remove(&call) else { continue };
+            self.calls.timed_out += 1;
+            self.slots.withdraw(call);
+            // What is withdrawn never comes: nothing may be held for it.
+            self.calls.previous.clear();
+            for group in &mut self.groups {
+                for side in &mut group.lanes {
+                    side.lane.withdraw(call);
+                }
+            }
+            if let Some(reply) = expired.reply {
+                let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
+            }
+        }
+    }
+}

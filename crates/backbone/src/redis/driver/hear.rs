@@ -1,0 +1,77 @@
+//! Messages about topics, from whatever way they come: repeats are dropped, and each publication is told behind the one it
+//! follows.
+
+use std::time::Duration;
+
+use super::Driver;
+use crate::redis::envelope::{Event, LogId, Message};
+use crate::redis::order::{Held, LISTENED_MARGIN, NAMED_WITHIN, Order};
+
+impl Driver {
+    /// A message about a topic, from whatever way it came.
+    pub(super) fn hear(&mut self, topic: &str, at: Option<LogId>, message: &[u8]) {
+        if !self.hub.follows(topic) {
+            return;
+        }
+        let Some(mut message) = Message::decode(message) else {
+            tracing::debug!(topic, "a message that no version of ours sends");
+            return;
+        };
+        let Message::Event(event) = &mut message else { return self.tell(topic, at, message) };
+        let now = self.now();
+        if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
+            return;
+        }
+        // On the way it says how old it is; here it says since when.
+        event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms);
+        let identity = event.identity;
+        let missing = Order::before(event).filter(|before| {
+            let has_come = self.seen.knows(*before) && !self.order.is_held(*before);
+            !has_come && self.must_have_come(topic, event)
+        });
+        match (missing, message) {
+            (Some(before), Message::Event(event)) => {
+                let held = Held { topic: topic.to_owned(), at, event };
+                if let Some(Held { topic, at, event }) = self.order.hold(now, before, held) {
+                    self.tell(&topic, at, Message::Event(event));
+                    self.tell_after(identity);
+                }
+            }
+            (_, message) => {
+                self.tell(topic, at, message);
+                self.tell_after(identity);
+            }
+        }
+    }
+
+    /// What has waited for long enough is told without what it follows.
+    pub(super) fn time_order(&mut self, now: Duration) {
+        while let Some(Held { topic, at, event }) = self.order.overdue(now) {
+            let identity = event.identity;
+            tracing::debug!(topic, previous = event.previous, "a publication came without the one before it");
+            self.tell(&topic, at, Message::Event(event));
+            self.tell_after(identity);
+        }
+    }
+
+    /// Whether the publication that this one names was made while the topic was listened to here.
+    fn must_have_come(&self, topic: &str, event: &Event) -> bool {
+        let margin = u64::try_from((NAMED_WITHIN + LISTENED_MARGIN).as_millis()).unwrap_or(u64::MAX);
+        self.hub.listened_since(topic).is_some_and(|since_ms| since_ms.saturating_add(margin) <= event.accepted_ms)
+    }
+
+    /// Tells what has waited for this one.
+    fn tell_after(&mut self, mut told: fulmar_protocol::exchange::Identity) {
+        while let Some(Held { topic, at, event }) = self.order.after(told) {
+            told = event.identity;
+            self.tell(&topic, at, Message::Event(event));
+        }
+    }
+
+    fn tell(&mut self, topic: &str, at: Option<LogId>, message: Message) {
+        let moment = self.moment();
+        let mut outs = std::mem::take(&mut self.outs);
+        self.hub.heard(moment, topic, at, message, &mut outs);
+        self.outs = outs;
+    }
+}

@@ -1,0 +1,144 @@
+//! What an app's own server is told, over Redis Cluster, and over one Redis that loses everything meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use fulmar_rig::{Node, Ready, Redis, RedisCluster, RedisOptions, Subscriber, eventually, is_available};
+use serde_json::{Value, json};
+
+use super::{PATIENCE, connect, node};
+
+/// Channels: enough to lie in several shares.
+const CHANNELS: usize = 6;
+
+/// An app's server that takes everything: each event's id with its text, in the order they came.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Ledger {
+    fn open() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let ledger = Self::default();
+        let own = ledger.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let own = own.clone();
+                std::thread::spawn(move || while own.hear(&stream).is_some() {});
+            }
+        });
+        (ledger, url)
+    }
+
+    fn hear(&self, mut stream: &TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut length, mut ids) = (0, String::new());
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
+            match line.trim_end().split_once(": ") {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
+                Some((name, value)) if name.eq_ignore_ascii_case("x-fulmar-event-ids") => ids = value.to_owned(),
+                Some(_) => {}
+                None if line.trim_end().is_empty() => break,
+                None => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let body: Value = serde_json::from_slice(&body).ok()?;
+        let events = body["events"].as_array()?.iter().cloned();
+        self.0.lock().unwrap().extend(ids.split(',').map(str::to_owned).zip(events));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()
+    }
+
+    /// What was told of each kind; an id that stands for two events fails, and a repeated one counts once.
+    fn told(&self) -> BTreeMap<String, usize> {
+        let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+        for (id, event) in self.0.lock().unwrap().iter() {
+            assert_eq!(seen.entry(id.clone()).or_insert_with(|| event.clone()), event, "{id}");
+        }
+        let mut told = BTreeMap::new();
+        let whole: BTreeSet<String> = seen.values().map(Value::to_string).collect();
+        assert_eq!(whole.len(), seen.len(), "nothing is told under two ids: {seen:?}");
+        for event in seen.values() {
+            *told.entry(event["name"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        told
+    }
+
+    fn await_told(&self, expected: &[(&str, usize)]) {
+        let expected: BTreeMap<String, usize> = expected.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        eventually(&format!("{expected:?} is told"), PATIENCE, || (self.told() == expected).then_some(()))
+            .unwrap_or_else(|error| panic!("{error}; it is {:?}", self.told()));
+    }
+}
+
+fn channels() -> impl Iterator<Item = String> {
+    (0..CHANNELS).map(|n| format!("presence-room-{n}"))
+}
+
+/// Ana and ben are on every channel, each on a node of their own.
+fn come(nodes: &[Node; 2]) -> [Subscriber; 2] {
+    let people = [("ana", &nodes[0]), ("ben", &nodes[1])];
+    people.map(|(who, node)| {
+        let mut subscriber = connect(node);
+        for channel in channels() {
+            subscriber.subscribe(&channel, Some((who, &json!({})))).unwrap();
+        }
+        subscriber
+    })
+}
+
+fn start(backbone: &str) -> (Ledger, [Node; 2]) {
+    let (ledger, url) = Ledger::open();
+    let app = format!("webhooks_allow_private = true\n[[apps.webhooks]]\nurl = \"{url}\"");
+    let start = || node(&app, backbone, Ready::ForTraffic);
+    let nodes = [start(), start()];
+    (ledger, nodes)
+}
+
+const CAME: [(&str, usize); 2] = [("channel_occupied", CHANNELS), ("member_added", 2 * CHANNELS)];
+const ALL: [(&str, usize); 4] = [
+    ("channel_occupied", CHANNELS),
+    ("member_added", 2 * CHANNELS),
+    ("channel_vacated", CHANNELS),
+    ("member_removed", 2 * CHANNELS),
+];
+
+/// RED-33, RED-32, HOOK-18
+#[test]
+fn every_edge_over_redis_cluster_is_told_once_under_an_id_of_its_own() {
+    if !is_available() {
+        return;
+    }
+    let servers = RedisCluster::start(3, 0, &RedisOptions::default()).unwrap();
+    let seed = servers.servers()[0].addr();
+    let (ledger, nodes) = start(&format!("topology = \"cluster\"\naddresses = [\"{seed}\"]\nshares = 4"));
+    let people = come(&nodes);
+    ledger.await_told(&CAME);
+    drop(people);
+    ledger.await_told(&ALL);
+}
+
+/// HOOK-40, RED-32
+#[test]
+fn what_was_told_to_have_come_is_told_to_be_gone_although_redis_lost_everything_meanwhile() {
+    if !is_available() {
+        return;
+    }
+    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let (ledger, nodes) = start(&format!("addresses = [\"{}\"]", redis.addr()));
+    let people = come(&nodes);
+    ledger.await_told(&CAME);
+    redis.call(&["FLUSHALL"]).unwrap();
+    eventually("what was told is known again", PATIENCE, || {
+        let count = |part| redis.call(&["HLEN", &format!("fulmar:announced:{part}")]).ok()?.number();
+        ((0..16).filter_map(count).sum::<i64>() == 3 * CHANNELS as i64).then_some(())
+    })
+    .unwrap();
+    drop(people);
+    ledger.await_told(&ALL);
+}
