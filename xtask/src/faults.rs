@@ -4,14 +4,14 @@
 //! is interrupted, and every run is bounded in time.
 
 mod case;
-mod deeds;
-mod interrupt;
+pub mod deeds;
+pub mod interrupt;
 mod naive;
-mod presence;
+pub mod presence;
 mod redis_cluster;
 mod report;
 mod reshard;
-mod stage;
+pub mod stage;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -127,7 +127,7 @@ fn run_one(case: &'static Case, seed: u64, args: &FaultsArgs, program: &Path) ->
             if let Err(failure) = perform(case, &mut stage, &mut run) {
                 run.misses.push(failure.0);
             }
-            run.notes.append(&mut stage.notes);
+            run.notes.extend(stage.notes.drain(..).map(|(_, words)| words));
             run.misses.append(&mut stage.wrongs);
             let folder = project::root().join(format!("target/faults/{}-{seed}", case.name));
             if !run.misses.is_empty() && stage.keep_logs(&folder).is_ok() {

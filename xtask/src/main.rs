@@ -9,6 +9,7 @@ mod conform;
 mod deny;
 mod faults;
 mod fuzz;
+mod lab;
 mod project;
 mod setup;
 mod sim;
@@ -89,6 +90,10 @@ enum Verb {
     ///
     /// Ends with an error when something was lost, doubled, failed or late beyond what is promised for the fault.
     Faults(faults::FaultsArgs),
+    /// Pusher's published outages, replayed step by step on real Redis, Sentinels and nodes, with a ledger and a report of each
+    ///
+    /// Ends with an error when a promise was not kept. What this release cannot replay yet is said, and not claimed.
+    Lab(lab::LabArgs),
     /// The naive node that `faults --naive` starts, called as the real binary is
     #[command(hide = true)]
     Serve(faults::NaiveArgs),
@@ -110,6 +115,7 @@ fn main() -> ExitCode {
         Verb::Deny => deny::run(),
         Verb::Bench(args) => bench::run(&args).map_err(|e| project::Failure(e.to_string())),
         Verb::Faults(args) => faults::run(&args),
+        Verb::Lab(args) => lab::run(&args),
         Verb::Serve(args) => faults::serve_naively(&args),
         Verb::BenchReference(args) => bench::run_reference(&args).map_err(|e| project::Failure(e.to_string())),
     };

@@ -12,6 +12,7 @@ mod explain;
 mod import;
 mod operator;
 mod reshard;
+#[cfg_attr(feature = "lab-faults", path = "faulty_serve.rs")]
 mod serve;
 mod status;
 mod webhook;

@@ -2,8 +2,10 @@
 //! answer for those who drive many at once.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar_protocol::app::App;
@@ -69,6 +71,24 @@ pub fn status_of(addr: SocketAddr, path: &str, patience: Duration) -> Result<u16
     let mut stream = connect(addr, patience)?;
     let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     exchange(&mut stream, bytes.as_bytes()).map(|answer| answer.status)
+}
+
+/// A GET of a node's admin API, which is found and opened by what the node keeps in its `storage` folder.
+///
+/// # Errors
+/// The node keeps no address or token there, or gives no answer within `patience`.
+pub fn ask_admin(storage: &Path, path: &str, patience: Duration) -> Result<Answer, RigError> {
+    let kept =
+        |name: &str| fs::read_to_string(storage.join(name)).map_err(|e| RigError::io(format!("reading {name}"), e));
+    let (address, token) = (kept("admin-address")?, kept("admin-token")?);
+    let addr = address.trim().trim_start_matches("http://").parse();
+    let addr = addr.map_err(|_| RigError::Peer(format!("not an address: {address:?}")))?;
+    let mut stream = connect(addr, patience)?;
+    let bytes = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+        token.trim()
+    );
+    exchange(&mut stream, bytes.as_bytes())
 }
 
 /// A kept-alive connection for signed calls of one app.

@@ -10,6 +10,8 @@ use crate::stalls::{Stall, overlap_ns};
 
 /// Pusher's own line for "late".
 pub const LATE: Duration = Duration::from_millis(900);
+/// What was accepted so long ago has reached everybody.
+const REACHED_NS: u64 = 5_000_000_000;
 /// Wrong ones that are told one by one.
 const EXAMPLES_MAX: usize = 8;
 
@@ -162,6 +164,27 @@ impl Ledger {
         verdict.longest_stall = Duration::from_nanos(longest.unwrap_or(0));
         verdict.stalled = Duration::from_nanos(overlap_ns(&self.stalls, 0, u64::MAX));
         verdict
+    }
+
+    /// What was sent between two moments, and the receipts of it. A socket that was closed well after that stood all the time; one
+    /// that was closed before, or too soon after for all to have reached it, counts as if it had never been there.
+    #[must_use]
+    pub fn sent_between(&self, from_ns: u64, to_ns: u64) -> Self {
+        let span = from_ns..to_ns;
+        let published: Vec<_> = self.published.iter().filter(|p| span.contains(&p.sent_ns)).copied().collect();
+        let marks: HashSet<_> = published.iter().map(|p| (p.lane, p.seq)).collect();
+        let is_meant = |receipt: &&Receipt| marks.contains(&(receipt.lane, receipt.seq));
+        let receipts = self.receipts.iter().filter(is_meant).copied().collect();
+        let mut stood = self.stood.clone();
+        for one in &mut stood {
+            let Some((at_ns, _)) = &one.ended else { continue };
+            if *at_ns >= to_ns.saturating_add(REACHED_NS) {
+                one.ended = None;
+            } else if !span.contains(at_ns) {
+                (one.from_ns, one.ended) = (None, None);
+            }
+        }
+        Self { published, stood, receipts, stalls: self.stalls.clone() }
     }
 
     /// What 99 of 100 deliveries on these channels were not slower than, of what was sent between two moments; `None` where
@@ -360,6 +383,19 @@ mod tests {
         ledger.receipts[0].lane = 8;
         let verdict = ledger.verdict(&[]);
         assert_eq!((verdict.strange, verdict.lost), (1, 1));
+    }
+
+    #[test]
+    fn a_span_of_a_ledger_is_judged_alone() {
+        let mut ledger = ledger();
+        ledger.receipts.remove(0);
+        assert_eq!(ledger.sent_between(0, 1_500 * MS).verdict(&[]).lost, 1);
+        assert_eq!(ledger.sent_between(1_500 * MS, 9_000 * MS).verdict(&[]).lost, 0);
+        ledger.stood[0].ended = Some((1_600 * MS, "4200".to_owned()));
+        let verdicts = [0, 1_500 * MS].map(|from| ledger.sent_between(from, from + 1_500 * MS).verdict(&[]));
+        assert_eq!(verdicts.map(|verdict| (verdict.lost, verdict.closed)), [(0, 0), (0, 1)]);
+        ledger.stood[0].ended = Some((7_000 * MS, "4200".to_owned()));
+        assert_eq!(ledger.sent_between(0, 1_500 * MS).verdict(&[]).lost, 1, "it stood long after");
     }
 
     #[test]

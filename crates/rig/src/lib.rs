@@ -42,7 +42,7 @@ pub use lanes::LaneSpec;
 pub use ledger::{LATE, Ledger, Published, Receipt, Stood, Verdict};
 pub use link::Link;
 pub use load::{Load, Size};
-pub use node::{Node, Ready};
+pub use node::{Node, NodeOptions, Ready};
 pub use ports::free_port;
 pub use process::Process;
 pub use redis::{Redis, RedisOptions, Role, Tls, is_available, server_program};

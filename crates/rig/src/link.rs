@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::ledger::since;
 use crate::{RigError, free_port};
 
 const CHUNK_BYTES: usize = 8 * 1024;
@@ -26,11 +27,16 @@ pub struct Link {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     /// Bytes per second to the side that connected; 0 for as many as there are.
     rate: AtomicU64,
     /// The same for replication connections alone.
     replica_rate: AtomicU64,
+    /// The same for all connections together: a line they share.
+    line_rate: AtomicU64,
+    /// When that line is free again, in nanoseconds since `begun`.
+    line_free_ns: AtomicU64,
+    begun: Instant,
     delay_us: AtomicU64,
     /// Of this many chunks from the target one is dropped; 0 for none.
     drop_one_in: AtomicU64,
@@ -50,9 +56,12 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|e| RigError::io("listening", e))?;
         listener.set_nonblocking(true).map_err(|e| RigError::io("listening", e))?;
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             rate: AtomicU64::new(0),
             replica_rate: AtomicU64::new(0),
+            line_rate: AtomicU64::new(0),
+            line_free_ns: AtomicU64::new(0),
+            begun: Instant::now(),
             delay_us: AtomicU64::new(0),
             drop_one_in: AtomicU64::new(0),
             is_silent: AtomicBool::new(false),
@@ -85,6 +94,17 @@ impl Link {
         self.shared.replica_rate.store(bytes_per_s, Ordering::Relaxed);
     }
 
+    /// At most so many bytes per second to all who connected together, as a host's uplink has it: connections take turns, a chunk
+    /// each. 0 lifts it.
+    pub fn limit_line(&self, bytes_per_s: u64) {
+        self.shared.line_rate.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// Whoever connects from now on is led there. Connections that are open stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
     /// Everything is so much later.
     pub fn delay(&self, by: Duration) {
         self.shared.delay_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -112,7 +132,8 @@ impl Link {
         for flag in [&self.shared.is_silent, &self.shared.is_cut] {
             flag.store(false, Ordering::Relaxed);
         }
-        for number in [&self.shared.rate, &self.shared.replica_rate, &self.shared.delay_us, &self.shared.drop_one_in] {
+        let Shared { rate, replica_rate, line_rate, delay_us, drop_one_in, .. } = &*self.shared;
+        for number in [rate, replica_rate, line_rate, delay_us, drop_one_in] {
             number.store(0, Ordering::Relaxed);
         }
     }
@@ -169,7 +190,8 @@ fn forward(near: TcpStream, shared: &Arc<Shared>) {
     if near.set_nonblocking(false).is_err() || !shared.may_pass() {
         return;
     }
-    let Ok(far) = TcpStream::connect_timeout(&shared.target, Duration::from_secs(1)) else { return };
+    let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(far) = TcpStream::connect_timeout(&target, Duration::from_secs(1)) else { return };
     for stream in [&near, &far] {
         let _ = stream.set_nodelay(true);
         shared.keep(stream);
@@ -204,6 +226,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, is_replication:
             break;
         }
         if is_answer {
+            share_line(shared, count);
             pace(shared, is_replication.load(Ordering::Relaxed), count, begun);
         }
     }
@@ -226,6 +249,73 @@ fn pace(shared: &Shared, is_replication: bool, count: usize, begun: Instant) {
     }
 }
 
+/// Waits for this connection's turn on the line that all share. Each has one chunk in it at most, so that a short answer waits for
+/// one chunk of every other and not for all they have.
+fn share_line(shared: &Shared, count: usize) {
+    let rate = shared.line_rate.load(Ordering::Relaxed);
+    if rate == 0 {
+        return;
+    }
+    let cost_ns = (count as u64).saturating_mul(1_000_000_000) / rate;
+    let now_ns = since(shared.begun);
+    let taken = |free_ns: u64| Some(free_ns.max(now_ns) + cost_ns);
+    let order = Ordering::Relaxed;
+    let free_ns = shared.line_free_ns.fetch_update(order, order, taken).unwrap_or_default().max(now_ns) + cost_ns;
+    while since(shared.begun) < free_ns {
+        if shared.line_rate.load(order) == 0 || shared.is_over.load(order) {
+            return;
+        }
+        thread::sleep(Duration::from_nanos(free_ns.saturating_sub(since(shared.begun))).min(LOOK));
+    }
+}
+
 fn contains(hay: &[u8], needle: &[u8]) -> bool {
     hay.windows(needle.len()).any(|part| part.eq_ignore_ascii_case(needle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that says so many bytes to whoever connects, and the answer it begins with.
+    fn speaker(first: u8, count: usize) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut stream = stream;
+                    let _ = stream.write_all(&vec![first; count]);
+                });
+            }
+        });
+        addr
+    }
+
+    fn listen(addr: SocketAddr) -> Vec<u8> {
+        let mut heard = Vec::new();
+        let _ = TcpStream::connect(addr).unwrap().read_to_end(&mut heard);
+        heard
+    }
+
+    #[test]
+    fn a_line_is_shared_by_all_its_connections() {
+        let link = Link::to(speaker(1, 40_000)).unwrap();
+        link.limit_line(200_000);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let listening: Vec<_> = (0..3).map(|_| scope.spawn(|| listen(link.addr()).len())).collect();
+            assert_eq!(listening.into_iter().map(|heard| heard.join().unwrap()).collect::<Vec<_>>(), [40_000; 3]);
+        });
+        // 120,000 bytes of which the last chunk need not have passed.
+        assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn newcomers_are_led_elsewhere() {
+        let link = Link::to(speaker(1, 3)).unwrap();
+        assert_eq!(listen(link.addr()), [1; 3]);
+        link.redirect(speaker(2, 3));
+        assert_eq!(listen(link.addr()), [2; 3]);
+    }
 }

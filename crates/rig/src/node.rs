@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +22,21 @@ pub enum Ready {
     Unseen,
 }
 
+/// What a node is started with beside its configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// Variables of its environment; there are no others.
+    pub variables: Vec<(String, String)>,
+    /// How much it steps back behind others (`nice`), from 0 to 19.
+    pub niceness: u8,
+}
+
 /// A node. It ends with this value, and its folder is removed.
 #[derive(Debug)]
 pub struct Node {
     process: Mutex<Process>,
     program: PathBuf,
+    options: NodeOptions,
     port: u16,
     folder: Folder,
 }
@@ -37,12 +47,20 @@ impl Node {
     /// # Errors
     /// It ends, or does not become ready.
     pub fn start(program: &Path, config: &str, ready: Ready) -> Result<Self, RigError> {
+        Self::start_with(program, config, ready, &NodeOptions::default())
+    }
+
+    /// The same, with more to say.
+    ///
+    /// # Errors
+    /// It ends, or does not become ready.
+    pub fn start_with(program: &Path, config: &str, ready: Ready, options: &NodeOptions) -> Result<Self, RigError> {
         let folder = Folder::make("node")?;
         let file = folder.path().join("fulmar.toml");
         fs::write(&file, config).map_err(|e| RigError::io(format!("writing {}", file.display()), e))?;
         let port = free_port()?;
-        let process = Mutex::new(launch(program, port, &folder)?);
-        let node = Self { process, program: program.to_owned(), port, folder };
+        let process = Mutex::new(launch(program, port, &folder, options)?);
+        let node = Self { process, program: program.to_owned(), options: options.clone(), port, folder };
         node.await_ready(ready, READY_MAX)?;
         Ok(node)
     }
@@ -64,7 +82,17 @@ impl Node {
 
     /// What it wrote so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("node.log")).unwrap_or_default()
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Where it writes that.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.path().join("node.log")
+    }
+
+    /// Where it keeps what outlives it, the way to its admin API among that.
+    pub fn storage(&self) -> PathBuf {
+        self.folder.path().join("storage")
     }
 
     /// Whether the process has not ended.
@@ -92,12 +120,12 @@ impl Node {
         self.process().terminate();
     }
 
-    /// Waits for its end.
+    /// Waits for its end; answers how it ended, unless that was asked before.
     ///
     /// # Errors
     /// It goes on for longer.
-    pub fn await_end(&self, patience: Duration) -> Result<(), RigError> {
-        self.process().ended(patience).map(|_| ())
+    pub fn await_end(&self, patience: Duration) -> Result<Option<ExitStatus>, RigError> {
+        self.process().ended(patience)
     }
 
     /// Ends it if it runs and starts it again, with the same port, configuration and storage.
@@ -106,7 +134,7 @@ impl Node {
     /// It does not become ready.
     pub fn restart(&self, ready: Ready) -> Result<(), RigError> {
         self.kill();
-        *self.process() = launch(&self.program, self.port, &self.folder)?;
+        *self.process() = launch(&self.program, self.port, &self.folder, &self.options)?;
         self.await_ready(ready, READY_MAX)
     }
 
@@ -147,16 +175,21 @@ impl Node {
     }
 }
 
-fn launch(program: &Path, port: u16, folder: &Folder) -> Result<Process, RigError> {
+fn launch(program: &Path, port: u16, folder: &Folder, options: &NodeOptions) -> Result<Process, RigError> {
     let log = folder.path().join("node.log");
     let doing = || format!("opening {}", log.display());
     let said = File::options().append(true).create(true).open(&log).map_err(|e| RigError::io(doing(), e))?;
     let twin = said.try_clone().map_err(|e| RigError::io(doing(), e))?;
-    let mut command = Command::new(program);
+    // It becomes the program, under the same process id.
+    let mut command = if options.niceness > 0 { Command::new("nice") } else { Command::new(program) };
+    if options.niceness > 0 {
+        command.args(["-n", &options.niceness.to_string()]).arg(program);
+    }
     command.args(["serve", "--port", &port.to_string(), "--config"]).arg(folder.path().join("fulmar.toml"));
     command.args(["--set", "admin.port=0", "--set"]);
     command.arg(format!("storage.path={}", folder.path().join("storage").display()));
     // Nothing of the environment of the test run may reach the node.
-    command.env_clear().stdin(Stdio::null()).stdout(twin).stderr(said);
+    command.env_clear().envs(options.variables.iter().cloned());
+    command.stdin(Stdio::null()).stdout(twin).stderr(said);
     Process::start(command, &format!("{} serve", program.display()))
 }

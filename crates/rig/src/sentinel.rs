@@ -64,6 +64,23 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A server on its own, reached as its deployment's servers are.
+    fn start(options: &SentinelOptions, has_replicas: bool) -> Result<Self, RigError> {
+        let mut redis = options.redis.clone();
+        if options.wants_replica && has_replicas {
+            redis.lines.splice(0..0, ["min-replicas-to-write 1".to_owned(), "min-replicas-max-lag 2".to_owned()]);
+        }
+        let redis = Redis::start(&redis)?;
+        let link = if options.has_links { Some(Link::to(redis.addr())?) } else { None };
+        if let Some(link) = &link {
+            let port = link.port().to_string();
+            redis.call(&["CONFIG", "SET", "replica-announce-ip", "127.0.0.1", "replica-announce-port", &port])?;
+        }
+        Ok(Self { redis, link })
+    }
+}
+
 /// A primary and its replicas.
 #[derive(Debug)]
 pub struct Group {
@@ -204,6 +221,44 @@ impl SentinelDeployment {
         self.await_sight()
     }
 
+    /// One more server for `group`, empty and without anybody to follow: what an operator brings along. Answers its number there.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn add_server(&mut self, group: &str) -> Result<usize, RigError> {
+        let server = Server::start(&self.options, true)?;
+        let group = self.groups.iter_mut().find(|known| known.name == group);
+        let group = group.ok_or_else(|| RigError::Peer("no group is called so".to_owned()))?;
+        group.servers.push(server);
+        Ok(group.servers.len() - 1)
+    }
+
+    /// Makes a server of `group` (by number) follow the group's primary. Whether it ever comes online shows later.
+    ///
+    /// # Errors
+    /// It does not answer, or nobody knows the primary.
+    pub fn attach(&self, group: &str, server: usize) -> Result<(), RigError> {
+        follow(&self.group(group)?.servers[server].redis, self.primary_of(group)?.addr())
+    }
+
+    /// One more group, watched by all Sentinels.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn add_group(&mut self, name: &str, replicas: usize) -> Result<(), RigError> {
+        let group = Group::start(name, replicas, &self.options)?;
+        group.await_replicas()?;
+        let addr = group.servers[0].addr();
+        self.groups.push(group);
+        for sentinel in 0..self.sentinels.len() {
+            self.misname(sentinel, name, addr)?;
+        }
+        self.hurry(true);
+        let seen = self.await_sight();
+        self.hurry(false);
+        seen
+    }
+
     /// Makes a Sentinel (by number) believe that the primary of `group` is at `addr`: removes the group and adds it anew.
     ///
     /// # Errors
@@ -229,7 +284,10 @@ impl SentinelDeployment {
         for group in &self.groups {
             group.await_replicas()?;
         }
-        self.await_sight()
+        self.hurry(true);
+        let seen = self.await_sight();
+        self.hurry(false);
+        seen
     }
 
     fn start_sentinel(&self, quorum: usize) -> Result<Sentinel, RigError> {
@@ -306,19 +364,9 @@ impl Sentinel {
 
 impl Group {
     fn start(name: &str, replicas: usize, options: &SentinelOptions) -> Result<Self, RigError> {
-        let mut redis = options.redis.clone();
-        if options.wants_replica && replicas > 0 {
-            redis.lines.splice(0..0, ["min-replicas-to-write 1".to_owned(), "min-replicas-max-lag 2".to_owned()]);
-        }
         let mut group = Self { name: name.to_owned(), servers: Vec::new() };
         for _ in 0..=replicas {
-            let server = Redis::start(&redis)?;
-            let link = if options.has_links { Some(Link::to(server.addr())?) } else { None };
-            if let Some(link) = &link {
-                let port = link.port().to_string();
-                server.call(&["CONFIG", "SET", "replica-announce-ip", "127.0.0.1", "replica-announce-port", &port])?;
-            }
-            group.servers.push(Server { redis: server, link });
+            group.servers.push(Server::start(options, replicas > 0)?);
         }
         let (primary, replicas) = group.servers.split_first().expect("at least the primary");
         for replica in replicas {

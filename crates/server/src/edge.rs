@@ -64,9 +64,12 @@ pub(crate) enum Speaks {
 }
 
 /// How far the node has come with going away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
+    /// Everything goes on, but every call's answer closes its connection: whoever publishes all the time is elsewhere by the time
+    /// idle connections are closed, and has no call on its way then.
+    Leaving,
     /// Sockets are moved away; newcomers are told to try elsewhere.
     Draining,
     /// No more accepting.
@@ -270,7 +273,7 @@ impl Edge {
         };
         let load = Load {
             elsewhere: !self.takes_connections,
-            draining: *self.phase.borrow() != Phase::Serving,
+            draining: *self.phase.borrow() >= Phase::Draining,
             over_quota: matches!(app_seat, Some(Err(NoSeat::OverQuota))),
             overloaded: came.is_full
                 || !has_place
@@ -322,7 +325,7 @@ impl Edge {
         let mut phase = self.phase.clone();
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            () = reach(&mut phase, |phase| phase != Phase::Serving) => {
+            () = reach(&mut phase, |phase| phase >= Phase::Draining) => {
                 // The request under way is finished, and its answer says that the connection closes.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -343,9 +346,10 @@ impl Edge {
         let headers = request.headers();
         let values = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
         if !headers.contains_key(hyper::header::UPGRADE) || !wants_websocket(&values("upgrade")) {
+            let is_call = request.uri().path().starts_with("/apps/");
             let mut response = self.api.answer(request).await;
-            if guest.came.is_full {
-                // A full node goes on publishing and saying that it is well; but this place is for others to be told.
+            // A full node goes on publishing and saying that it is well; but this place is for others to be told.
+            if guest.came.is_full || (is_call && *self.phase.borrow() == Phase::Leaving) {
                 response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
             }
             return response;

@@ -60,6 +60,7 @@ impl Drain {
         let sockets = self.sockets();
         let (grace, drain) = (self.settings.grace, self.settings.drain);
         tracing::info!(sockets, grace_s = grace.as_secs(), drain_s = drain.as_secs(), "going away");
+        self.phase.send_replace(Phase::Leaving);
         sleep(grace).await;
 
         self.phase.send_replace(Phase::Draining);

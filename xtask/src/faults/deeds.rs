@@ -112,7 +112,8 @@ pub fn lagging_replica(stage: &mut Stage) -> Done {
     stage.go_on(20, 10)
 }
 
-fn lag_bytes(stage: &Stage, primary: &Server, group: &str) -> Result<u64, Failure> {
+/// How far the best replica of a group is behind.
+pub fn lag_bytes(stage: &Stage, primary: &Server, group: &str) -> Result<u64, Failure> {
     let offset = |redis: &Redis, name: &str| -> Result<u64, Failure> {
         let text = redis.info("replication", name).map_err(failure)?;
         Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
@@ -154,7 +155,7 @@ pub fn wrong_sentinels(stage: &mut Stage) -> Done {
 }
 
 /// No channel may be in the log of two groups.
-fn compare_logs(stage: &mut Stage) -> Done {
+pub fn compare_logs(stage: &mut Stage) -> Done {
     let [first, second] = GROUPS;
     let (first, second) = (topics(&stage.primary(first)?.redis)?, topics(&stage.primary(second)?.redis)?);
     let in_both = first.intersection(&second).count();
@@ -336,13 +337,14 @@ pub fn random(stage: &mut Stage) -> Done {
     Ok(())
 }
 
-fn server_at(stage: &Stage, port: u16) -> Result<&Redis, Failure> {
+/// A server by its own port.
+pub fn server_at(stage: &Stage, port: u16) -> Result<&Redis, Failure> {
     let found = stage.all_servers().into_iter().find(|redis| redis.port() == port);
     found.ok_or_else(|| Failure(format!("no server has port {port}")))
 }
 
 /// Whoever is connected to it has to find it anew.
-fn end_connections(redis: &Redis) {
+pub fn end_connections(redis: &Redis) {
     for kind in ["normal", "pubsub"] {
         // It may be gone, which ends them as well.
         let _ = redis.call(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]);

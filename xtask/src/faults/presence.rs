@@ -3,7 +3,7 @@
 //! Members come and go on three nodes all the time. After each wound they go on for a second, then they hold still, and everything
 //! must equal the truth within the time that is promised, and stay so: a list that is right at first and wrong later is wrong.
 
-mod damage;
+pub mod damage;
 mod members;
 mod observer;
 
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_rig::http::Rest;
-use fulmar_rig::{Redis, RigError, Subscriber, eventually};
+use fulmar_rig::{Redis, RigError, Stall, Subscriber, Watch, eventually};
 use members::Members;
 use observer::Observer;
 use serde_json::json;
@@ -22,7 +22,7 @@ use super::stage::{Done, GROUPS, Servers, Stage, app, failure};
 use crate::project::Failure;
 
 /// Within this of any damage all is right again,
-const RIGHT_MAX: Duration = Duration::from_secs(3);
+pub const RIGHT_MAX: Duration = Duration::from_secs(3);
 /// and within this of a node's death.
 const RIGHT_AFTER_DEATH_MAX: Duration = Duration::from_secs(10);
 /// Members come and go for so long after a wound.
@@ -34,13 +34,15 @@ const LOOK: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Everything of this case.
-struct Scene {
+pub struct Scene {
     channels: Vec<String>,
     members: Members,
     observers: Vec<Observer>,
     /// Live nodes by number.
     nodes: Vec<(usize, SocketAddr)>,
     rest: Vec<Rest>,
+    /// Between two looks.
+    pub look_every: Duration,
 }
 
 /// All wounds, one after another.
@@ -74,7 +76,8 @@ pub fn run(stage: &mut Stage) -> Done {
 }
 
 impl Scene {
-    fn open(stage: &Stage) -> Result<Self, Failure> {
+    /// Observers are there; nobody comes or goes yet.
+    pub fn open(stage: &Stage) -> Result<Self, Failure> {
         let count = if stage.is_quick { 4 } else { 12 };
         let channels: Vec<_> = (0..count).map(|number| format!("presence-faults-{number}")).collect();
         let nodes: Vec<_> = stage.addrs().into_iter().enumerate().collect();
@@ -86,11 +89,11 @@ impl Scene {
             }
         }
         let rest = nodes.iter().map(|(_, addr)| Rest::new(*addr, &app())).collect();
-        Ok(Self { members: Members::new(&channels), channels, observers, nodes, rest })
+        Ok(Self { members: Members::new(&channels), channels, observers, nodes, rest, look_every: LOOK })
     }
 
     /// Wounds, lets members come and go a little longer, and looks until well after all must be right.
-    fn judge(
+    pub fn judge(
         &mut self,
         stage: &mut Stage,
         what: &str,
@@ -100,6 +103,7 @@ impl Scene {
         self.churn(stage, Duration::from_secs(1))?;
         wound(self, stage)?;
         let wounded = Instant::now();
+        let watch = Watch::start(wounded);
         self.churn(stage, CHURN_AFTER)?;
         let mut last_wrong = None;
         while wounded.elapsed() < right_max + STAYS {
@@ -107,8 +111,11 @@ impl Scene {
             if let Err(difference) = self.compare() {
                 last_wrong = Some((looked, difference));
             }
-            stage.wait(LOOK)?;
+            stage.wait(self.look_every)?;
         }
+        // What the machine was away is nobody's fault.
+        let stalls = watch.end();
+        let last_wrong = last_wrong.map(|(at, difference)| (at.saturating_sub(away(&stalls, at)), difference));
         let right_ms = last_wrong.as_ref().map_or(0, |(at, _)| at.as_millis());
         stage.note(format!("{what}: all right after {right_ms} ms"));
         if let Some((at, difference)) = last_wrong.filter(|(at, _)| *at > right_max) {
@@ -125,7 +132,8 @@ impl Scene {
         Ok(())
     }
 
-    fn churn(&mut self, stage: &mut Stage, time: Duration) -> Done {
+    /// Members come and go.
+    pub fn churn(&mut self, stage: &mut Stage, time: Duration) -> Done {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.members.step(&self.nodes, &mut stage.chance);
@@ -201,13 +209,21 @@ impl Scene {
         differences
     }
 
-    fn close(self, stage: &mut Stage) {
+    /// Everybody leaves.
+    pub fn close(self, stage: &mut Stage) {
         let edges: usize = self.observers.iter().map(Observer::edges).sum();
         stage.note(format!("{} joins and leaves, {edges} edges heard", self.members.steps()));
         // Observers end side by side, each when it looks next.
         self.observers.iter().for_each(Observer::end);
         thread::sleep(LOOK);
     }
+}
+
+/// For how long the machine was away until then.
+fn away(stalls: &[Stall], until: Duration) -> Duration {
+    let until_ns = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+    let of = |stall: &Stall| stall.to_ns.min(until_ns).saturating_sub(stall.from_ns);
+    Duration::from_nanos(stalls.iter().map(of).sum())
 }
 
 /// What one node answers over HTTP.

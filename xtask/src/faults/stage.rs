@@ -66,14 +66,16 @@ pub struct Stage {
     pub chance: fastrand::Rng,
     /// Whether the short form runs.
     pub is_quick: bool,
+    /// How much load there is.
+    pub size: Size,
     /// What must not have felt the fault.
     pub bystanders: Option<Bystanders>,
     /// How long `random` goes on.
     pub random_s: u64,
     /// Wires that a deed has laid.
     pub links: Vec<Link>,
-    /// What the report says beside the figures.
-    pub notes: Vec<String>,
+    /// What the report says beside the figures, and since when.
+    pub notes: Vec<(Instant, String)>,
     /// What went wrong beside the ledger.
     pub wrongs: Vec<String>,
     program: PathBuf,
@@ -133,6 +135,7 @@ impl Stage {
             load: None,
             chance,
             is_quick,
+            size: if is_quick { Size::QUICK } else { Size::FULL },
             bystanders: None,
             random_s: 0,
             links: Vec::new(),
@@ -180,15 +183,30 @@ impl Stage {
         self.nodes.iter().map(Node::addr).collect()
     }
 
-    /// How much load there is.
-    pub fn size(&self) -> Size {
-        if self.is_quick { Size::QUICK } else { Size::FULL }
+    /// The configuration of a node.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// More of it, for nodes that are started from now on.
+    pub fn extend_config(&mut self, more: &str) {
+        self.config.push_str(more);
+    }
+
+    /// The binary of a node.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Subscribes everybody and begins to publish.
     pub fn begin_load(&mut self) -> Done {
-        let load = Load::start(&app(), &self.addrs(), self.size()).map_err(failure)?;
-        load.publish(&self.addrs());
+        self.begin_load_at(&self.addrs())
+    }
+
+    /// The same with nodes that are reached elsewhere, as behind a balancer.
+    pub fn begin_load_at(&mut self, addrs: &[SocketAddr]) -> Done {
+        let load = Load::start(&app(), addrs, self.size).map_err(failure)?;
+        load.publish(addrs);
         self.load = Some(load);
         Ok(())
     }
@@ -201,6 +219,14 @@ impl Stage {
     /// The Sentinel topology, which the case asked for.
     pub fn deployment(&self) -> &SentinelDeployment {
         match &self.servers {
+            Servers::Sentinel(deployment) => deployment,
+            _ => panic!("the case says that it is about Sentinel groups"),
+        }
+    }
+
+    /// The same, to add to it.
+    pub fn deployment_mut(&mut self) -> &mut SentinelDeployment {
+        match &mut self.servers {
             Servers::Sentinel(deployment) => deployment,
             _ => panic!("the case says that it is about Sentinel groups"),
         }
@@ -283,7 +309,7 @@ impl Stage {
 
     /// Says something in the report.
     pub fn note(&mut self, words: String) {
-        self.notes.push(words);
+        self.notes.push((Instant::now(), words));
     }
 
     /// Something is wrong that the ledger cannot see.

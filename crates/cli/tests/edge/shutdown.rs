@@ -14,6 +14,12 @@ fn a_node_told_to_end_spreads_its_sockets_over_the_drain_and_finishes_calls() {
     let (mut health, mut idle) = (node.rest(), node.rest());
     assert_eq!([health.status("/readyz"), idle.status("/livez")], [200, 200]);
     let call = Rest::publication("news", "last", "");
+    let publish = || {
+        let mut wire = node.connect();
+        wire.send(call.as_bytes());
+        wire.response().0
+    };
+    assert!(!publish().contains("connection: close"), "before the signal");
     let (begun, rest_of_call) = call.split_at(call.len() - 3);
     let mut in_flight = node.connect();
     in_flight.send(begun.as_bytes());
@@ -23,6 +29,8 @@ fn a_node_told_to_end_spreads_its_sockets_over_the_drain_and_finishes_calls() {
     eventually("it says so at once", || (health.status("/readyz") == 503).then_some(()));
     assert!(since.elapsed() < Duration::from_millis(900), "before the grace is over");
     assert_eq!(health.status("/livez"), 200);
+    let head = publish();
+    assert!(head.starts_with("http/1.1 200 ") && head.contains("connection: close"), "{head}");
     let mut during_grace = node.open();
     let ended: Vec<_> = std::thread::scope(|scope| {
         let reading = sockets.into_iter().map(|mut wire| {

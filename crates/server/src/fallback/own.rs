@@ -30,7 +30,7 @@ impl Edge {
         let open = || Ok::<_, Infallible>((Line::new(self.least_loaded().clone(), self.clock.clone()), ()));
         let Ok(Found::New(line, receiver, ())) = self.sessions.receive(&name, cut, open) else { return None };
         line.take_seat(seat);
-        let load = Load { draining: *self.phase.borrow() != Phase::Serving, ..Load::default() };
+        let load = Load { draining: *self.phase.borrow() >= Phase::Draining, ..Load::default() };
         let opening = Opening {
             app: AppLookup::Found(app.clone()),
             protocol: ProtocolVersion::Number(7),
