@@ -66,6 +66,8 @@ pub(super) struct Group {
     /// Edges that its outbox had no room for.
     pub(super) edges_dropped: u64,
     logged: Option<(String, Duration)>,
+    /// Run id of the server whose log was read last.
+    log_of: Option<String>,
 }
 
 /// What is known of the server while it is attached.
@@ -115,6 +117,7 @@ impl Group {
             is_left: false,
             edges_dropped: 0,
             logged: None,
+            log_of: None,
         }
     }
 
@@ -314,6 +317,8 @@ impl Driver {
         };
         this.epoch = this.epoch.max(number(0));
         this.attach_at = None;
+        let is_other_log = this.log_of.as_ref() != Some(&run);
+        this.log_of = Some(run.clone());
         this.attached = Some(Attached { run });
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();
@@ -331,6 +336,9 @@ impl Driver {
             "the group is here"
         );
         this.store.attached(Instant::now(), this.epoch);
+        if is_other_log {
+            self.hub.other_log(group);
+        }
         let told = store::Out::Told(Told::Doubtful(None));
         if let Some(map) = map {
             self.adopt(map);

@@ -199,7 +199,9 @@ impl Driver {
     pub(super) fn bus_heard(&mut self, message: &[u8]) {
         let now = self.now();
         match Bus::decode(message) {
-            Some(Bus::Publications { items, .. }) => items.for_each(|(topic, message)| self.hear(topic, None, message)),
+            Some(Bus::Publications { items, .. }) => {
+                items.for_each(|(topic, message)| self.hear(topic, None, message, Duration::ZERO))
+            }
             Some(Bus::Deaf { group: tag }) => {
                 let named = self.groups.iter().position(|group| bus::tag(&group.name) == tag);
                 named.into_iter().for_each(|group| self.somebody_is_deaf(now, group));

@@ -8,8 +8,8 @@ use crate::redis::envelope::{Event, LogId, Message};
 use crate::redis::order::{Held, LISTENED_MARGIN, NAMED_WITHIN, Order};
 
 impl Driver {
-    /// A message about a topic, from whatever way it came.
-    pub(super) fn hear(&mut self, topic: &str, at: Option<LogId>, message: &[u8]) {
+    /// A message about a topic, from whatever way it came. `lay_for` is how long it has lain somewhere since its age was written.
+    pub(super) fn hear(&mut self, topic: &str, at: Option<LogId>, message: &[u8], lay_for: Duration) {
         if !self.hub.follows(topic) {
             return;
         }
@@ -23,7 +23,8 @@ impl Driver {
             return;
         }
         // On the way it says how old it is; here it says since when.
-        event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms);
+        let lay_for = u64::try_from(lay_for.as_millis()).unwrap_or(u64::MAX);
+        event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms.saturating_add(lay_for));
         let identity = event.identity;
         let missing = Order::before(event).filter(|before| {
             let has_come = self.seen.knows(*before) && !self.order.is_held(*before);

@@ -29,6 +29,9 @@ const DEAF_AFTER: Duration = Duration::from_millis(50);
 const SAY_DEAF_EVERY: Duration = Duration::from_millis(150);
 /// How long the subscriptions on the primary before stay open.
 const OLD_FOR: Duration = Duration::from_secs(3);
+/// How much of the time that an entry seems to have lain in the log may be the difference of two servers' clocks: who appended it
+/// may be another than who is asked. By so much what is read seems younger; better heard a second too old than missed.
+const CLOCKS_MS: u64 = 1_000;
 /// How far before the last position a log is read whose server is another: its clock may be behind.
 const OTHER_SERVER_MS: u64 = 3_000;
 /// Entries of the log looked at in one call.
@@ -300,7 +303,7 @@ impl Driver {
             return;
         }
         let parts = match outcome {
-            Ok(Value::Array(parts)) if parts.len() >= 2 => parts,
+            Ok(Value::Array(parts)) if parts.len() >= 3 => parts,
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
                 self.load_scripts(self.groups[group].command);
                 return self.ask_to_fill(group);
@@ -322,13 +325,20 @@ impl Driver {
             Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
             _ => None,
         };
-        for entry in parts[2..].chunks_exact(3) {
+        let server_ms = match &parts[2] {
+            Value::Int(ms) => u64::try_from(*ms).unwrap_or(0),
+            _ => 0,
+        };
+        for entry in parts[3..].chunks_exact(3) {
             let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
             else {
                 continue;
             };
             self.groups[group].hearing.filled += 1;
-            self.hear(&topic, LogId::parse(&id), message);
+            let id = LogId::parse(&id);
+            // The message says how old it was when it was appended.
+            let lay_for = id.map_or(0, |id| server_ms.saturating_sub(id.ms() + CLOCKS_MS));
+            self.hear(&topic, id, message, Duration::from_millis(lay_for));
         }
         match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].hearing.fill_from) {
             Some(last) => {
@@ -361,7 +371,7 @@ impl Driver {
 
     fn deliver_held(&mut self, group: usize) {
         for (topic, id, message) in std::mem::take(&mut self.groups[group].hearing.held) {
-            self.hear(topic.as_str(), Some(id), &message);
+            self.hear(topic.as_str(), Some(id), &message, Duration::ZERO);
             self.stands_at(group, id);
         }
     }
@@ -381,7 +391,7 @@ impl Driver {
             if is_believed {
                 self.stands_at(group, id);
             }
-            return self.hear(topic, Some(id), rest);
+            return self.hear(topic, Some(id), rest, Duration::ZERO);
         }
         let Some(topic) = Topic::parse(topic) else { return };
         let at = message.len() - rest.len();

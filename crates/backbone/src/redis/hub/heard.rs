@@ -32,7 +32,6 @@ impl Desk {
 
     /// What was held is told, if it is later than `read`: up to there the answers hold it.
     pub(super) fn replay(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, read: LogId) {
-        entry.opened_ms = turn.now.ms;
         let Some(waiting) = &mut entry.waiting else { return };
         entry.since_ms = waiting.since_ms;
         let since = waiting.since_ms;
@@ -67,7 +66,7 @@ impl Desk {
     }
 
     fn event(&mut self, turn: &Turn<'_>, entry: &mut Entry, at: Option<LogId>, event: Event) {
-        if entry.is_older_than_interest(turn.now.ms, at, &event) {
+        if entry.is_older_than_interest(at, &event) {
             return;
         }
         let Some(name) = entry.channel() else { return };

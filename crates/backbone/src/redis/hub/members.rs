@@ -58,11 +58,17 @@ impl Hub {
         self.ask_rosters(turn);
     }
 
+    /// The group's log is another server's from now on.
+    pub fn other_log(&mut self, group: usize) {
+        let Self { topics, desk } = self;
+        topics.iter_mut().filter(|entry| desk.group_of(&entry.topic) == group).for_each(Entry::forget_log);
+    }
+
     /// The same for whatever has moved to another group.
     pub(super) fn doubt_moved(&mut self, turn: &mut Turn<'_>, has_moved: impl Fn(Slot) -> bool) {
         let mut concerned = Vec::new();
         for entry in self.topics.iter_mut().filter(|entry| has_moved(entry.topic.slot())) {
-            entry.forget_places();
+            entry.forget_log();
             if !matches!(entry.subject, Subject::Channel(_)) {
                 concerned.push(entry.topic.clone());
             }

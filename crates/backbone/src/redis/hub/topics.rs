@@ -53,8 +53,6 @@ pub(super) struct Entry {
     pub(super) is_miss_told: bool,
     /// Where it was opened with what had been read: events up to there are older than everybody here, cached ones included.
     pub(super) opened_at: LogId,
-    /// When it was opened.
-    pub(super) opened_ms: u64,
     /// When the interest began that it was opened for: what was accepted before is not for it.
     pub(super) since_ms: u64,
     /// Place of the last count told, or of the last edge of a user.
@@ -208,16 +206,11 @@ pub(super) enum NextAsk {
     Count,
 }
 
-/// For this long after a topic was opened things may be heard that are older than the interest in it: over the bus, which is
-/// wound back, from a log that is read again, or appended a second time.
-const OLDER_FOR_MS: u64 = 10_000;
-
 impl Entry {
-    /// Whether a publication was accepted before there was interest here. No two clocks are compared: places belong to one
-    /// log, and ages are told.
-    pub(super) fn is_older_than_interest(&self, now_ms: u64, at: Option<LogId>, event: &Event) -> bool {
-        now_ms < self.opened_ms + OLDER_FOR_MS
-            && (at.is_some_and(|at| at <= self.opened_at) || event.accepted_ms < self.since_ms)
+    /// Whether a publication was accepted before there was interest here: such things are heard over the bus, which is wound back, from
+    /// a log that is read again, or when they are appended a second time. Places belong to one log, and ages are told.
+    pub(super) fn is_older_than_interest(&self, at: Option<LogId>, event: &Event) -> bool {
+        at.is_some_and(|at| at <= self.opened_at) || event.accepted_ms < self.since_ms
     }
 
     pub(super) fn new(topic: &Topic, now_ms: u64) -> Self {
@@ -239,7 +232,6 @@ impl Entry {
             is_counted: false,
             is_miss_told: false,
             opened_at: LogId::default(),
-            opened_ms: 0,
             since_ms: 0,
             newest: LogId::default(),
             is_newest_told: false,
@@ -360,9 +352,14 @@ impl Entry {
         }
     }
 
-    /// Forgets which places of the log were told of: those of another primary may be lower.
-    pub(super) fn forget_places(&mut self) {
+    /// The log is another: its places cannot be compared with those before.
+    pub(super) fn forget_log(&mut self) {
         self.opened_at = LogId::default();
+        self.forget_places();
+    }
+
+    /// Forgets which places of the log were told of: what was told may be wrong.
+    pub(super) fn forget_places(&mut self) {
         self.newest = LogId::default();
         match &mut self.subject {
             Subject::Channel(_) => {}

@@ -1,7 +1,8 @@
 -- Reads a share of the log, and of it what is about the given topics.
 --
 -- ARGV  4 first id, inclusive  5 entries looked at, at most  6.. topics; none: everything
--- Answers epoch, the last id looked at ('' when the end was reached), then id, topic, message for each that was found.
+-- Answers epoch, the last id looked at ('' when the end was reached), the server's time in milliseconds, then id, topic, message for
+-- each that was found.
 local entries = call('XRANGE', P .. 'log', ARGV[4], '+', 'COUNT', ARGV[5]) or {}
 local wanted = nil
 if #ARGV > 5 then
@@ -10,7 +11,8 @@ if #ARGV > 5 then
     wanted[ARGV[i]] = true
   end
 end
-local answer = {epoch, ''}
+local now = redis.call('TIME')
+local answer = {epoch, '', now[1] * 1000 + math.floor(now[2] / 1000)}
 for i = 1, #entries do
   local id, fields = entries[i][1], entries[i][2]
   for at = 1, #fields, 2 do

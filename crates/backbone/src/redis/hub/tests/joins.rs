@@ -16,6 +16,7 @@ use crate::redis::envelope::{LogId, Message};
 use crate::redis::hub::heard::HELD_MAX;
 use crate::redis::hub::topics::Entry;
 use crate::redis::hub::{Hub, Out};
+use crate::redis::records::Told;
 use crate::redis::records::{Call, Change};
 use crate::{Inbox, Outbox, Query, Reply};
 
@@ -149,6 +150,32 @@ fn what_came_over_the_bus_reaches_only_who_asked_before_it_was_accepted() {
     assert_eq!(texts(&world, 0, 0), ["new"]);
     world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), None, bus_event("late", wall - 9), outs));
     assert_eq!(texts(&world, 0, 0), ["new"], "nor does it when the subscription stands");
+}
+
+/// RED-14
+#[test]
+fn a_log_that_is_read_again_much_later_brings_nothing_from_before_the_interest() {
+    let mut world = World::new(1, 1, 1);
+    for _ in 0..3 {
+        world.event(&topic("elsewhere"), None);
+    }
+    world.join(0, 0, to("room"));
+    world.drain();
+    let since = world.now.ms;
+    world.event(&topic("room"), None);
+    world.drain();
+    assert_eq!(texts(&world, 0, 0).len(), 1);
+    world.pass(60_000);
+    let read = |world: &mut World, text, at, accepted| {
+        world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), at, bus_event(text, accepted), outs));
+    };
+    read(&mut world, "long ago", None, since - 1);
+    world.told(0, Told::Doubtful(None));
+    read(&mut world, "before it was opened", Some(LogId::new(1, 0)), since);
+    assert_eq!(texts(&world, 0, 0).len(), 1, "neither its age nor its place is forgotten");
+    world.on(0, |hub, _, _| hub.other_log(0));
+    read(&mut world, "in another log", Some(LogId::new(1, 0)), since + 1);
+    assert_eq!(texts(&world, 0, 0).len(), 2, "places of another log may be lower");
 }
 
 /// WS-94
