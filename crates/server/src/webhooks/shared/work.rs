@@ -33,6 +33,8 @@ const ROUND: Duration = Duration::from_millis(50);
 const TURN_MS: u64 = 1_000;
 /// Pause after a failure, and as much again by chance.
 const RETRY_MS: u64 = 100;
+/// What is over within this time is nothing to complain about: a primary that has just been looked for, or just changed.
+const COMPLAIN_AFTER_MS: u64 = 5_000;
 /// At most one complaint about a group in this many milliseconds.
 const COMPLAIN_EVERY_MS: u64 = 60_000;
 
@@ -52,6 +54,7 @@ pub(super) struct GroupWork {
     retry_at: u64,
     /// Of the connection by which the books were read.
     connection: u64,
+    failing_since: Option<u64>,
     complained_at: Option<u64>,
 }
 
@@ -77,6 +80,7 @@ impl GroupWork {
             turn_at: 0,
             retry_at: 0,
             connection: 0,
+            failing_since: None,
             complained_at: None,
         }
     }
@@ -168,6 +172,7 @@ impl GroupWork {
 
     /// Takes note of what is this node's now, and begins to let go what is more than its share.
     fn after_turn(&mut self, turn: &Turn) {
+        self.failing_since = None;
         let lost: Vec<u16> =
             self.parts.keys().filter(|part| !turn.held.iter().any(|(p, _)| p == *part)).copied().collect();
         lost.into_iter().for_each(|part| self.lose(part));
@@ -343,7 +348,8 @@ impl GroupWork {
         self.turn_at = now;
         self.parts.values_mut().for_each(Part::doubt);
         self.counters.store_failed();
-        if self.complained_at.is_none_or(|at| now >= at + COMPLAIN_EVERY_MS) {
+        let fails_for = now.saturating_sub(*self.failing_since.get_or_insert(now));
+        if fails_for >= COMPLAIN_AFTER_MS && self.complained_at.is_none_or(|at| now >= at + COMPLAIN_EVERY_MS) {
             self.complained_at = Some(now);
             tracing::error!(%error, "webhooks of a group wait until its primary answers");
         }
