@@ -95,7 +95,7 @@ impl SlotMap {
         let mut map =
             Self { version: 0, groups: Vec::new(), wanted: Vec::new(), owners: Vec::new(), beside: BTreeMap::new() };
         for line in text.lines() {
-            let (word, rest) = line.split_once(' ')?;
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "version" => map.version = rest.parse().ok()?,
                 "group" => map.groups.push(rest.to_owned()),
@@ -271,7 +271,7 @@ mod tests {
         let arrived = begun.arrived(begun.version);
         for map in [&first, &begun, &arrived, &arrived.ended(), &begun.abandoned()] {
             assert_eq!(SlotMap::parse(&map.text()).as_ref(), Some(map));
-            assert_eq!(SlotMap::parse(&format!("{}invented later\n", map.text())).as_ref(), Some(map));
+            assert_eq!(SlotMap::parse(&format!("{}invented later\nalone\n", map.text())).as_ref(), Some(map));
         }
         for broken in ["", "version x\n", "version 1\ngroup g1\nowners 0,1\n", "version"] {
             assert_eq!(SlotMap::parse(broken), None, "{broken}");
