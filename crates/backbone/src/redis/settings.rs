@@ -179,6 +179,22 @@ impl Topology {
 }
 
 impl Settings {
+    /// A deployment of this name on these servers, and everything else as it is when nobody says otherwise.
+    #[must_use]
+    pub fn new(deployment: &str, topology: Topology) -> Self {
+        Self {
+            deployment: deployment.to_owned(),
+            topology,
+            database: 0,
+            credentials: Credentials::default(),
+            sentinel_credentials: Credentials::default(),
+            tls: None,
+            roles: Roles::default(),
+            advertise: None,
+            limits: Limits::default(),
+        }
+    }
+
     /// How the names of a group's keys and channels are made.
     #[must_use]
     pub fn keys(&self, group: &str) -> Keys {

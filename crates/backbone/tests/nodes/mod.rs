@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fulmar_backbone::Backbone;
 use fulmar_backbone::contract::Fixture;
 use fulmar_backbone::redis::RedisBackbone;
-use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
 
 /// Nodes of a fixture.
 const NODES: u64 = 3;
@@ -18,23 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the nodes of a new deployment are told.
 pub fn settings(topology: Topology) -> Settings {
     static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
-    Settings {
-        deployment: format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed)),
-        topology,
-        database: 0,
-        credentials: Credentials::default(),
-        sentinel_credentials: Credentials::default(),
-        tls: None,
-        roles: Roles::default(),
-        advertise: None,
-        // Servers and three nodes share a test machine with others: silence there is no sign of a lost primary, and order along a
-        // channel is the log's only while the primary answers.
-        limits: Limits {
-            breaker: Duration::from_millis(500),
-            command_timeout: Duration::from_secs(2),
-            ..Limits::default()
-        },
-    }
+    let deployment = format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed));
+    // Servers and three nodes share a test machine with others: silence there is no sign of a lost primary, and order along a
+    // channel is the log's only while the primary answers.
+    let limits =
+        Limits { breaker: Duration::from_millis(500), command_timeout: Duration::from_secs(2), ..Limits::default() };
+    Settings { limits, ..Settings::new(&deployment, topology) }
 }
 
 /// Three nodes that have found each other, and of which each `is_whole`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::reshard::{Mover, ReshardError};
-use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Inbox, Query, Reply, Terms, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Member, Publication, Question, Ticket, UserNotice};
@@ -44,17 +44,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 
 /// Of the deployment of these tests.
 pub fn settings(topology: Topology) -> Settings {
-    Settings {
-        deployment: "reshard".to_owned(),
-        topology,
-        database: 0,
-        credentials: Credentials::default(),
-        sentinel_credentials: Credentials::default(),
-        tls: None,
-        roles: Roles::default(),
-        advertise: None,
-        limits: Limits::default(),
-    }
+    Settings::new("reshard", topology)
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::*;
-use crate::redis::settings::{Credentials, Limits, Roles, Topology};
+use crate::redis::settings::Topology;
 
 /// A redis-server of our own, and what is believed of it.
 struct Server {
@@ -49,17 +49,7 @@ impl Server {
     }
 
     fn outbox(self: &Arc<Self>, node: &str) -> GroupOutbox {
-        let settings = Settings {
-            deployment: "t".to_owned(),
-            topology: Topology::Single(String::new()),
-            database: 0,
-            credentials: Credentials::default(),
-            sentinel_credentials: Credentials::default(),
-            tls: None,
-            roles: Roles::default(),
-            advertise: None,
-            limits: Limits::default(),
-        };
+        let settings = Settings::new("t", Topology::Single(String::new()));
         GroupOutbox::new(self.clone(), Arc::new(settings), 0, node)
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fulmar_backbone::redis::primaries::{Primaries, Primary};
-use fulmar_backbone::redis::settings::{Credentials, Limits, Roles, Settings, Topology};
+use fulmar_backbone::redis::settings::{Roles, Settings, Topology};
 use fulmar_backbone::redis::topic::Topic;
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::name::ChannelName;
@@ -250,17 +250,8 @@ pub(super) fn told_at(url: &str) -> App {
 
 /// A node's webhooks, or what it takes to have some.
 pub(super) fn desk(primaries: Arc<dyn Primaries>, node: &str, webhooks: bool) -> WebhookDesk {
-    let settings = Settings {
-        deployment: DEPLOYMENT.to_owned(),
-        topology: Topology::Single(String::new()),
-        database: 0,
-        credentials: Credentials::default(),
-        sentinel_credentials: Credentials::default(),
-        tls: None,
-        roles: Roles { webhooks, ..Roles::default() },
-        advertise: None,
-        limits: Limits::default(),
-    };
+    let roles = Roles { webhooks, ..Roles::default() };
+    let settings = Settings { roles, ..Settings::new(DEPLOYMENT, Topology::Single(String::new())) };
     WebhookDesk::new(Setup {
         folder: None,
         shared: Some(Shared { primaries, settings: Arc::new(settings), node: node.to_owned() }),
