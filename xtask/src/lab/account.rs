@@ -7,6 +7,7 @@ use std::time::Duration;
 use fulmar_rig::{Ledger, Verdict};
 
 use super::day::{Allowed, Day, Step};
+use super::report::ms;
 use super::sdk::SdkAccount;
 use super::timeline::{Entry, Voice};
 use super::trace::Trace;
@@ -126,6 +127,22 @@ impl Account {
     /// Whether the machine itself stood still for so long that servers were taken for dead which nothing was done to.
     pub fn is_disturbed(&self) -> bool {
         self.whole.longest_stall > STALL_MAX
+    }
+
+    /// What stands in the tables of days, each figure under its heading.
+    pub fn figures(&self) -> [(&'static str, String); 9] {
+        let whole = &self.whole;
+        [
+            ("published", whole.publishes.to_string()),
+            ("accepted", self.accepted().to_string()),
+            ("delivered", (whole.receipts - whole.doubled).to_string()),
+            ("late", whole.late.to_string()),
+            ("lost", whole.lost.to_string()),
+            ("doubled", whole.doubled.to_string()),
+            ("failed", whole.failed.to_string()),
+            ("503", whole.refused.to_string()),
+            ("longest", ms(whole.longest)),
+        ]
     }
 
     /// Publishes that were answered 200.

@@ -44,11 +44,7 @@ pub const DAY: Day = Day {
 };
 
 fn begin(lab: &mut Lab) -> Done {
-    resync::fill(lab, GROUP)?;
-    lab.stage.deployment().await_whole().map_err(rig)?;
-    lab.stage.extend_config(&resync::capacity(GROUP));
-    lab.begin()?;
-    lab.open_presence()
+    resync::begin(lab, GROUP)
 }
 
 /// The line is capped, traffic has risen, and the arithmetic says no.

@@ -34,27 +34,17 @@ pub fn page(accounts: &[Account]) -> String {
          A day is <b>KEPT</b> when nothing was lost, doubled, out of order, refused or late beyond what a step allows; \
          <b>KEPT IN PART</b> says that something of that day cannot be replayed with this release.</p>"
     );
-    page.push_str(
-        "<table><tr><th>day<th>published<th>accepted<th>delivered<th>late<th>lost<th>doubled<th>failed<th>503<th>longest<th>verdict</tr>",
-    );
-    for account in accounts {
-        let whole = &account.whole;
-        let _ = write!(
-            page,
-            "<tr><td><a href=\"#{0}\">{0} {1}</a><td>{2}<td>{3}<td>{4}<td>{5}<td>{6}<td>{7}<td>{8}<td>{9}<td>{10}<td>{11}</tr>",
-            account.day.name,
-            escaped(account.day.title),
-            whole.publishes,
-            account.accepted(),
-            whole.receipts - whole.doubled,
-            whole.late,
-            whole.lost,
-            whole.doubled,
-            whole.failed,
-            whole.refused,
-            ms(whole.longest),
-            badge(account.verdict()),
-        );
+    page.push_str("<table>");
+    for (number, account) in accounts.iter().enumerate() {
+        let figures = account.figures();
+        if number == 0 {
+            let headings: String = figures.iter().map(|(heading, _)| format!("<th>{heading}")).collect();
+            let _ = write!(page, "<tr><th>day{headings}<th>verdict</tr>");
+        }
+        let figures: String = figures.iter().map(|(_, figure)| format!("<td>{figure}")).collect();
+        let (name, title) = (account.day.name, escaped(account.day.title));
+        let verdict = badge(account.verdict());
+        let _ = write!(page, "<tr><td><a href=\"#{name}\">{name} {title}</a>{figures}<td>{verdict}</tr>");
     }
     page.push_str("</table>");
     accounts.iter().for_each(|account| day(&mut page, account));

@@ -61,28 +61,16 @@ pub fn print(account: &Account) {
 
 /// The table of all days.
 pub fn print_table(accounts: &[Account]) {
-    println!(
-        "\n| day | published | accepted | delivered | late | lost | doubled | failed | 503 | longest | not covered | verdict |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for account in accounts {
-        let whole = &account.whole;
-        println!(
-            "| {} {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            account.day.name,
-            account.day.title,
-            whole.publishes,
-            account.accepted(),
-            whole.receipts - whole.doubled,
-            whole.late,
-            whole.lost,
-            whole.doubled,
-            whole.failed,
-            whole.refused,
-            ms(whole.longest),
-            account.all_gaps().len(),
-            account.verdict(),
-        );
+    for (number, account) in accounts.iter().enumerate() {
+        let figures = account.figures();
+        if number == 0 {
+            let headings: Vec<&str> = figures.iter().map(|(heading, _)| *heading).collect();
+            println!("\n| day | {} | not covered | verdict |", headings.join(" | "));
+            println!("|---{}|---|---|", "|---".repeat(headings.len()));
+        }
+        let figures: Vec<&str> = figures.iter().map(|(_, figure)| figure.as_str()).collect();
+        let (day, gaps) = (account.day, account.all_gaps().len());
+        println!("| {} {} | {} | {gaps} | {} |", day.name, day.title, figures.join(" | "), account.verdict());
     }
 }
 

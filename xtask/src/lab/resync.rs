@@ -37,12 +37,21 @@ pub struct Replication {
 }
 
 /// What the operator wrote down of a group's machines.
-pub fn capacity(group: &str) -> String {
+fn capacity(group: &str) -> String {
     format!("[backbone.group.{group}]\nlink_mbit = {}\nmemory_mb = 512\n", LINE_BYTES_PER_S * 8 / 1_000_000)
 }
 
+/// A day on a group whose machines are known and whose data a new replica must be given.
+pub fn begin(lab: &mut Lab, group: &str) -> Done {
+    fill(lab, group)?;
+    lab.stage.deployment().await_whole().map_err(rig)?;
+    lab.stage.extend_config(&capacity(group));
+    lab.begin()?;
+    lab.open_presence()
+}
+
 /// Data for a group, that a new replica must be given.
-pub fn fill(lab: &mut Lab, group: &str) -> Done {
+fn fill(lab: &mut Lab, group: &str) -> Done {
     let mut connection = lab.stage.primary(group)?.redis.connect().map_err(rig)?;
     for piece in 0..PIECES {
         let random = |_| lab.stage.chance.alphanumeric();

@@ -20,6 +20,8 @@ const SCRIPT: &str = "tests/sdk/node/support/lab.js";
 const CHANNEL: &str = "lab-sdk";
 const UP_MAX: Duration = Duration::from_secs(15);
 const END_MAX: Duration = Duration::from_secs(8);
+/// Longest that what is under way may take at the end.
+const HEARD_MAX: Duration = Duration::from_secs(3);
 /// What was sent so shortly before a connection ended may not have reached it.
 const ENDING_MS: i64 = 1_000;
 
@@ -99,11 +101,14 @@ impl Sdk {
     pub fn end(self) -> Result<SdkAccount, Failure> {
         self.publisher.terminate();
         self.publisher.ended(END_MAX).map_err(failure)?;
-        std::thread::sleep(Duration::from_millis(1_500));
+        let account = || {
+            let names = (0..self.subscribers.len()).map(|number| format!("subscriber-{number}"));
+            reckon(&self.notes("publisher"), &names.map(|name| self.notes(&name)).collect::<Vec<_>>())
+        };
+        // What does not come within this time is lost, and counted.
+        let _: Result<(), _> = eventually("all is heard", HEARD_MAX, || (account().lost == 0).then_some(()));
         self.subscribers.iter().for_each(Process::kill);
-        let heard: Vec<_> =
-            (0..self.subscribers.len()).map(|number| self.notes(&format!("subscriber-{number}"))).collect();
-        Ok(reckon(&self.notes("publisher"), &heard))
+        Ok(account())
     }
 
     fn notes(&self, name: &str) -> Vec<Value> {

@@ -7,9 +7,7 @@ use super::stage::Stage;
 fn a_sentinel_that_names_a_wrong_server_is_found_and_put_right_and_only_it() {
     let Some(stage) = Stage::set(2, "") else { return };
     stage.hurry();
-    let stranger = stage.newcomer();
-    stranger.call(&["CONFIG", "SET", "min-replicas-to-write", "0"]).unwrap();
-    stranger.call(&["HSET", "fulmar:group", "id", "fulmar/g2"]).unwrap();
+    let stranger = stage.stranger();
     let primary = stage.primary();
     stage.redis.misname(1, "g1", stranger.addr()).unwrap();
     let verified = stage.run(&["sentinel", "verify"]);
@@ -34,9 +32,7 @@ fn a_sentinel_that_names_a_wrong_server_is_found_and_put_right_and_only_it() {
 fn where_every_sentinel_is_wrong_the_operator_names_the_right_server_and_it_proves_itself() {
     let Some(stage) = Stage::set(2, "") else { return };
     stage.hurry();
-    let stranger = stage.newcomer();
-    stranger.call(&["CONFIG", "SET", "min-replicas-to-write", "0"]).unwrap();
-    stranger.call(&["HSET", "fulmar:group", "id", "fulmar/g2"]).unwrap();
+    let stranger = stage.stranger();
     let primary = stage.primary();
     for number in 0..3 {
         stage.redis.misname(number, "g1", stranger.addr()).unwrap();

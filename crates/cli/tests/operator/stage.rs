@@ -115,6 +115,14 @@ impl Stage {
         fulmar_rig::Redis::start(&options).unwrap()
     }
 
+    /// A server that takes writes alone and has the data of another group.
+    pub fn stranger(&self) -> fulmar_rig::Redis {
+        let stranger = self.newcomer();
+        stranger.call(&["CONFIG", "SET", "min-replicas-to-write", "0"]).unwrap();
+        stranger.call(&["HSET", "fulmar:group", "id", "fulmar/g2"]).unwrap();
+        stranger
+    }
+
     /// Sentinels look at servers every ten seconds; here three times a second, so that nobody waits for them.
     pub fn hurry(&self) {
         for sentinel in self.redis.sentinels() {
