@@ -79,8 +79,7 @@ fn while_a_dead_mover_has_left_slots_to_nobody_they_are_published_to_over_the_bu
     let Some(mut world) = World::start() else { return };
     world.begin();
     assert!(matches!(world.apply(&["g1", "g2", "g3"], Some("frozen")), Err(ReshardError::Stopped)));
-    // Longer than a publish may wait.
-    std::thread::sleep(Duration::from_secs(5));
+    world.await_rounds(2);
     world.resume().expect("it is gone on with");
     world.judge();
 }

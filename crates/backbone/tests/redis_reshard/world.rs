@@ -17,6 +17,7 @@ use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Member, Publi
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{ChannelName, UserId};
 use fulmar_rig::{SentinelDeployment, SentinelOptions};
+use tokio::runtime::Runtime;
 
 /// Channels that are published to all the time.
 pub const CHANNELS: usize = 60;
@@ -39,7 +40,7 @@ pub fn names(names: &[&str]) -> Vec<String> {
 }
 
 pub fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    runtime().block_on(future)
 }
 
 /// Of the deployment of these tests.
@@ -75,7 +76,7 @@ pub struct World {
     pub nodes: Vec<Arc<RedisBackbone>>,
     inboxes: Vec<(WorkerId, Arc<Recorder>)>,
     tickets: AtomicU64,
-    publishers: Vec<JoinHandle<u64>>,
+    publishers: Vec<(JoinHandle<u64>, Arc<AtomicU64>)>,
     is_over: Arc<AtomicBool>,
     /// The longest that a thread of this process had to wait for its turn.
     stall_us: Arc<AtomicU64>,
@@ -178,20 +179,39 @@ impl World {
         for publisher in 0..2 * self.nodes.len() {
             let (node, is_over, began) =
                 (self.nodes[publisher % self.nodes.len()].clone(), self.is_over.clone(), self.began);
-            self.publishers.push(std::thread::spawn(move || publish(publisher, &node, &is_over, began)));
+            let accepted = Arc::new(AtomicU64::new(0));
+            let count = accepted.clone();
+            let publishing = std::thread::spawn(move || publish(publisher, &node, &is_over, &count, began));
+            self.publishers.push((publishing, accepted));
         }
-        std::thread::sleep(Duration::from_millis(300));
+        self.await_rounds(1);
+    }
+
+    /// Waits until every publisher has had so many answers on every channel from now on.
+    pub fn await_rounds(&self, rounds: u64) {
+        let accepted = |(_, accepted): &(_, Arc<AtomicU64>)| accepted.load(Ordering::Relaxed);
+        let before: Vec<u64> = self.publishers.iter().map(accepted).collect();
+        let wanted = rounds * CHANNELS as u64;
+        self.eventually("every channel was published to", |world| {
+            world.publishers.iter().zip(&before).all(|(publisher, before)| accepted(publisher) >= before + wanted)
+        });
     }
 
     /// Ends publishing and holds everybody to the ledger.
     pub fn judge(mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        let rounds: Vec<u64> =
-            self.publishers.drain(..).map(|thread| thread.join().expect("no publish fails")).collect();
+        let mut rounds: Vec<u64> =
+            self.publishers.drain(..).map(|(thread, _)| thread.join().expect("no publish fails")).collect();
         let sent: u64 = rounds.iter().sum();
         assert!(sent > 100, "{sent} publications are no load");
         self.eventually("all is heard", |world| world.inboxes[..2].iter().all(|(_, inbox)| events(inbox) >= sent));
-        std::thread::sleep(Duration::from_millis(500));
+        // What would come twice comes before what is published behind it.
+        let runtime = runtime();
+        let last = rounds.len();
+        (0..CHANNELS).for_each(|channel| say(&runtime, &self.nodes[0], (last, 0), channel, self.began));
+        rounds.push(CHANNELS as u64);
+        let sent = sent + CHANNELS as u64;
+        self.eventually("the last is heard", |world| world.inboxes[..2].iter().all(|(_, inbox)| events(inbox) >= sent));
         for (_, inbox) in &self.inboxes[..2] {
             self.judge_inbox(inbox, &rounds);
         }
@@ -315,23 +335,31 @@ fn events(inbox: &Recorder) -> u64 {
     heard.iter().filter(|(_, delivery)| matches!(delivery.happening, Happening::Event { .. })).count() as u64
 }
 
-fn publish(publisher: usize, node: &RedisBackbone, is_over: &AtomicBool, began: Instant) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut sent = 0;
+fn publish(publisher: usize, node: &RedisBackbone, is_over: &AtomicBool, accepted: &AtomicU64, began: Instant) -> u64 {
+    let runtime = runtime();
     for count in 0.. {
         for channel in 0..CHANNELS {
             if is_over.load(Ordering::Relaxed) {
-                return sent;
+                return accepted.load(Ordering::Relaxed);
             }
-            let text = format!("{publisher} {count} {}", began.elapsed().as_micros());
-            let (app, channel) = (AppId::new("app"), name(&format!("c{channel}")));
-            let publication = Publication { app, channel, frame: Frame::new(&text), except: None, cache_for: None };
-            let accepted = runtime.block_on(node.publish(vec![publication], Terms::default()));
-            accepted.expect("every publication is accepted");
-            sent += 1;
+            say(&runtime, node, (publisher, count), channel, began);
+            accepted.fetch_add(1, Ordering::Relaxed);
             // A pace, not a wait: what is looked at is the longest delivery on a machine that others use too.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    sent
+    unreachable!("it counts for ever")
+}
+
+/// Publishes once, and says by whom, the how-manieth of its own on the channel it is, and when.
+fn say(runtime: &Runtime, node: &RedisBackbone, (publisher, count): (usize, u64), channel: usize, began: Instant) {
+    let text = format!("{publisher} {count} {}", began.elapsed().as_micros());
+    let (app, channel) = (AppId::new("app"), name(&format!("c{channel}")));
+    let publication = Publication { app, channel, frame: Frame::new(&text), except: None, cache_for: None };
+    let accepted = runtime.block_on(node.publish(vec![publication], Terms::default()));
+    accepted.expect("every publication is accepted");
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
