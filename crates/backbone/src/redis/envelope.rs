@@ -105,9 +105,9 @@ pub enum Message {
 pub struct Event {
     /// What makes a repeat a repeat.
     pub identity: Identity,
-    /// Counter of the same origin's previous publication on this topic; 0 when there was none within
+    /// The same origin's previous publication on this topic, if there was one within
     /// [`NAMED_WITHIN`](super::order::NAMED_WITHIN).
-    pub previous: u64,
+    pub previous: Option<Previous>,
     /// In bytes: for how many milliseconds its node had accepted it when it was sent this way, so that no two clocks need to
     /// agree. Once heard: when that was, by the hearing node's [`Moment::ms`](super::hub::Moment::ms).
     pub accepted_ms: u64,
@@ -119,6 +119,31 @@ pub struct Event {
     pub cache_for: Option<Duration>,
     /// What subscribers receive.
     pub frame: Frame,
+}
+
+/// The publication before another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous {
+    /// Its counter; below 2^48.
+    pub counter: u64,
+    /// How many milliseconds before the other it was accepted.
+    pub ms_before: u16,
+}
+
+/// Bits of a counter where it stands beside something else.
+const COUNTER_BESIDE_BITS: u32 = 48;
+
+impl Previous {
+    /// As one number; 0 is none.
+    fn number(this: Option<Self>) -> u64 {
+        this.map_or(0, |this| (u64::from(this.ms_before) << COUNTER_BESIDE_BITS) | this.counter)
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        let counter = number & ((1 << COUNTER_BESIDE_BITS) - 1);
+        let ms_before = u16::try_from(number >> COUNTER_BESIDE_BITS).unwrap_or(u16::MAX);
+        (counter > 0).then_some(Self { counter, ms_before })
+    }
 }
 
 /// Bytes of an event before its frame.
@@ -137,7 +162,8 @@ impl Event {
         bytes.put_u8(b'E');
         let flags = u8::from(self.except.is_some()) * HAS_EXCEPT + u8::from(self.cache_for.is_some()) * HAS_CACHE;
         bytes.put_u8(flags);
-        for number in [self.identity.origin, self.identity.counter, self.previous, self.accepted_ms, self.repeat_of] {
+        let previous = Previous::number(self.previous);
+        for number in [self.identity.origin, self.identity.counter, previous, self.accepted_ms, self.repeat_of] {
             bytes.put_u64(number);
         }
         let (first, second) = self.except.map_or((0, 0), SocketId::parts);
@@ -166,7 +192,7 @@ impl Event {
         let seconds = u32::from_be_bytes(header[58..62].try_into().expect("four bytes"));
         Some(Self {
             identity: Identity { origin: number(2), counter: number(10) },
-            previous: number(18),
+            previous: Previous::from_number(number(18)),
             accepted_ms: number(AGE_AT),
             repeat_of: number(34),
             except: (flags & HAS_EXCEPT != 0).then(|| SocketId::new(number(42), number(50))),
@@ -226,7 +252,7 @@ mod tests {
     fn an_event_is_read_back_as_it_was_written() {
         let event = Event {
             identity: Identity { origin: u64::MAX, counter: 3 },
-            previous: 2,
+            previous: Some(Previous { counter: 2, ms_before: 4_999 }),
             accepted_ms: 1_700_000_000_000,
             repeat_of: 9,
             except: Some(SocketId::new(12, 34)),
@@ -239,9 +265,9 @@ mod tests {
         assert!(Message::decode(&bytes[..HEADER_BYTES - 1]).is_none());
         let Some(Message::Event(older)) = Message::decode(&Event::with_age(&bytes, 7)) else { panic!("an event") };
         assert_eq!((older.accepted_ms, older.repeat_of), (7, 9));
-        let bare = Event { except: None, cache_for: None, ..event };
+        let bare = Event { previous: None, except: None, cache_for: None, ..event };
         let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
-        assert_eq!((read.except, read.cache_for), (None, None));
+        assert_eq!((read.previous, read.except, read.cache_for), (None, None, None));
     }
 
     /// RED-25

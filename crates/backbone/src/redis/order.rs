@@ -11,12 +11,13 @@ use fulmar_protocol::exchange::Identity;
 use hashbrown::{HashMap, HashSet};
 
 use super::envelope::{Event, LogId};
+use super::seen::Seen;
 
 /// How far apart two publications of a topic may be for the later one to name the earlier.
 pub const NAMED_WITHIN: Duration = Duration::from_secs(5);
-/// A topic that is listened to for so much longer is one whose earlier publications must have come: what a message was on its
-/// way is not part of the age that it tells.
-pub const LISTENED_MARGIN: Duration = Duration::from_secs(2);
+/// How long before a publication was made its topic must have been listened to at least, for it to be one that must have come: what
+/// a message was on its way is not part of the age that it tells.
+const LISTENED_MARGIN_MS: u64 = 1_000;
 /// Longest a publication is held.
 pub const HELD_FOR: Duration = Duration::from_millis(300);
 /// Publications held at most. When there are more, the one that came last is delivered at once and counted as a hole.
@@ -45,17 +46,24 @@ pub struct Order {
 }
 
 impl Order {
-    /// The identity of the publication before this one, when it names one.
+    /// The publication that this one must wait for: the one that it follows, where that was made while its topic was listened to
+    /// here (since `listened_since`, in milliseconds as the event's own time) and has not been told.
     #[must_use]
-    pub fn before(event: &Event) -> Option<Identity> {
-        let origin = event.identity.origin;
-        (event.previous > 0).then_some(Identity { origin, counter: event.previous })
-    }
-
-    /// Whether a publication that has come is held here, and so not delivered yet.
-    #[must_use]
-    pub fn is_held(&self, identity: Identity) -> bool {
-        !self.names.is_empty() && self.names.contains(&identity)
+    pub fn missing(
+        &self,
+        seen: &Seen,
+        event: &Event,
+        listened_since: impl FnOnce() -> Option<u64>,
+    ) -> Option<Identity> {
+        let previous = event.previous?;
+        let before = Identity { origin: event.identity.origin, counter: previous.counter };
+        let is_told = seen.knows(before) && (self.names.is_empty() || !self.names.contains(&before));
+        if is_told {
+            return None;
+        }
+        let made_ms = event.accepted_ms.saturating_sub(u64::from(previous.ms_before));
+        let must_have_come = listened_since()?.saturating_add(LISTENED_MARGIN_MS) <= made_ms;
+        must_have_come.then_some(before)
     }
 
     /// Holds a publication until `before` was delivered. Gives it back when as many are held as may be, or another waits for the
@@ -116,6 +124,7 @@ mod tests {
     use fulmar_protocol::frame::Frame;
 
     use super::*;
+    use crate::redis::envelope::Previous;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -123,7 +132,7 @@ mod tests {
         Identity { origin: 7, counter }
     }
 
-    fn held(counter: u64, previous: u64) -> Held {
+    fn held(counter: u64, previous: Option<Previous>) -> Held {
         let frame = Frame::new("said");
         let (identity, repeat_of) = (id(counter), 0);
         let event = Event { identity, previous, accepted_ms: 0, repeat_of, except: None, cache_for: None, frame };
@@ -131,9 +140,27 @@ mod tests {
     }
 
     fn put(order: &mut Order, now: Duration, counter: u64, previous: u64) {
-        let held = held(counter, previous);
-        let before = Order::before(&held.event).expect("it names one");
-        assert!(order.hold(now, before, held).is_none());
+        assert!(order.hold(now, id(previous), held(counter, None)).is_none());
+    }
+
+    /// RED-2
+    #[test]
+    fn what_was_made_while_nobody_listened_or_has_been_told_is_not_waited_for() {
+        let (mut order, mut seen) = (Order::default(), Seen::default());
+        seen.note(MS(0), id(5));
+        let asked = |order: &Order, seen: &Seen, counter, since, accepted_ms| {
+            let mut event = held(9, Some(Previous { counter, ms_before: 3_000 })).event;
+            event.accepted_ms = accepted_ms;
+            order.missing(seen, &event, || since)
+        };
+        assert_eq!(asked(&order, &seen, 8, Some(0), 4_000), Some(id(8)));
+        assert_eq!(asked(&order, &seen, 8, Some(0), 3_999), None, "it may have been made before somebody listened");
+        assert_eq!(asked(&order, &seen, 8, None, 4_000), None, "nobody is told before the topic is open");
+        assert_eq!(order.missing(&seen, &held(9, None).event, || Some(0)), None, "it follows nothing");
+        assert_eq!(asked(&order, &seen, 5, Some(0), 4_000), None, "that was told");
+        put(&mut order, MS(0), 8, 7);
+        seen.note(MS(0), id(8));
+        assert_eq!(asked(&order, &seen, 8, Some(0), 4_000), Some(id(8)), "that has come and is held itself");
     }
 
     /// RED-2
@@ -142,7 +169,6 @@ mod tests {
         let mut order = Order::default();
         put(&mut order, MS(0), 9, 5);
         put(&mut order, MS(0), 12, 9);
-        assert!(order.is_held(id(9)) && order.is_held(id(12)) && !order.is_held(id(5)));
         assert!(order.after(id(4)).is_none());
         assert_eq!(order.after(id(5)).map(|held| held.event.identity), Some(id(9)));
         assert_eq!(order.after(id(9)).map(|held| held.event.identity), Some(id(12)));
@@ -169,7 +195,7 @@ mod tests {
         for number in 0..HELD_MAX as u64 {
             put(&mut order, MS(0), 1_000_000 + number, 1 + number);
         }
-        let late = held(2_000_000, 999_999);
+        let late = held(2_000_000, None);
         assert!(order.hold(MS(0), id(999_999), late).is_some());
         assert_eq!(order.holes(), 1);
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Driver;
 use crate::PublishError;
-use crate::redis::envelope::Event;
+use crate::redis::envelope::{Event, Previous};
 use crate::redis::order::NAMED_WITHIN;
 use crate::redis::topic::Topic;
 
@@ -47,16 +47,18 @@ impl Calls {
         event.repeat_of != 0 && self.heard_once.insert(event.repeat_of, now).is_some_and(|at| now < at + ONCE)
     }
 
-    /// Counter of the publication of the topic before this one, if that was not long ago. One with a key is nobody's predecessor:
+    /// The publication of the topic before this one, if that was not long ago. One with a key is nobody's predecessor:
     /// where another node published the same, it never comes.
-    pub(super) fn before(&mut self, now: Duration, topic: &Topic, counter: u64, has_key: bool) -> u64 {
+    pub(super) fn before(&mut self, now: Duration, topic: &Topic, counter: u64, has_key: bool) -> Option<Previous> {
         let before = match (self.previous.get_mut(topic), has_key) {
             (Some(known), true) => Some(*known),
             (Some(known), false) => Some(std::mem::replace(known, (counter, now))),
             (None, true) => None,
             (None, false) => self.previous.insert(topic.clone(), (counter, now)),
         };
-        before.filter(|(_, at)| now < *at + NAMED_WITHIN).map_or(0, |(counter, _)| counter)
+        let (counter, at) = before.filter(|(_, at)| now < *at + NAMED_WITHIN)?;
+        let ms_before = u16::try_from(now.saturating_sub(at).as_millis()).unwrap_or(u16::MAX);
+        Some(Previous { counter, ms_before })
     }
 
     pub(super) fn sweep(&mut self, now: Duration) {

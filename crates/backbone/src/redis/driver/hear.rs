@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use fulmar_protocol::exchange::Identity;
+
 use super::Driver;
-use crate::redis::envelope::{Event, LogId, Message};
-use crate::redis::order::{Held, LISTENED_MARGIN, NAMED_WITHIN, Order};
+use crate::redis::envelope::{LogId, Message};
+use crate::redis::order::Held;
 
 impl Driver {
     /// A message about a topic, from whatever way it came. `lay_for` is how long it has lain somewhere since its age was written.
@@ -26,10 +28,7 @@ impl Driver {
         let lay_for = u64::try_from(lay_for.as_millis()).unwrap_or(u64::MAX);
         event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms.saturating_add(lay_for));
         let identity = event.identity;
-        let missing = Order::before(event).filter(|before| {
-            let has_come = self.seen.knows(*before) && !self.order.is_held(*before);
-            !has_come && self.must_have_come(topic, event)
-        });
+        let missing = self.order.missing(&self.seen, event, || self.hub.listened_since(topic));
         match (missing, message) {
             (Some(before), Message::Event(event)) => {
                 let held = Held { topic: topic.to_owned(), at, event };
@@ -49,20 +48,14 @@ impl Driver {
     pub(super) fn time_order(&mut self, now: Duration) {
         while let Some(Held { topic, at, event }) = self.order.overdue(now) {
             let identity = event.identity;
-            tracing::debug!(topic, previous = event.previous, "a publication came without the one before it");
+            tracing::debug!(topic, previous = ?event.previous, "a publication came without the one before it");
             self.tell(&topic, at, Message::Event(event));
             self.tell_after(identity);
         }
     }
 
-    /// Whether the publication that this one names was made while the topic was listened to here.
-    fn must_have_come(&self, topic: &str, event: &Event) -> bool {
-        let margin = u64::try_from((NAMED_WITHIN + LISTENED_MARGIN).as_millis()).unwrap_or(u64::MAX);
-        self.hub.listened_since(topic).is_some_and(|since_ms| since_ms.saturating_add(margin) <= event.accepted_ms)
-    }
-
     /// Tells what has waited for this one.
-    fn tell_after(&mut self, mut told: fulmar_protocol::exchange::Identity) {
+    fn tell_after(&mut self, mut told: Identity) {
         while let Some(Held { topic, at, event }) = self.order.after(told) {
             told = event.identity;
             self.tell(&topic, at, Message::Event(event));

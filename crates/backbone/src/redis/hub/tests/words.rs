@@ -55,7 +55,7 @@ pub fn as_user(name: &str, id: &str, info: &str) -> Join {
 pub fn bus_event(text: &str, accepted_ms: u64) -> Message {
     let identity = Identity { origin: 77, counter: accepted_ms };
     let frame = Frame::new(text);
-    Message::Event(Event { identity, previous: 0, accepted_ms, repeat_of: 0, except: None, cache_for: None, frame })
+    Message::Event(Event { identity, previous: None, accepted_ms, repeat_of: 0, except: None, cache_for: None, frame })
 }
 
 pub fn publication(name: &str) -> Publication {

@@ -198,7 +198,7 @@ impl World {
         self.events += 1;
         let identity = Identity { origin: 99, counter: self.events };
         let accepted_ms = self.now.ms;
-        let event = Event { identity, previous: 0, accepted_ms, repeat_of: 0, except, cache_for, frame };
+        let event = Event { identity, previous: None, accepted_ms, repeat_of: 0, except, cache_for, frame };
         let at = self.next_id();
         if let Some(kept) = cache_for {
             let lapses = self.now.ms + u64::try_from(kept.as_millis()).expect("a short time");
