@@ -7,7 +7,7 @@ mod nodes;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use fulmar_backbone::contract::{CASES, Fixture, run_clause};
+use fulmar_backbone::contract::{Fixture, run_clause};
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::redis_cluster::slot_of;
 use fulmar_backbone::redis::scripts::SEND;
@@ -49,43 +49,9 @@ fn check(clauses: &[&str]) {
     }
 }
 
-/// RED-33, DEL-1, DEL-2, DEL-10
-#[test]
-fn what_is_accepted_reaches_every_subscription_once_and_in_one_order() {
-    check(&["DEL-1", "DEL-2", "DEL-10"]);
-}
+keeps_the_suite!(check);
 
-/// RED-33, DEL-3, DEL-5
-#[test]
-fn a_join_is_exact_while_others_publish_and_come_and_go() {
-    check(&["DEL-3", "DEL-5"]);
-}
-
-/// RED-33, DEL-4, WS-81, WS-86
-#[test]
-fn members_are_users_and_their_edges_alternate() {
-    check(&["DEL-4", "WS-81", "WS-86"]);
-}
-
-/// RED-33, DEL-6, DEL-9, DEL-13, DEL-14, DEL-15
-#[test]
-fn a_call_is_accepted_as_a_whole_and_state_is_true_and_separate() {
-    check(&["DEL-6", "DEL-9", "DEL-13", "DEL-14", "DEL-15"]);
-}
-
-/// RED-33, DEL-17, DEL-18, DEL-19
-#[test]
-fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
-    check(&["DEL-17", "DEL-18", "DEL-19"]);
-}
-
-/// RED-33, WS-93, WS-94, HTTP-36, HTTP-44
-#[test]
-fn cached_events_are_kept_and_queries_see_what_is_occupied() {
-    check(&["WS-93", "WS-94", "HTTP-36", "HTTP-44"]);
-}
-
-/// RED-35
+/// RED-33, RED-35
 #[test]
 fn a_slot_on_the_move_refuses_every_script_before_it_has_seen_anything() {
     let Some(servers) = servers() else { return };
@@ -126,14 +92,4 @@ fn a_slot_on_the_move_refuses_every_script_before_it_has_seen_anything() {
     call(other).unwrap();
     assert!(call(owner).unwrap_err().to_string().contains("MOVED"));
     assert_eq!(other.call(&["XLEN", &keys.log()]).unwrap().number(), Some(2));
-}
-
-/// RED-33
-#[test]
-fn no_case_of_the_suite_is_left_out() {
-    let checked = [
-        "DEL-1", "DEL-2", "DEL-3", "DEL-4", "DEL-5", "DEL-6", "DEL-9", "DEL-10", "DEL-13", "DEL-14", "DEL-15",
-        "DEL-17", "DEL-18", "DEL-19", "WS-81", "WS-86", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
-    ];
-    assert!(CASES.iter().all(|case| checked.contains(&case.clause)));
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fulmar_backbone::contract::{CASES, Fixture, run_clause};
+use fulmar_backbone::contract::{Fixture, run_clause};
 use fulmar_backbone::redis::settings::Topology;
 use fulmar_backbone::{Inbox, Terms};
 use fulmar_protocol::app::AppId;
@@ -44,59 +44,7 @@ fn check(clauses: &[&str]) {
     }
 }
 
-/// DEL-1
-#[test]
-fn what_is_accepted_reaches_every_subscription_once() {
-    check(&["DEL-1"]);
-}
-
-/// DEL-2, DEL-10, RED-3
-#[test]
-fn there_is_one_order_for_all() {
-    check(&["DEL-2", "DEL-10"]);
-}
-
-/// DEL-3, DEL-5
-#[test]
-fn a_join_is_exact_while_others_publish_and_come_and_go() {
-    check(&["DEL-3", "DEL-5"]);
-}
-
-/// DEL-4, WS-81, WS-86
-#[test]
-fn members_are_users_and_their_edges_alternate() {
-    check(&["DEL-4", "WS-81", "WS-86"]);
-}
-
-/// DEL-6, DEL-9
-#[test]
-fn a_call_is_accepted_as_a_whole_or_not_at_all() {
-    check(&["DEL-6", "DEL-9"]);
-}
-
-/// DEL-13, DEL-14, DEL-15
-#[test]
-fn state_is_true_separate_and_gone_when_nobody_needs_it() {
-    check(&["DEL-13", "DEL-14", "DEL-15"]);
-}
-
-/// DEL-17, DEL-18, DEL-19
-#[test]
-fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
-    check(&["DEL-17", "DEL-18", "DEL-19"]);
-}
-
-/// WS-93, WS-94
-#[test]
-fn cached_events_are_kept_for_their_time() {
-    check(&["WS-93", "WS-94"]);
-}
-
-/// HTTP-36, HTTP-44
-#[test]
-fn queries_see_what_is_occupied() {
-    check(&["HTTP-36", "HTTP-44"]);
-}
+keeps_the_suite!(check);
 
 /// Passes on what is heard: the texts of events, and an empty text for every answer.
 struct Ears(Sender<String>);
@@ -146,14 +94,4 @@ fn what_is_published_under_one_key_through_two_nodes_is_accepted_twice_and_heard
     }
     let texts: Vec<String> = std::iter::from_fn(|| heard.recv_timeout(patience).ok().filter(|t| t != "end")).collect();
     assert_eq!(texts, ["first", "last"]);
-}
-
-/// DEL-2
-#[test]
-fn no_case_of_the_suite_is_left_out() {
-    let checked = [
-        "DEL-1", "DEL-2", "DEL-3", "DEL-4", "DEL-5", "DEL-6", "DEL-9", "DEL-10", "DEL-13", "DEL-14", "DEL-15",
-        "DEL-17", "DEL-18", "DEL-19", "WS-81", "WS-86", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
-    ];
-    assert!(CASES.iter().all(|case| checked.contains(&case.clause)));
 }

@@ -39,3 +39,74 @@ pub fn fixture(settings: &Settings, is_whole: impl Fn(&RedisBackbone) -> bool) -
     let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
     Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
 }
+
+/// The whole suite as tests of a topology, in parts that can run side by side: `check` is given the clauses of one.
+#[macro_export]
+macro_rules! keeps_the_suite {
+    ($check:path) => {
+        /// DEL-1
+        #[test]
+        fn what_is_accepted_reaches_every_subscription_once() {
+            $check(&["DEL-1"]);
+        }
+
+        /// DEL-2, DEL-10, RED-3
+        #[test]
+        fn there_is_one_order_for_all() {
+            $check(&["DEL-2", "DEL-10"]);
+        }
+
+        /// DEL-3, DEL-5
+        #[test]
+        fn a_join_is_exact_while_others_publish_and_come_and_go() {
+            $check(&["DEL-3", "DEL-5"]);
+        }
+
+        /// DEL-4, WS-81, WS-86
+        #[test]
+        fn members_are_users_and_their_edges_alternate() {
+            $check(&["DEL-4", "WS-81", "WS-86"]);
+        }
+
+        /// DEL-6, DEL-9
+        #[test]
+        fn a_call_is_accepted_as_a_whole_or_not_at_all() {
+            $check(&["DEL-6", "DEL-9"]);
+        }
+
+        /// DEL-13, DEL-14, DEL-15
+        #[test]
+        fn state_is_true_separate_and_gone_when_nobody_needs_it() {
+            $check(&["DEL-13", "DEL-14", "DEL-15"]);
+        }
+
+        /// DEL-17, DEL-18, DEL-19
+        #[test]
+        fn users_come_and_go_in_one_order_and_are_ended_everywhere() {
+            $check(&["DEL-17", "DEL-18", "DEL-19"]);
+        }
+
+        /// WS-93, WS-94
+        #[test]
+        fn cached_events_are_kept_for_their_time() {
+            $check(&["WS-93", "WS-94"]);
+        }
+
+        /// HTTP-36, HTTP-44
+        #[test]
+        fn queries_see_what_is_occupied() {
+            $check(&["HTTP-36", "HTTP-44"]);
+        }
+
+        /// DEL-2
+        #[test]
+        fn no_case_of_the_suite_is_left_out() {
+            let checked = [
+                "DEL-1", "DEL-2", "DEL-10", "DEL-3", "DEL-5", "DEL-4", "WS-81", "WS-86", "DEL-6", "DEL-9", "DEL-13",
+                "DEL-14", "DEL-15", "DEL-17", "DEL-18", "DEL-19", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
+            ];
+            let left_out = |case: &&fulmar_backbone::contract::Case| !checked.contains(&case.clause);
+            assert!(!fulmar_backbone::contract::CASES.iter().any(|case| left_out(&case)));
+        }
+    };
+}
