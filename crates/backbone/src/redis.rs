@@ -26,6 +26,7 @@ pub mod seen;
 pub mod settings;
 pub mod store;
 pub mod topic;
+pub mod withdrawn;
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};

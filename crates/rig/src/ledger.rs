@@ -133,9 +133,11 @@ impl Verdict {
         self.lost + self.doubled + self.strange + self.inversions + self.failed == 0
     }
 
-    fn example(&mut self, words: impl FnOnce() -> String) {
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(words());
+    /// Of each kind some: many of one leave room for the others.
+    fn example(&mut self, kind: &str, words: impl FnOnce() -> String) {
+        let of_kind = self.examples.iter().filter(|example| example.starts_with(kind)).count();
+        if of_kind < EXAMPLES_MAX {
+            self.examples.push(format!("{kind}{}", words()));
         }
     }
 }
@@ -155,8 +157,8 @@ impl Ledger {
                 verdict.closed_apart += 1;
             } else {
                 verdict.closed += 1;
-                verdict.example(|| {
-                    format!("a socket on node {} was closed at {:.3} s: {words}", stood.node, seconds(*at))
+                verdict.example("a socket was closed", || {
+                    format!(" on node {} at {:.3} s: {words}", stood.node, seconds(*at))
                 });
             }
         }
@@ -214,8 +216,9 @@ impl Ledger {
                     verdict.failed += 1;
                     let answer = status.map_or("nothing".to_owned(), |status| status.to_string());
                     let (node, at) = (publish.node, seconds(publish.sent_ns));
-                    verdict
-                        .example(|| format!("node {node} answered {answer} to a publish at {at:.3} s after {took:?}"));
+                    verdict.example("failed", || {
+                        format!(": node {node} answered {answer} to a publish at {at:.3} s after {took:?}")
+                    });
                 }
             }
         }
@@ -237,22 +240,21 @@ impl Ledger {
                 verdict.strange += 1;
                 continue;
             };
-            let who = |what: &str| {
-                let (seq, at) = (publish.seq, seconds(publish.sent_ns));
-                format!(
-                    "{what}: number {seq} of lane {} (node {}, {at:.3} s) on node {}",
-                    publish.lane, publish.node, stood.node
-                )
+            let who = || {
+                let (seq, lane, from, on) = (publish.seq, publish.lane, publish.node, stood.node);
+                let [sent, came] = [publish.sent_ns, receipt.at_ns].map(seconds);
+                format!("number {seq} of lane {lane} from node {from}, sent {sent:.3} s, came {came:.3} s to node {on}")
             };
             if !received.insert((receipt.subscriber, receipt.lane, receipt.seq)) {
                 verdict.doubled += 1;
-                verdict.example(|| who("doubled"));
+                verdict.example("doubled", || format!(": {}", who()));
                 continue;
             }
             let last = last.entry((receipt.subscriber, receipt.lane)).or_default();
             if *last > receipt.seq {
                 verdict.inversions += 1;
-                verdict.example(|| who("behind a later one"));
+                let status = publish.status.unwrap_or_default();
+                verdict.example("out of order", || format!(" behind {last}, answered {status}: {}", who()));
             }
             *last = (*last).max(receipt.seq);
             let raw = receipt.at_ns.saturating_sub(publish.sent_ns);
@@ -265,7 +267,7 @@ impl Ledger {
             verdict.longest = verdict.longest.max(took);
             if took > LATE {
                 verdict.late += 1;
-                verdict.example(|| who(&format!("late by {took:?}")));
+                verdict.example("late", || format!(" by {took:?}: {}", who()));
             }
         }
         took_ns.sort_unstable();
@@ -288,11 +290,9 @@ impl Ledger {
                 if was_there && !received.contains(&(*number, publish.lane, publish.seq)) {
                     verdict.lost += 1;
                     let (seq, lane, node, at) = (publish.seq, publish.lane, publish.node, seconds(publish.sent_ns));
-                    verdict.example(|| {
-                        format!(
-                            "lost: number {seq} of lane {lane} (node {node}, {at:.3} s) to {number} on node {}",
-                            stood.node
-                        )
+                    let to = stood.node;
+                    verdict.example("lost", || {
+                        format!(": number {seq} of lane {lane} from node {node}, sent {at:.3} s, to socket {number} of node {to}")
                     });
                 }
             }

@@ -79,9 +79,9 @@ fn read(file: &PathBuf, said: &Mutex<Vec<Said>>, is_over: &AtomicBool, timeline:
     while !is_over.load(Ordering::Relaxed) {
         thread::sleep(LOOK);
         let text = fs::read_to_string(file).unwrap_or_default();
-        while let Some(end) = text[read_bytes..].find('\n') {
-            let line = &text[read_bytes..read_bytes + end];
-            read_bytes += end + 1;
+        // The file may be gone already, where the day is ended by the clock.
+        while let Some((line, _)) = text.get(read_bytes..).and_then(|rest| rest.split_once('\n')) {
+            read_bytes += line.len() + 1;
             if let Ok(seen) = serde_json::from_str(line) {
                 note(&states(&seen), &mut lock(said), Instant::now(), timeline);
             }

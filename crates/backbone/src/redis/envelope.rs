@@ -148,6 +148,8 @@ impl Previous {
 
 /// Bytes of an event before its frame.
 const HEADER_BYTES: usize = 1 + 1 + 5 * 8 + 16 + 4;
+/// Where in them stands what it follows.
+const PREVIOUS_AT: usize = 18;
 /// Where in them its age stands.
 const AGE_AT: usize = 26;
 const HAS_EXCEPT: u8 = 1;
@@ -178,11 +180,28 @@ impl Event {
     /// The same bytes, saying that it was accepted so long ago. Bytes that are no event stay as they are.
     #[must_use]
     pub fn with_age(bytes: &Bytes, age_ms: u64) -> Bytes {
-        let mut aged = bytes.to_vec();
-        if let Some(age) = aged.get_mut(AGE_AT..AGE_AT + 8) {
-            age.copy_from_slice(&age_ms.to_be_bytes());
+        Self::with_number(bytes, AGE_AT, age_ms)
+    }
+
+    /// The same bytes, saying that it follows this one. Bytes that are no event stay as they are.
+    #[must_use]
+    pub fn following(bytes: &Bytes, previous: Option<Previous>) -> Bytes {
+        Self::with_number(bytes, PREVIOUS_AT, Previous::number(previous))
+    }
+
+    fn with_number(bytes: &Bytes, at: usize, number: u64) -> Bytes {
+        let mut changed = bytes.to_vec();
+        if let Some(place) = changed.get_mut(at..at + 8) {
+            place.copy_from_slice(&number.to_be_bytes());
         }
-        Bytes::from(aged)
+        Bytes::from(changed)
+    }
+
+    /// One that says nothing, for tests of what carries it.
+    #[cfg(test)]
+    pub(crate) fn bare(counter: u64, previous: Option<Previous>) -> Self {
+        let (identity, frame) = (Identity { origin: 7, counter }, Frame::new("said"));
+        Self { identity, previous, accepted_ms: 0, repeat_of: 0, except: None, cache_for: None, frame }
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -192,7 +211,7 @@ impl Event {
         let seconds = u32::from_be_bytes(header[58..62].try_into().expect("four bytes"));
         Some(Self {
             identity: Identity { origin: number(2), counter: number(10) },
-            previous: Previous::from_number(number(18)),
+            previous: Previous::from_number(number(PREVIOUS_AT)),
             accepted_ms: number(AGE_AT),
             repeat_of: number(34),
             except: (flags & HAS_EXCEPT != 0).then(|| SocketId::new(number(42), number(50))),
@@ -265,6 +284,8 @@ mod tests {
         assert!(Message::decode(&bytes[..HEADER_BYTES - 1]).is_none());
         let Some(Message::Event(older)) = Message::decode(&Event::with_age(&bytes, 7)) else { panic!("an event") };
         assert_eq!((older.accepted_ms, older.repeat_of), (7, 9));
+        let Some(Message::Event(first)) = Message::decode(&Event::following(&bytes, None)) else { panic!("an event") };
+        assert_eq!((first.previous, first.accepted_ms), (None, event.accepted_ms));
         let bare = Event { previous: None, except: None, cache_for: None, ..event };
         let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
         assert_eq!((read.previous, read.except, read.cache_for), (None, None, None));

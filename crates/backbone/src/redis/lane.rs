@@ -10,8 +10,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 
+use super::envelope::{Event, Previous};
 use super::topic::{Slot, Topic};
+use super::withdrawn::Withdrawn;
+
+/// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
+pub const LANES: usize = 2;
 
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +37,10 @@ pub struct Item {
     pub message: Bytes,
     /// What the script is told beside it; see `scripts/publish.lua`.
     pub spec: Spec,
+    /// Which of this node's publications it is.
+    pub counter: u64,
+    /// The publication that its message names as the one it follows.
+    pub previous: Option<Previous>,
     /// When it was accepted here.
     pub accepted_at: Duration,
     /// Who waits for it, until it counts as accepted.
@@ -55,8 +65,37 @@ pub struct Spec {
 impl Item {
     /// A publication that nobody waits for.
     #[must_use]
-    pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec) -> Self {
-        Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None }
+    pub fn new(now: Duration, topic: Topic, event: &Event, spec: Spec) -> Self {
+        Self {
+            topic,
+            message: event.encode(),
+            spec,
+            counter: event.identity.counter,
+            previous: event.previous,
+            accepted_at: now,
+            call: None,
+            needs_replica: false,
+            logged_at: None,
+        }
+    }
+
+    /// Takes it back, where one of these calls waits for it. Its place stays: others are counted by theirs. Answers how many bytes
+    /// became free.
+    pub fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) -> u64 {
+        if self.call.take_if(|call| calls.contains(call)).is_none() {
+            return 0;
+        }
+        withdrawn.note(self.topic.clone(), self.counter, self.previous);
+        std::mem::take(&mut self.message).len() as u64
+    }
+
+    /// If it followed one that was taken back, it follows the one before that.
+    pub fn pass(&mut self, withdrawn: &Withdrawn) {
+        let previous = withdrawn.passed(self.previous);
+        if previous != self.previous {
+            self.previous = previous;
+            self.message = Event::following(&self.message, previous);
+        }
     }
 }
 
@@ -197,15 +236,21 @@ impl Lane {
         }
     }
 
-    /// The call was answered as failed: what no log has of it becomes an empty entry.
-    pub fn withdraw(&mut self, call: u64) {
+    /// These calls were answered as failed: what no log has of them becomes empty entries.
+    pub fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) {
+        let freed: u64 = self.unlogged_mut().map(|item| item.withdraw(calls, withdrawn)).sum();
+        self.unlogged_bytes = self.unlogged_bytes.saturating_sub(freed);
+    }
+
+    /// What followed one of those follows the one before it.
+    pub fn pass(&mut self, withdrawn: &Withdrawn) {
+        self.unlogged_mut().for_each(|item| item.pass(withdrawn));
+    }
+
+    fn unlogged_mut(&mut self) -> impl Iterator<Item = &mut Item> {
         let from = (self.logged + 1).max(self.first);
-        for number in from..self.next() {
-            let Some(item) = self.item_mut(number).filter(|item| item.call == Some(call)) else { continue };
-            item.call = None;
-            let bytes = std::mem::take(&mut item.message).len() as u64;
-            self.unlogged_bytes = self.unlogged_bytes.saturating_sub(bytes);
-        }
+        let skipped = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.items.len());
+        self.items.range_mut(skipped..)
     }
 
     /// Takes out what no log has of a slot, in its order; empty entries keep the numbers. Not while an answer is awaited that
@@ -241,6 +286,11 @@ impl Lane {
         self.bus_next = self.bus_next.min(recent).min(self.logged + 1).max(self.first);
     }
 
+    /// The bus goes back to this number, if it is beyond it.
+    pub fn bus_back(&mut self, number: u64) {
+        self.bus_next = self.bus_next.min(number).max(self.first);
+    }
+
     /// Everything that is new from now on goes over the bus no more.
     pub fn leave_bus(&mut self) {
         self.bus_next = self.next();
@@ -264,13 +314,15 @@ mod tests {
     use fulmar_protocol::name::ChannelName;
 
     use super::*;
+    use crate::redis::envelope::Message;
 
     const MAX: BatchMax = BatchMax { items: 3, bytes: 100 };
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn item(now: Duration, bytes: usize, call: Option<u64>) -> Item {
         let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse("room", 200).expect("a valid name"));
-        Item { call, ..Item::new(now, topic, Bytes::from(vec![b'x'; bytes]), Spec::default()) }
+        let message = Bytes::from(vec![b'x'; bytes]);
+        Item { call, message, ..Item::new(now, topic, &Event::bare(0, None), Spec::default()) }
     }
 
     fn lane(items: u64) -> Lane {
@@ -393,12 +445,33 @@ mod tests {
     #[test]
     fn a_withdrawn_publication_leaves_its_number_behind() {
         let mut lane = lane(3);
-        lane.withdraw(2);
+        let mut withdrawn = Withdrawn::default();
+        lane.withdraw(&HashSet::from([2]), &mut withdrawn);
+        assert!(!withdrawn.is_empty());
         assert_eq!(lane.take_batch(MAX), Some(1..=3));
         assert!(lane.item(2).is_some_and(|item| item.message.is_empty() && item.call.is_none()));
         assert_eq!(lane.unlogged_bytes(), 20);
         lane.logged(S(9), 3);
-        lane.withdraw(3);
+        lane.withdraw(&HashSet::from([3]), &mut withdrawn);
         assert!(lane.item(3).is_some_and(|item| !item.message.is_empty()), "the log has it: it may have been heard");
+    }
+    /// RED-4
+    #[test]
+    fn what_followed_a_withdrawn_publication_says_that_it_follows_the_one_before() {
+        let follows = |counter| Some(Previous { counter, ms_before: 10 });
+        let mut lane = Lane::new();
+        for counter in 1..=3 {
+            let event = Event::bare(counter, follows(counter - 1));
+            let topic = item(S(0), 0, None).topic;
+            lane.push(Item { call: Some(counter), ..Item::new(S(0), topic, &event, Spec::default()) });
+        }
+        let mut withdrawn = Withdrawn::default();
+        lane.withdraw(&HashSet::from([2]), &mut withdrawn);
+        lane.pass(&withdrawn);
+        let message = &lane.item(3).expect("it waits").message;
+        let Some(Message::Event(event)) = Message::decode(message) else { panic!("an event") };
+        assert_eq!(event.previous, Some(Previous { counter: 1, ms_before: 20 }));
+        assert_eq!(event.identity.counter, 3);
+        assert!(lane.item(2).is_some_and(|item| item.message.is_empty()), "what is taken back stays so");
     }
 }

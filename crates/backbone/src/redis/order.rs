@@ -121,8 +121,6 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use fulmar_protocol::frame::Frame;
-
     use super::*;
     use crate::redis::envelope::Previous;
 
@@ -133,10 +131,7 @@ mod tests {
     }
 
     fn held(counter: u64, previous: Option<Previous>) -> Held {
-        let frame = Frame::new("said");
-        let (identity, repeat_of) = (id(counter), 0);
-        let event = Event { identity, previous, accepted_ms: 0, repeat_of, except: None, cache_for: None, frame };
-        Held { topic: "t".to_owned(), at: None, event }
+        Held { topic: "t".to_owned(), at: None, event: Event::bare(counter, previous) }
     }
 
     fn put(order: &mut Order, now: Duration, counter: u64, previous: u64) {

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::lane::LANES;
+
 /// How long an answer may take before the path counts as failed.
 pub const ANSWER_MAX: Duration = Duration::from_millis(100);
 /// How long a count below the live nodes is believed after all paths were tried.
@@ -27,8 +29,8 @@ pub struct Round {
 /// What an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every live node has heard it, as far as can be known: accepted, go on.
-    Heard,
+    /// Every live node has heard it, as far as can be known, and so many in all: accepted, go on.
+    Heard(u64),
     /// Send the same again, by the next path.
     Again,
 }
@@ -46,7 +48,7 @@ impl Round {
     pub fn counted(&mut self, now: Duration, path: usize, count: u64, live: u64, usable: &[usize]) -> Outcome {
         let is_believed = self.believed.is_some_and(|(believed, until)| now < until && count >= believed);
         if count >= live || is_believed {
-            return self.heard(path);
+            return self.heard(path, count);
         }
         if self.best.is_none_or(|(best, _)| count > best) {
             self.best = Some((count, path));
@@ -63,7 +65,7 @@ impl Round {
             return Outcome::Again;
         }
         self.believed = Some((count, now + BELIEVED));
-        self.heard(path)
+        self.heard(path, count)
     }
 
     /// This path is lost, or does not answer.
@@ -77,11 +79,58 @@ impl Round {
         }
     }
 
-    fn heard(&mut self, path: usize) -> Outcome {
+    fn heard(&mut self, path: usize, count: u64) -> Outcome {
         self.tried.clear();
         self.best = None;
         self.favourite = Some(path);
-        Outcome::Heard
+        Outcome::Heard(count)
+    }
+}
+
+/// What a node may have missed that was not on the bus yet: batches that passed though fewer than the live nodes heard them.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// How many heard the first of them, or fewer since; 0 when there is none.
+    count: u64,
+    since: Duration,
+    /// Where the first of them began in each lane.
+    from: [Option<u64>; LANES],
+}
+
+/// How far the bus goes back for somebody who has come to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// To these numbers.
+    To([Option<u64>; LANES]),
+    /// It is longer than [`MISSED_MAX`]: as far as is usual.
+    Recent,
+}
+
+/// How long ago a batch may have been that is sent again because more hear the bus now.
+pub const MISSED_MAX: Duration = Duration::from_secs(1);
+
+impl Missed {
+    /// A batch that begins at these numbers was heard by so many and passed. Tells how far to go back when more hear it than heard
+    /// one before: the one who came, or came back, has what follows and not what went before, which would reach it by another way,
+    /// and later.
+    pub fn passed(&mut self, now: Duration, count: u64, live: u64, starts: [Option<u64>; LANES]) -> Option<Back> {
+        let mut back = None;
+        if self.count > 0 && (count > self.count || count >= live) {
+            let before = std::mem::take(self);
+            let is_recent = now <= before.since + MISSED_MAX;
+            back = (count > before.count).then_some(if is_recent { Back::To(before.from) } else { Back::Recent });
+        }
+        if count < live {
+            if self.count == 0 {
+                (self.count, self.since) = (count, now);
+            }
+            self.count = self.count.min(count);
+            for (from, start) in self.from.iter_mut().zip(starts) {
+                // The bus may have gone back meanwhile.
+                *from = from.iter().chain(&start).min().copied();
+            }
+        }
+        back
     }
 }
 
@@ -99,7 +148,7 @@ mod tests {
         assert_eq!(round.path(&usable), Some(4));
         assert_eq!(round.counted(MS(0), 4, 2, 3, &usable), Outcome::Again);
         assert_eq!(round.path(&usable), Some(5));
-        assert_eq!(round.counted(MS(1), 5, 3, 3, &usable), Outcome::Heard);
+        assert_eq!(round.counted(MS(1), 5, 3, 3, &usable), Outcome::Heard(3));
         assert_eq!(round.path(&usable), Some(5), "the path that worked stays");
     }
 
@@ -109,9 +158,9 @@ mod tests {
         let mut round = Round::default();
         let usable = [1, 2];
         assert_eq!(round.counted(MS(0), 1, 2, 3, &usable), Outcome::Again);
-        assert_eq!(round.counted(MS(1), 2, 1, 3, &usable), Outcome::Heard);
+        assert_eq!(round.counted(MS(1), 2, 1, 3, &usable), Outcome::Heard(2));
         assert_eq!(round.path(&usable), Some(1), "where most heard it");
-        assert_eq!(round.counted(MS(500), 1, 2, 3, &usable), Outcome::Heard, "without another round");
+        assert_eq!(round.counted(MS(500), 1, 2, 3, &usable), Outcome::Heard(2), "without another round");
         assert_eq!(round.counted(MS(1_100), 1, 2, 3, &usable), Outcome::Again, "then it is tried anew");
     }
 
@@ -122,7 +171,7 @@ mod tests {
         for now in 0..10 {
             assert_eq!(round.counted(MS(now), 1, 1, 3, &[1]), Outcome::Again);
         }
-        assert_eq!(round.counted(MS(20), 1, 1, 1, &[1]), Outcome::Heard, "a node that is alone");
+        assert_eq!(round.counted(MS(20), 1, 1, 1, &[1]), Outcome::Heard(1), "a node that is alone");
     }
 
     /// RED-22
@@ -135,5 +184,37 @@ mod tests {
         round.failed(2, &usable);
         assert_eq!(round.path(&usable), Some(1));
         assert_eq!(round.path(&[]), None);
+    }
+
+    /// RED-23
+    #[test]
+    fn whoever_comes_to_the_bus_has_what_went_over_it_a_moment_before() {
+        let mut missed = Missed::default();
+        assert_eq!(missed.passed(MS(0), 3, 3, [Some(1), Some(1)]), None, "all heard it");
+        assert_eq!(missed.passed(MS(10), 2, 3, [Some(5), None]), None);
+        assert_eq!(missed.passed(MS(20), 2, 3, [Some(8), Some(4)]), None);
+        assert_eq!(missed.passed(MS(30), 3, 3, [Some(9), Some(6)]), Some(Back::To([Some(5), Some(4)])));
+        assert_eq!(missed.passed(MS(40), 3, 3, [Some(5), Some(4)]), None, "once");
+    }
+
+    /// RED-23
+    #[test]
+    fn the_bus_goes_back_again_for_each_who_comes() {
+        let mut missed = Missed::default();
+        assert_eq!(missed.passed(MS(0), 2, 4, [Some(5), None]), None);
+        assert_eq!(missed.passed(MS(10), 3, 4, [Some(9), None]), Some(Back::To([Some(5), None])));
+        assert_eq!(missed.passed(MS(20), 3, 4, [Some(5), None]), None);
+        assert_eq!(missed.passed(MS(30), 4, 4, [Some(7), None]), Some(Back::To([Some(5), None])));
+    }
+
+    /// RED-23
+    #[test]
+    fn nobody_is_waited_for_who_does_not_come_and_the_way_back_has_an_end() {
+        let mut missed = Missed::default();
+        assert_eq!(missed.passed(MS(0), 2, 3, [Some(5), None]), None);
+        assert_eq!(missed.passed(MS(10), 2, 2, [Some(9), None]), None, "the third is known to be dead");
+        assert_eq!(missed.passed(MS(20), 3, 3, [Some(9), None]), None, "and was not there before");
+        assert_eq!(missed.passed(MS(30), 2, 3, [Some(12), None]), None);
+        assert_eq!(missed.passed(MS(1_031), 3, 3, [Some(90), None]), Some(Back::Recent));
     }
 }

@@ -15,18 +15,17 @@ use super::slots::Known;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
+use crate::redis::lane::LANES;
 use crate::redis::link::{Ask, LinkId, Lost, Server};
 use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
 use crate::redis::records::Told;
 use crate::redis::redis_cluster;
-use crate::redis::round::Round;
+use crate::redis::round::{Missed, Round};
 use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::Settings;
 use crate::redis::store::{self, Refusal, Store, StoreLimits};
 
-/// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
-pub(super) const LANES: usize = 2;
 /// Pause before a server that refused to be attached is asked again.
 const ATTACH_AGAIN: Duration = Duration::from_millis(250);
 /// The same fact is logged once in this time.
@@ -55,6 +54,7 @@ pub(super) struct Group {
     pub(super) store: Store,
     pub(super) circuit: Circuit,
     pub(super) round: Round,
+    pub(super) missed: Missed,
     pub(super) flight: Option<Flight>,
     pub(super) bus_again_at: Option<Duration>,
     pub(super) asked_store: Vec<StoreAsked>,
@@ -108,6 +108,7 @@ impl Group {
             keys,
             circuit: Circuit::default(),
             round: Round::default(),
+            missed: Missed::default(),
             flight: None,
             bus_again_at: None,
             asked_store: Vec::new(),

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::attach::LANES;
 use super::publish::aged;
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
 use crate::redis::belief::ServerView;
 use crate::redis::bus::{self, Batch, Bus};
-use crate::redis::lane::BatchMax;
+use crate::redis::lane::{BatchMax, LANES};
 use crate::redis::link::{Ask, LinkId, Lost, Server as Answered, is_primary};
-use crate::redis::round::{ANSWER_MAX, Outcome};
+use crate::redis::round::{ANSWER_MAX, Back, Outcome};
 
 /// What one bus message carries at most, per lane.
 const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
@@ -175,16 +174,33 @@ impl Driver {
         let (count, live) = (u64::try_from(count).unwrap_or(0), self.nodes.live());
         let paths = self.paths(group);
         match self.groups[group].round.counted(now, flight.path, count, live, &paths) {
-            Outcome::Heard => {
+            Outcome::Heard(count) => {
                 self.groups[group].bus_again_at = None;
+                let starts = std::array::from_fn(|lane| flight.ranges[lane].as_ref().map(|range| *range.start()));
                 for (lane, range) in flight.ranges.into_iter().enumerate() {
                     let Some(range) = range else { continue };
                     self.groups[group].lanes[lane].lane.set_bus_next(range.end() + 1);
                     self.accepted(group, lane, range, true);
                 }
+                self.go_back(now, group, count, starts);
             }
             Outcome::Again if paths.len() < 2 => self.groups[group].bus_again_at = Some(now + AGAIN),
             Outcome::Again => {}
+        }
+    }
+
+    /// When more hear the bus than a moment ago, they hear what went over it since then as well.
+    fn go_back(&mut self, now: Duration, group: usize, count: u64, starts: [Option<u64>; LANES]) {
+        let live = self.nodes.live();
+        let this = &mut self.groups[group];
+        match this.missed.passed(now, count, live, starts) {
+            None => {}
+            Some(Back::Recent) => self.wind_back(now, group),
+            Some(Back::To(numbers)) => {
+                for (side, number) in this.lanes.iter_mut().zip(numbers) {
+                    number.into_iter().for_each(|number| side.lane.bus_back(number));
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use tokio::sync::oneshot;
 
 use super::Driver;
@@ -11,6 +11,7 @@ use crate::PublishError;
 use crate::redis::envelope::{Event, Previous};
 use crate::redis::order::NAMED_WITHIN;
 use crate::redis::topic::Topic;
+use crate::redis::withdrawn::Withdrawn;
 
 /// How long a publication's key is remembered: as long as the script does.
 const ONCE: Duration = Duration::from_secs(120);
@@ -83,21 +84,30 @@ impl Driver {
 
     /// Calls whose time is over are answered: it may have happened.
     pub(super) fn time_calls(&mut self, now: Duration) {
+        let mut expired = HashSet::new();
+        let mut replies = Vec::new();
         while let Some(&(_, call)) = self.calls.deadlines.front().filter(|(at, _)| now >= *at) {
             self.calls.deadlines.pop_front();
-            let Some(expired) = self.calls.waiting.remove(&call) else { continue };
-            self.calls.timed_out += 1;
-            self.slots.withdraw(call);
+            let Some(waiting) = self.calls.waiting.remove(&call) else { continue };
+            expired.insert(call);
+            replies.extend(waiting.reply);
+        }
+        if expired.is_empty() {
+            return;
+        }
+        self.calls.timed_out += expired.len() as u64;
+        let mut withdrawn = Withdrawn::default();
+        let mut lanes: Vec<_> = self.groups.iter_mut().flat_map(|group| &mut group.lanes).collect();
+        self.slots.withdraw(&expired, &mut withdrawn);
+        lanes.iter_mut().for_each(|side| side.lane.withdraw(&expired, &mut withdrawn));
+        if !withdrawn.is_empty() {
             // What is withdrawn never comes: nothing may be held for it.
-            self.calls.previous.clear();
-            for group in &mut self.groups {
-                for side in &mut group.lanes {
-                    side.lane.withdraw(call);
-                }
-            }
-            if let Some(reply) = expired.reply {
-                let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
-            }
+            self.slots.pass(&withdrawn);
+            lanes.iter_mut().for_each(|side| side.lane.pass(&withdrawn));
+            withdrawn.pass(&mut self.calls.previous);
+        }
+        for reply in replies {
+            let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
         }
     }
 }

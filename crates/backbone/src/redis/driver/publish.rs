@@ -10,12 +10,12 @@ use fulmar_protocol::webhook::EventKind;
 use redis::Value;
 use tokio::sync::oneshot;
 
-use super::attach::LANES;
 use super::calls::Call;
 use super::{Driver, Purpose};
 use crate::redis::envelope::Event;
-use crate::redis::lane::{BatchMax, Item, Lane, Spec};
+use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
+use crate::redis::round::Missed;
 use crate::redis::scripts;
 use crate::redis::topic::{Slot, Topic};
 use crate::{PublishError, Terms};
@@ -171,7 +171,7 @@ impl Driver {
         let spec = Spec { cache_for: publication.cache_for, once, hook };
         let slot = topic.slot();
         let group = self.group_of(slot);
-        let item = Item::new(now, topic, event.encode(), spec);
+        let item = Item::new(now, topic, &event, spec);
         match self.slots.waiting(slot) {
             Some(waiting) => {
                 waiting.push(item);
@@ -351,6 +351,7 @@ impl Driver {
         let all_attached = self.all_are_attached(group);
         if self.groups[group].attached.is_some() && self.groups[group].circuit.close_if_well(now, all_attached) {
             tracing::info!(group = self.groups[group].name, "publications go over the primary alone again");
+            self.groups[group].missed = Missed::default();
             for side in &mut self.groups[group].lanes {
                 side.lane.leave_bus();
             }

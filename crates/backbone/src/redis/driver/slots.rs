@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::frozen::FrozenBus;
@@ -23,6 +22,7 @@ use crate::redis::map::{Beside, SlotMap};
 use crate::redis::records::{Call, Find, Found, Told};
 use crate::redis::store::Moving;
 use crate::redis::topic::{SLOTS, Slot, Topic};
+use crate::redis::withdrawn::Withdrawn;
 
 /// By slot, the group that has it, as its place among the driver's groups. Shared with whoever asks from another thread.
 pub(in crate::redis) struct Routes(Box<[AtomicU16]>);
@@ -158,14 +158,16 @@ impl Slots {
         None
     }
 
-    /// A call was answered as failed.
-    pub(super) fn withdraw(&mut self, call: u64) {
-        for frozen in self.frozen.values_mut() {
-            for item in frozen.items.iter_mut().filter(|item| item.call == Some(call)) {
-                // Its place stays: others are counted by theirs.
-                (item.call, item.message) = (None, Bytes::new());
-            }
+    /// These calls were answered as failed.
+    pub(super) fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) {
+        for item in self.frozen.values_mut().flat_map(|frozen| &mut frozen.items) {
+            item.withdraw(calls, withdrawn);
         }
+    }
+
+    /// What followed one that was taken back follows the one before it.
+    pub(super) fn pass(&mut self, withdrawn: &Withdrawn) {
+        self.frozen.values_mut().flat_map(|frozen| &mut frozen.items).for_each(|item| item.pass(withdrawn));
     }
 
     pub(super) fn confirmed(&mut self, group: usize, topic: &Topic) {
