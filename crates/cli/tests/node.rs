@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use std::io::{BufRead, BufReader, Lines};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -203,4 +205,30 @@ fn a_node_told_to_end_sends_its_subscribers_away_to_come_back_and_exits_with_0()
     node.signal("-TERM");
     listener.wait_until_said("closed: 4200");
     assert_eq!(node.process.wait().unwrap().code(), Some(0));
+}
+
+/// OPS-42
+#[test]
+fn a_node_tells_a_statsd_daemon_its_figures() {
+    let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = sink.local_addr().unwrap().to_string();
+    let node =
+        Node::start(&["--metrics-statsd", &address, "--set", "metrics.interval_s=1", "--set", "metrics.prefix=x.y"]);
+    let _listener = node.subscribe(&["my-channel"], &[]);
+    let (mut bytes, mut lines) = ([0; 2_000], Vec::new());
+    let is_connected = |lines: &[String]| lines.iter().any(|line| line.starts_with("x.y.connections:1|g|#node:"));
+    while !is_connected(&lines) {
+        let length = sink.recv(&mut bytes).unwrap();
+        assert!(length <= 1_432);
+        lines.extend(std::str::from_utf8(&bytes[..length]).unwrap().lines().map(str::to_owned));
+    }
+    let tag = format!(":{}", node.port);
+    for line in &lines {
+        assert!(line.starts_with("x.y.") && line.ends_with(&tag) && line.contains("|#node:"), "{line}");
+    }
+    for told in ["apps:1|g|#", "channels:1|g|#", "webhooks_delivered_total:0|c|#", "metrics_sink_failures_total:0|c|#"]
+    {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("x.y.{told}"))), "{told}: {lines:?}");
+    }
 }

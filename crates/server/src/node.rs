@@ -29,6 +29,8 @@ use crate::http::health::{Pulses, Readiness};
 use crate::http::{Api, Limits as HttpLimits, Setup};
 use crate::inbox::{Message, WorkerInbox};
 use crate::listen::{DESCRIPTORS_RESERVED, listen, open_file_limit};
+use crate::metrics::sink::SinkState;
+use crate::metrics::{self, Registry};
 use crate::registrar::{Keeping, Registrar, StorageError};
 use crate::registry::Desk;
 use crate::shutdown::{Drain, EndSignals};
@@ -197,7 +199,8 @@ impl Node {
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
         let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
         let about = backbone::about(&loaded.config, open_file_limit().unwrap_or(0));
-        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone(), about));
+        let sink = self.start_metrics(&loaded.config);
+        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone(), about, sink));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
@@ -279,6 +282,21 @@ impl Node {
         }
     }
 
+    /// Answers how the sink is doing, which is well as long as there is none.
+    fn start_metrics(&self, config: &Config) -> Arc<SinkState> {
+        let sink = Arc::new(SinkState::default());
+        let registry = Registry {
+            gate: self.gate.clone(),
+            apps: self.edge.apps.clone(),
+            hearing: self.hearing.clone(),
+            webhooks: self.webhooks.clone(),
+            sink: sink.clone(),
+        };
+        let node = format!("{}:{}", machine(), self.address(config).port());
+        metrics::sink::start(&config.metrics, &node, registry);
+        sink
+    }
+
     fn address(&self, config: &Config) -> SocketAddr {
         let first = self.listeners.first().and_then(|(listener, _)| listener.local_addr().ok());
         first.unwrap_or_else(|| config.server.address())
@@ -338,6 +356,12 @@ impl Node {
             "serving"
         );
     }
+}
+
+/// What this machine is called, for people who compare its figures with another's.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
 /// The node serves meanwhile; only balancers wait.
