@@ -161,6 +161,8 @@ pub struct NodeFacts {
     pub settings: String,
     /// Files it may open; 0 where it does not say.
     pub open_files: u64,
+    /// Where its metrics do not arrive, and why.
+    pub metrics_trouble: Option<String>,
 }
 
 /// The machine that looks.

@@ -91,6 +91,7 @@ ids! {
     NodeNotAttached = "node-not-attached": "A node does not hear a group.",
     NodeFilesFew = "node-files-few": "A node may open few files for its connections.",
     NodeNotReachable = "node-not-reachable": "A node does not say where others reach it.",
+    MetricsSinkUnreachable = "metrics-sink-unreachable": "A node does not get its metrics away.",
     RoleMissing = "role-missing": "No node does one of the three things that nodes do.",
     ReleasesDiffer = "releases-differ": "Nodes run different releases.",
     AppsDiffer = "apps-differ": "Nodes serve different apps.",

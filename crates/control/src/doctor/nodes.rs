@@ -132,6 +132,7 @@ fn of_live(live: &[&NodeFacts], findings: &mut Findings<'_>) {
             findings.add(id, weight, format!("nodes {what} ({})", who.collect::<Vec<_>>().join("; ")), fix);
         }
     }
+    metrics(live, findings);
     for node in live {
         files(node, findings);
         if live.len() > 1 && node.advertise.is_none() && node.roles.contains(&"websocket") {
@@ -141,6 +142,25 @@ fn of_live(live: &[&NodeFacts], findings: &mut Findings<'_>) {
                 "set backbone.advertise to a HOST:PORT of that node",
             );
         }
+    }
+}
+
+/// One sink that is away is one finding, however many nodes miss it.
+fn metrics(live: &[&NodeFacts], findings: &mut Findings<'_>) {
+    let mut said: Vec<&String> = live.iter().filter_map(|node| node.metrics_trouble.as_ref()).collect();
+    said.sort_unstable();
+    said.dedup();
+    for trouble in said {
+        let who = live.iter().filter(|node| node.metrics_trouble.as_ref() == Some(trouble)).map(|node| called(node));
+        findings.warn(
+            Id::MetricsSinkUnreachable,
+            format!(
+                "metrics of {} do not arrive at {trouble}; it serves, and whoever watches those figures sees nothing",
+                who.collect::<Vec<_>>().join(", ")
+            ),
+            "start the daemon there, or set metrics.statsd to where one listens and restart the nodes one after the other; without \
+             metrics.statsd nothing is sent",
+        );
     }
 }
 
