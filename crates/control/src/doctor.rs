@@ -140,7 +140,7 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
 fn said_once(made: &mut Vec<Finding>) {
     let mut said: Vec<String> = Vec::new();
     made.retain(|finding| {
-        let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable);
+        let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable | Id::SentinelTilt);
         let is_of_all = is_of_sentinels || matches!(finding.id, Id::GroupsDiffer | Id::MoveInterrupted);
         let is_again = is_of_all && said.contains(&finding.what);
         if is_of_all && !is_again {

@@ -11,6 +11,8 @@ pub enum Guard {
     Identity,
     /// The Sentinels answer and agree.
     Sentinels,
+    /// No Sentinel is in TILT.
+    SentinelTilt,
     /// No failover is going on.
     Quiet,
     /// One server alone takes writes.
@@ -41,10 +43,11 @@ pub enum Guard {
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Sight,
         Self::Identity,
         Self::Sentinels,
+        Self::SentinelTilt,
         Self::Quiet,
         Self::StrayPrimary,
         Self::Replicas,
@@ -67,6 +70,7 @@ impl Guard {
             Self::Sight => "sight",
             Self::Identity => "identity",
             Self::Sentinels => "sentinels",
+            Self::SentinelTilt => "sentinel-tilt",
             Self::Quiet => "quiet",
             Self::StrayPrimary => "stray-primary",
             Self::Replicas => "replicas",
@@ -103,6 +107,10 @@ impl Guard {
             Self::Sight => "see why it does not answer (`fulmar redis status`), then try again",
             Self::Identity => "name the right server, or empty this one if its data is not needed",
             Self::Sentinels => "see `fulmar sentinel verify` and mend it with `fulmar sentinel repair`",
+            Self::SentinelTilt => {
+                "wait until it is over, 30 seconds after its clock or its machine last held still; if it comes again and again, see what \
+                 holds that machine up"
+            }
             Self::Quiet => "wait until it is over: twice the failover-timeout at most",
             Self::StrayPrimary => "stop that server, or make it follow, first",
             Self::Replicas => "wait until they are online, or add one (`fulmar redis add-replica`)",

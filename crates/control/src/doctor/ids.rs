@@ -56,6 +56,7 @@ ids! {
     CapacityUnknown = "capacity-unknown": "It is not written what the machines can bear.",
     SentinelsTooFew = "sentinels-too-few": "Fewer than three Sentinels watch.",
     SentinelUnreachable = "sentinel-unreachable": "A Sentinel does not answer.",
+    SentinelTilt = "sentinel-tilt": "A Sentinel watches and does nothing, because its time jumped.",
     SentinelDoesNotKnowGroup = "sentinel-does-not-know-group": "A Sentinel does not watch the group.",
     SentinelsDisagree = "sentinels-disagree": "Sentinels name different primaries.",
     SentinelPeers = "sentinel-peers": "A Sentinel knows more or fewer others than there are.",

@@ -83,6 +83,7 @@ fn view() -> SentinelView {
         quorum: 2,
         is_primary_up: true,
         is_failing_over: false,
+        tilted_for: None,
         down_after: Duration::from_secs(1),
         failover_timeout: Duration::from_secs(10),
         parallel_syncs: 1,

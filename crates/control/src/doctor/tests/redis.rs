@@ -43,6 +43,16 @@ fn sentinels_that_are_few_gone_or_of_another_mind_are_named() {
         d.groups[0].seen.sentinels[at].trouble = Some("refused".to_owned());
     };
     finds(Id::SentinelUnreachable, Warning, &["10.0.0.1:26379", "refused"], |d| gone(d, 0));
+    let tilted = |d: &mut Deployment, at: usize| {
+        let view = d.groups[0].seen.sentinels[at].view.as_mut().unwrap();
+        view.value.tilted_for = Some(Duration::from_secs(7));
+    };
+    finds(Id::SentinelTilt, Warning, &["10.0.0.2:26379", "a vote less"], |d| tilted(d, 1));
+    let made = found(|d| {
+        tilted(d, 0);
+        tilted(d, 2);
+    });
+    assert!(made.iter().all(|f| (f.id, f.weight) == (Id::SentinelTilt, Grave)) && made.len() == 2, "{made:?}");
     let made = found(|d| {
         gone(d, 0);
         gone(d, 1);
