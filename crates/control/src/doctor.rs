@@ -119,6 +119,7 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
     local::examine(deployment, &mut made);
     for group in &deployment.groups {
         let mut findings = Findings { area: Area::Group(group.seen.name.clone()), server: None, made: &mut made };
+        local::shown(deployment.local.unix_s, group, &mut findings);
         sentinels::examine(now, group, &mut findings);
         groups::examine(now, deployment, group, &mut findings);
         for server in &group.servers {

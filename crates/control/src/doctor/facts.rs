@@ -43,6 +43,8 @@ pub struct GroupFacts {
     pub servers: Vec<ServerFacts>,
     /// Sentinels that answer and do not watch it.
     pub unwatched_by: Vec<String>,
+    /// Of servers and Sentinels that show certificates: when the first of them ends, in seconds since 1970.
+    pub certificates: Vec<(String, i64)>,
     /// What its primaries hold; `None` where they could not be read.
     pub data: Option<DataFacts>,
 }

@@ -134,7 +134,13 @@ fn healthy() -> Deployment {
     Deployment {
         arrangement: Arrangement::Sentinel,
         groups_configured: "g1".to_owned(),
-        groups: vec![GroupFacts { seen, servers: facts, unwatched_by: Vec::new(), data: Some(data) }],
+        groups: vec![GroupFacts {
+            seen,
+            servers: facts,
+            unwatched_by: Vec::new(),
+            certificates: Vec::new(),
+            data: Some(data),
+        }],
         nodes: vec![node("n1"), node("n2")],
         local: Local { unix_s: 1_800_000_000, ..Local::default() },
     }
