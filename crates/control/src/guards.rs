@@ -37,13 +37,15 @@ pub enum Guard {
     Memory,
     /// A server that is to be overwritten holds nothing.
     NotEmpty,
+    /// The operator's user may do all of it.
+    Rights,
     /// Nobody else operates on the group.
     Lease,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Sight,
         Self::Identity,
         Self::Sentinels,
@@ -60,6 +62,7 @@ impl Guard {
         Self::Buffers,
         Self::Memory,
         Self::NotEmpty,
+        Self::Rights,
         Self::Lease,
     ];
 
@@ -83,6 +86,7 @@ impl Guard {
             Self::Buffers => "buffers",
             Self::Memory => "memory",
             Self::NotEmpty => "not-empty",
+            Self::Rights => "rights",
             Self::Lease => "lease",
         }
     }
@@ -129,6 +133,9 @@ impl Guard {
             }
             Self::Memory => "give the servers more memory, or let less be written",
             Self::NotEmpty => "empty it first, if its data is not needed: it would be overwritten",
+            Self::Rights => {
+                "give the user these rights (and keep them: ACL SAVE, or CONFIG REWRITE), or act as another"
+            }
             Self::Lease => {
                 "wait until the other is done; the lease of one that died lapses by itself within 30 seconds"
             }
