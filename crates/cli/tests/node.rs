@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -231,4 +231,20 @@ fn a_node_tells_a_statsd_daemon_its_figures() {
     {
         assert!(lines.iter().any(|line| line.starts_with(&format!("x.y.{told}"))), "{told}: {lines:?}");
     }
+}
+
+/// OPS-43: a node alone has no lease to say it in.
+#[test]
+fn a_node_whose_metrics_sink_is_away_serves_and_says_so_when_it_is_asked() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-sink");
+    let storage = format!("storage.path={}", folder.display());
+    let node = Node::start(&["--metrics-statsd", &closed, "--set", &storage, "--set", "admin.port=0"]);
+    let said = format!("metrics   do not arrive at {closed}: nothing listens there");
+    let status = || run(node.command(&["status", "--storage"]).arg(&folder));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !status().1.contains(&said) {
+        assert!(Instant::now() < until, "{said} is not in {:?}", status());
+    }
+    assert!(run(&mut node.command(&["trigger", "my-channel", "greeting", "hello"])).0, "it serves");
 }

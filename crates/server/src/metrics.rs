@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use fulmar_backbone::memory;
 use fulmar_backbone::redis::{self, GroupFigures};
+use fulmar_engine::Figures;
 
 use crate::apps::Apps;
 use crate::backbone::Hearing;
 use crate::gate::Gate;
+use crate::inbox::WorkerInbox;
 use crate::webhooks::{WebhookDesk, WebhookFigures};
 
 use self::sink::SinkState;
@@ -40,6 +42,7 @@ pub(crate) enum Figure {
 
 /// Where the figures of a node come from.
 pub(crate) struct Registry {
+    pub(crate) inboxes: Vec<Arc<WorkerInbox>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) apps: Arc<Apps>,
     pub(crate) hearing: Hearing,
@@ -55,6 +58,8 @@ impl Registry {
             gauge("apps", self.apps.snapshot().len() as u64),
             counter("metrics_sink_failures_total", self.sink.failures()),
         ];
+        let workers: Vec<Figures> = self.inboxes.iter().map(|inbox| inbox.figures()).collect();
+        samples.extend(of_workers(&workers));
         samples.extend(of_webhooks(&self.webhooks.figures()));
         if let Some(memory) = &self.hearing.memory {
             samples.extend(of_memory(&memory.figures()));
@@ -68,6 +73,13 @@ impl Registry {
     }
 }
 
+/// What this machine is called, and the node on it that listens at `port`: what tells the figures of several apart.
+pub(crate) fn name_of_node(port: u16) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = if machine.trim().is_empty() { "localhost" } else { machine.trim() };
+    format!("{machine}:{port}")
+}
+
 fn counter(name: &'static str, count: u64) -> Sample {
     Sample { name, of: None, figure: Figure::Counter(count) }
 }
@@ -75,6 +87,20 @@ fn counter(name: &'static str, count: u64) -> Sample {
 #[allow(clippy::cast_precision_loss)] // Beyond 2^53 nobody sees the difference.
 fn gauge(name: &'static str, value: u64) -> Sample {
     Sample { name, of: None, figure: Figure::Gauge(value as f64) }
+}
+
+fn of_workers(workers: &[Figures]) -> [Sample; 8] {
+    let all = |name, of: fn(&Figures) -> u64| counter(name, workers.iter().map(of).sum());
+    [
+        all("sessions_opened_total", |figures| figures.opened),
+        all("sessions_refused_total", |figures| figures.refused),
+        all("sessions_unauthorized_total", |figures| figures.unauthorized),
+        all("pongs_missed_total", |figures| figures.pongs_missed),
+        all("client_messages_total", |figures| figures.messages),
+        all("subscriptions_refused_total", |figures| figures.refused_subscriptions),
+        all("sign_ins_refused_total", |figures| figures.refused_sign_ins),
+        all("client_events_refused_total", |figures| figures.refused_client_events),
+    ]
 }
 
 #[allow(clippy::cast_precision_loss)] // As above.
@@ -101,7 +127,7 @@ fn of_memory(figures: &memory::Figures) -> [Sample; 7] {
         gauge("cached_bytes", figures.cached_bytes),
         counter("cache_evicted_total", figures.cache_evicted),
         counter("publishes_refused_total", figures.publishes_refused),
-        counter("client_events_refused_total", figures.client_events_refused),
+        counter("client_events_dropped_total", figures.client_events_refused),
     ]
 }
 
@@ -138,11 +164,22 @@ mod tests {
 
     /// OPS-42
     #[test]
+    fn what_workers_count_is_told_as_one() {
+        let workers =
+            [Figures { opened: 3, ..Figures::default() }, Figures { opened: 4, messages: 1, ..Figures::default() }];
+        let figure = |name| of_workers(&workers).into_iter().find(|sample| sample.name == name).unwrap().figure;
+        assert_eq!(figure("sessions_opened_total"), Figure::Counter(7));
+        assert_eq!(figure("client_messages_total"), Figure::Counter(1));
+    }
+
+    /// OPS-42
+    #[test]
     fn every_figure_has_a_name_of_its_own_that_says_whether_it_only_rises() {
         for figures in [of_memory(&memory::Figures::default()).to_vec(), of_redis(&redis::Figures::default()).to_vec()]
         {
             let mut samples = figures;
             samples.extend(of_webhooks(&WebhookFigures::default()));
+            samples.extend(of_workers(&[]));
             samples.extend(of_group(&GroupFigures::default()));
             for (n, sample) in samples.iter().enumerate() {
                 assert!(samples[..n].iter().all(|other| other.name != sample.name), "{} stands twice", sample.name);

@@ -200,11 +200,12 @@ impl Node {
         let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
         let about = backbone::about(&loaded.config, open_file_limit().unwrap_or(0));
         let sink = self.start_metrics(&loaded.config);
-        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone(), about, sink));
+        let clock = self.edge.clock.clone();
+        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, clock, about, sink.clone()));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
-        self.start_admin(&loaded.config);
+        self.start_admin(&loaded.config, sink);
         // Last, because whoever reads it may send a signal at once.
         self.readiness.listening();
         self.say_hello(&loaded.config);
@@ -273,10 +274,10 @@ impl Node {
     }
 
     /// Whatever keeps the admin API from starting, the node serves.
-    fn start_admin(&self, config: &Config) {
+    fn start_admin(&self, config: &Config, sink: Arc<SinkState>) {
         let Some(admin) = &config.admin else { return };
         let (registrar, redis, edge) = (self.registrar.clone(), self.hearing.redis.clone(), self.edge.clone());
-        match Admin::start(admin, self.storage.as_deref(), registrar, redis, edge, self.address(config)) {
+        match Admin::start(admin, self.storage.as_deref(), registrar, (redis, sink), edge, self.address(config)) {
             Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
             Err(error) => tracing::warn!("the admin API is off: {error}"),
         }
@@ -286,13 +287,14 @@ impl Node {
     fn start_metrics(&self, config: &Config) -> Arc<SinkState> {
         let sink = Arc::new(SinkState::default());
         let registry = Registry {
+            inboxes: self.inboxes.clone(),
             gate: self.gate.clone(),
             apps: self.edge.apps.clone(),
             hearing: self.hearing.clone(),
             webhooks: self.webhooks.clone(),
             sink: sink.clone(),
         };
-        let node = format!("{}:{}", machine(), self.address(config).port());
+        let node = metrics::name_of_node(self.address(config).port());
         metrics::sink::start(&config.metrics, &node, registry);
         sink
     }
@@ -356,12 +358,6 @@ impl Node {
             "serving"
         );
     }
-}
-
-/// What this machine is called, for people who compare its figures with another's.
-fn machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
 /// The node serves meanwhile; only balancers wait.
