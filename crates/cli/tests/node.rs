@@ -233,7 +233,7 @@ fn a_node_tells_a_statsd_daemon_its_figures() {
     }
 }
 
-/// OPS-43: a node alone has no lease to say it in.
+/// OPS-43 DOC-10: a node alone has no lease to say it in.
 #[test]
 fn a_node_whose_metrics_sink_is_away_serves_and_says_so_when_it_is_asked() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -246,5 +246,7 @@ fn a_node_whose_metrics_sink_is_away_serves_and_says_so_when_it_is_asked() {
     while !status().1.contains(&said) {
         assert!(Instant::now() < until, "{said} is not in {:?}", status());
     }
+    let found = run(node.command(&["doctor", "--json", "--metrics-statsd", &closed, "--set"]).arg(&storage)).1;
+    assert!(found.contains("metrics-sink-unreachable") && found.contains(&closed), "{found}");
     assert!(run(&mut node.command(&["trigger", "my-channel", "greeting", "hello"])).0, "it serves");
 }

@@ -182,6 +182,8 @@ pub struct Local {
     pub connections_max: Option<(u64, u64)>,
     /// Files that a process of this user may open here.
     pub open_files: Option<u64>,
+    /// Where the metrics of the node alone that runs here do not arrive, and why, by its own word.
+    pub metrics_trouble: Option<String>,
 }
 
 /// Something the configuration's own checks say.

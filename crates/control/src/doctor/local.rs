@@ -22,6 +22,9 @@ pub(super) fn examine(deployment: &Deployment, made: &mut Vec<Finding>) {
     if let Some(storage) = &local.storage {
         of_storage(storage, &mut findings);
     }
+    if let Some(trouble) = &local.metrics_trouble {
+        super::nodes::no_sink("the node that runs here", trouble, &mut findings);
+    }
     if let (Some((connections, needed)), Some(files)) = (local.connections_max, local.open_files)
         && needed > files
     {

@@ -152,16 +152,17 @@ fn metrics(live: &[&NodeFacts], findings: &mut Findings<'_>) {
     said.dedup();
     for trouble in said {
         let who = live.iter().filter(|node| node.metrics_trouble.as_ref() == Some(trouble)).map(|node| called(node));
-        findings.warn(
-            Id::MetricsSinkUnreachable,
-            format!(
-                "metrics of {} do not arrive at {trouble}; it serves, and whoever watches those figures sees nothing",
-                who.collect::<Vec<_>>().join(", ")
-            ),
-            "start the daemon there, or set metrics.statsd to where one listens and restart the nodes one after the other; without \
-             metrics.statsd nothing is sent",
-        );
+        no_sink(&who.collect::<Vec<_>>().join(", "), trouble, findings);
     }
+}
+
+pub(super) fn no_sink(whose: &str, trouble: &str, findings: &mut Findings<'_>) {
+    findings.warn(
+        Id::MetricsSinkUnreachable,
+        format!("metrics of {whose} do not arrive at {trouble}; it serves, and whoever watches those figures sees nothing"),
+        "start the daemon there, or set metrics.statsd to where one listens and restart the nodes one after the other; without \
+         metrics.statsd nothing is sent",
+    );
 }
 
 fn files(node: &NodeFacts, findings: &mut Findings<'_>) {

@@ -72,6 +72,8 @@ fn a_metrics_sink_that_is_away_is_said_once_however_many_nodes_miss_it() {
     let [only] = made.as_slice() else { panic!("one finding, not {made:?}") };
     assert_eq!((only.id, only.weight), (Id::MetricsSinkUnreachable, Weight::Warning));
     assert!(only.what.contains(trouble) && only.what.contains(", "), "{}", only.what);
+    let here = Some(trouble.to_owned());
+    finds(Id::MetricsSinkUnreachable, Weight::Warning, &["that runs here"], |d| d.local.metrics_trouble = here);
 }
 
 /// DOC-18
