@@ -180,6 +180,9 @@ pub struct ConfigArgs {
     roles: Option<String>,
     #[command(flatten)]
     backbone: BackboneArgs,
+    /// A statsd daemon that is told the figures of the node, over UDP [env: FULMAR_METRICS__STATSD]
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_statsd: Option<String>,
     /// error, warn, info, debug or trace [default: info] [env: FULMAR_LOGGING__LEVEL]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -204,6 +207,7 @@ impl ConfigArgs {
             .with_flag("tls.cert", self.tls_cert)
             .with_flag("tls.key", self.tls_key)
             .with_flag("tls.port", self.tls_port)
+            .with_flag("metrics.statsd", self.metrics_statsd)
             .with_flag("logging.level", self.log_level)
             .with_flag("logging.format", self.log_format)
             .with_apps(self.app)

@@ -31,6 +31,9 @@ fn of_node(node: &Value) -> String {
     if let Some(problem) = node["registry_problem"].as_str() {
         out.push_str(&format!("apps      are not kept: {problem}\n"));
     }
+    if let Some(problem) = node["metrics_problem"].as_str() {
+        out.push_str(&format!("metrics   do not arrive at {problem}\n"));
+    }
     for app in rows(node, "apps_not_served") {
         out.push_str(&format!("app       {} is not served: {}\n", text(&app["id"]), text(&app["problem"])));
     }

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use std::io::{BufRead, BufReader, Lines};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -203,4 +205,48 @@ fn a_node_told_to_end_sends_its_subscribers_away_to_come_back_and_exits_with_0()
     node.signal("-TERM");
     listener.wait_until_said("closed: 4200");
     assert_eq!(node.process.wait().unwrap().code(), Some(0));
+}
+
+/// OPS-42
+#[test]
+fn a_node_tells_a_statsd_daemon_its_figures() {
+    let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = sink.local_addr().unwrap().to_string();
+    let node =
+        Node::start(&["--metrics-statsd", &address, "--set", "metrics.interval_s=1", "--set", "metrics.prefix=x.y"]);
+    let _listener = node.subscribe(&["my-channel"], &[]);
+    let (mut bytes, mut lines) = ([0; 2_000], Vec::new());
+    let is_connected = |lines: &[String]| lines.iter().any(|line| line.starts_with("x.y.connections:1|g|#node:"));
+    while !is_connected(&lines) {
+        let length = sink.recv(&mut bytes).unwrap();
+        assert!(length <= 1_432);
+        lines.extend(std::str::from_utf8(&bytes[..length]).unwrap().lines().map(str::to_owned));
+    }
+    let tag = format!(":{}", node.port);
+    for line in &lines {
+        assert!(line.starts_with("x.y.") && line.ends_with(&tag) && line.contains("|#node:"), "{line}");
+    }
+    for told in ["apps:1|g|#", "channels:1|g|#", "webhooks_delivered_total:0|c|#", "metrics_sink_failures_total:0|c|#"]
+    {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("x.y.{told}"))), "{told}: {lines:?}");
+    }
+}
+
+/// OPS-43 DOC-10: a node alone has no lease to say it in.
+#[test]
+fn a_node_whose_metrics_sink_is_away_serves_and_says_so_when_it_is_asked() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-sink");
+    let storage = format!("storage.path={}", folder.display());
+    let node = Node::start(&["--metrics-statsd", &closed, "--set", &storage, "--set", "admin.port=0"]);
+    let said = format!("metrics   do not arrive at {closed}: nothing listens there");
+    let status = || run(node.command(&["status", "--storage"]).arg(&folder));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !status().1.contains(&said) {
+        assert!(Instant::now() < until, "{said} is not in {:?}", status());
+    }
+    let found = run(node.command(&["doctor", "--json", "--metrics-statsd", &closed, "--set"]).arg(&storage)).1;
+    assert!(found.contains("metrics-sink-unreachable") && found.contains(&closed), "{found}");
+    assert!(run(&mut node.command(&["trigger", "my-channel", "greeting", "hello"])).0, "it serves");
 }

@@ -119,6 +119,7 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
     local::examine(deployment, &mut made);
     for group in &deployment.groups {
         let mut findings = Findings { area: Area::Group(group.seen.name.clone()), server: None, made: &mut made };
+        local::shown(deployment.local.unix_s, group, &mut findings);
         sentinels::examine(now, group, &mut findings);
         groups::examine(now, deployment, group, &mut findings);
         for server in &group.servers {
@@ -140,7 +141,7 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
 fn said_once(made: &mut Vec<Finding>) {
     let mut said: Vec<String> = Vec::new();
     made.retain(|finding| {
-        let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable);
+        let is_of_sentinels = matches!(finding.id, Id::SentinelsTooFew | Id::SentinelUnreachable | Id::SentinelTilt);
         let is_of_all = is_of_sentinels || matches!(finding.id, Id::GroupsDiffer | Id::MoveInterrupted);
         let is_again = is_of_all && said.contains(&finding.what);
         if is_of_all && !is_again {

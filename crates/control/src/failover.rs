@@ -103,6 +103,7 @@ fn guard(now: Duration, seen: &GroupSeen, primary: &ServerSeen, to: Option<&str>
         format!("{} of {} replicas were seen", replicas.len() - unseen.len(), replicas.len()),
     );
     sentinels(now, seen, &primary.address, gate);
+    tilt(now, seen, gate);
     let strays: Vec<&str> = seen.strays(now, &primary.address).collect();
     gate.ask(
         Guard::StrayPrimary,
@@ -146,6 +147,27 @@ pub(crate) fn identity(now: Duration, seen: &GroupSeen, primary: &ServerSeen, ga
         match wrong {
             None => format!("no server has the data of another group than {}", seen.identity),
             Some((address, found)) => format!("{address} has the data of {found}, not of {}", seen.identity),
+        },
+    );
+}
+
+/// A Sentinel in TILT takes the command for a failover and does nothing with it, and the others lack its vote.
+pub(crate) fn tilt(now: Duration, seen: &GroupSeen, gate: &mut Gate<'_>) {
+    let tilted = seen.tilted(now);
+    gate.ask(
+        Guard::SentinelTilt,
+        tilted.is_empty(),
+        match tilted.as_slice() {
+            [] => "no Sentinel says that it is in TILT".to_owned(),
+            tilted => {
+                let said = tilted.iter().map(|(who, lasts)| format!("{who} for {} s", lasts.as_secs()));
+                format!(
+                    "in TILT, in which a Sentinel fails nothing over: {} of {} ({})",
+                    tilted.len(),
+                    seen.sentinels.len(),
+                    said.collect::<Vec<_>>().join(", ")
+                )
+            }
         },
     );
 }

@@ -11,6 +11,8 @@ pub enum Guard {
     Identity,
     /// The Sentinels answer and agree.
     Sentinels,
+    /// No Sentinel is in TILT.
+    SentinelTilt,
     /// No failover is going on.
     Quiet,
     /// One server alone takes writes.
@@ -35,16 +37,19 @@ pub enum Guard {
     Memory,
     /// A server that is to be overwritten holds nothing.
     NotEmpty,
+    /// The operator's user may do all of it.
+    Rights,
     /// Nobody else operates on the group.
     Lease,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Sight,
         Self::Identity,
         Self::Sentinels,
+        Self::SentinelTilt,
         Self::Quiet,
         Self::StrayPrimary,
         Self::Replicas,
@@ -57,6 +62,7 @@ impl Guard {
         Self::Buffers,
         Self::Memory,
         Self::NotEmpty,
+        Self::Rights,
         Self::Lease,
     ];
 
@@ -67,6 +73,7 @@ impl Guard {
             Self::Sight => "sight",
             Self::Identity => "identity",
             Self::Sentinels => "sentinels",
+            Self::SentinelTilt => "sentinel-tilt",
             Self::Quiet => "quiet",
             Self::StrayPrimary => "stray-primary",
             Self::Replicas => "replicas",
@@ -79,6 +86,7 @@ impl Guard {
             Self::Buffers => "buffers",
             Self::Memory => "memory",
             Self::NotEmpty => "not-empty",
+            Self::Rights => "rights",
             Self::Lease => "lease",
         }
     }
@@ -103,6 +111,10 @@ impl Guard {
             Self::Sight => "see why it does not answer (`fulmar redis status`), then try again",
             Self::Identity => "name the right server, or empty this one if its data is not needed",
             Self::Sentinels => "see `fulmar sentinel verify` and mend it with `fulmar sentinel repair`",
+            Self::SentinelTilt => {
+                "wait until it is over, 30 seconds after its clock or its machine last held still; if it comes again and again, see what \
+                 holds that machine up"
+            }
             Self::Quiet => "wait until it is over: twice the failover-timeout at most",
             Self::StrayPrimary => "stop that server, or make it follow, first",
             Self::Replicas => "wait until they are online, or add one (`fulmar redis add-replica`)",
@@ -121,6 +133,9 @@ impl Guard {
             }
             Self::Memory => "give the servers more memory, or let less be written",
             Self::NotEmpty => "empty it first, if its data is not needed: it would be overwritten",
+            Self::Rights => {
+                "give the user these rights (and keep them: ACL SAVE, or CONFIG REWRITE), or act as another"
+            }
             Self::Lease => {
                 "wait until the other is done; the lease of one that died lapses by itself within 30 seconds"
             }

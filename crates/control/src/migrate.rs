@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::failover::{calm, identity, plan_failover_with, sentinels, sight};
+use crate::failover::{calm, identity, plan_failover_with, sentinels, sight, tilt};
 use crate::guards::{Gate, Guard, Refusal};
 use crate::health::{LINK_PERCENT_MAX, MEMORY_PERCENT, bytes, line, rate};
 use crate::observed::{GroupSeen, ServerSeen, ServerState};
@@ -273,6 +273,10 @@ fn removal(
     let is_online = was_primary || is_replica(now, primary, old);
     let left = replicas + 1 - usize::from(is_online);
     let mut gate = Gate::new(overridden);
+    // Of a primary the failover has asked already.
+    if !was_primary {
+        tilt(now, seen, &mut gate);
+    }
     gate.ask(Guard::Copies, left >= 2, format!("{left} complete copies are left without {old}"));
     let kept = left.saturating_sub(1);
     let wanted = seen.capacity.replicas.unwrap_or_else(|| seen.expected_replicas(now).min(2));

@@ -83,6 +83,8 @@ pub struct SentinelView {
     pub is_primary_up: bool,
     /// Whether it says that a failover is going on.
     pub is_failing_over: bool,
+    /// For how long it has been in TILT, in which it watches and does nothing; `None` while it is not.
+    pub tilted_for: Option<Duration>,
     /// Silence after which it calls a server down.
     pub down_after: Duration,
     /// How long a failover may take; the next is tried after twice that.
@@ -300,6 +302,12 @@ impl GroupSeen {
     /// What is freshly known of the Sentinels.
     pub fn views(&self, now: Duration) -> impl Iterator<Item = (&str, &SentinelView)> {
         self.sentinels.iter().filter_map(move |seen| Some((seen.address.as_str(), seen.fresh(now)?)))
+    }
+
+    /// Sentinels that are in TILT, and for how long.
+    #[must_use]
+    pub fn tilted(&self, now: Duration) -> Vec<(&str, Duration)> {
+        self.views(now).filter_map(|(who, view)| Some((who, view.tilted_for?))).collect()
     }
 
     /// Servers that say of themselves that they are primary, freshly.

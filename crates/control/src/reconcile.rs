@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::failover::{plan_failover, sight};
+use crate::failover::{plan_failover, sight, tilt};
 use crate::guards::{Gate, Guard};
 use crate::migrate::relearning;
 use crate::observed::{GroupSeen, ReplicaLink, Role, SentinelView, ServerSeen, ServerState};
@@ -35,6 +35,8 @@ pub fn plan_pre_stop(now: Duration, seen: &GroupSeen, process: &str, overridden:
         };
     }
     let mut gate = Gate::new(overridden);
+    // The group has one copy less from here on, and nobody would fail it over.
+    tilt(now, seen, &mut gate);
     let state = seen.server(process).and_then(|server| server.fresh(now));
     // One that says it is a primary though another is named is the very thing that must not just go on.
     let is_stray = state.is_some_and(ServerState::is_primary);

@@ -81,6 +81,12 @@ fn one(now: Duration, seen: &GroupSeen, who: &str, view: &SentinelView, findings
     if view.others != others {
         findings.push(wrong(format!("{who} knows {} other Sentinels, and {others} are configured", view.others)));
     }
+    if let Some(lasts) = view.tilted_for {
+        findings.push(wrong(format!(
+            "{who} is in TILT for {} s: its clock or its machine held still, and until 30 s after that it fails nothing over",
+            lasts.as_secs()
+        )));
+    }
     if !view.is_primary_up {
         findings.push(wrong(format!("{who} says that the primary {} is down", view.primary)));
     }

@@ -69,7 +69,7 @@ type Wound = fn(&mut GroupSeen);
 /// OP-10
 #[test]
 fn each_guard_refuses_a_failover_with_its_figures_and_can_be_overridden_by_name() {
-    let table: [(Guard, Wound, &str); 8] = [
+    let table: [(Guard, Wound, &str); 9] = [
         (Guard::Replicas, |group| unsync(group, &replica(1)), "1 of 2 replicas are online"),
         (Guard::Resync, |group| last_sample(group, |s| s.figures.full_syncs += 1), "1 full syncs in the last 10 s"),
         (
@@ -87,6 +87,11 @@ fn each_guard_refuses_a_failover_with_its_figures_and_can_be_overridden_by_name(
             Guard::Quiet,
             |group| group.sentinels[1].view.as_mut().unwrap().value.is_failing_over = true,
             "10.0.1.2:26379 says that a failover is going on",
+        ),
+        (
+            Guard::SentinelTilt,
+            |group| group.sentinels[2].view.as_mut().unwrap().value.tilted_for = Some(Duration::from_secs(4)),
+            "in TILT, in which a Sentinel fails nothing over: 1 of 3 (10.0.1.3:26379 for 4 s)",
         ),
         (
             Guard::StrayPrimary,
@@ -194,6 +199,29 @@ fn a_process_may_be_stopped_when_it_is_no_primary_and_enough_copies_are_left() {
     );
     change(&mut group, &replica(0), |state| state.role = Role::Primary(Vec::new()));
     assert_eq!(refused(plan_pre_stop(NOW, &group, &replica(0), &[])).0, Guard::StrayPrimary);
+}
+
+/// OP-21
+#[test]
+fn nothing_is_taken_from_a_group_while_a_sentinel_is_in_tilt() {
+    let mut group = whole(2);
+    newcomer(&mut group, NEW);
+    group.sentinels[0].view.as_mut().unwrap().value.tilted_for = Some(Duration::ZERO);
+    let tilt = [Guard::SentinelTilt];
+    let all: [fn(&GroupSeen, &[Guard]) -> Decision; 5] = [
+        |group, overridden| plan_failover(NOW, group, None, overridden),
+        |group, overridden| plan_pre_stop(NOW, group, PRIMARY, overridden),
+        |group, overridden| plan_pre_stop(NOW, group, &replica(0), overridden),
+        |group, overridden| plan_replace(NOW, group, PRIMARY, NEW, overridden),
+        |group, overridden| plan_replace(NOW, group, &replica(0), NEW, overridden),
+    ];
+    for plan in all {
+        assert_eq!(refused(plan(&group, &[])).0, Guard::SentinelTilt);
+        let asked = go(plan(&group, &tilt)).guards;
+        assert_eq!(asked.iter().filter(|asked| asked.guard == Guard::SentinelTilt && asked.is_overridden).count(), 1);
+    }
+    // A copy more is no risk.
+    go(plan_add_replica(NOW, &group, NEW, &[]));
 }
 
 /// OP-14

@@ -1,5 +1,6 @@
 //! Actions, as commands. What follows from them is not known here: it is observed.
 
+use fulmar_control::observed::SentinelSeen;
 use fulmar_control::plan::{Action, SentinelSettings, Who};
 use redis::{Cmd, Value, cmd};
 
@@ -64,9 +65,12 @@ async fn fail_over(watcher: &Watcher, group: &str) -> Result<(), AskError> {
     let mut last = AskError::Unreachable("no Sentinel answers".to_owned());
     let Some(seen) = watcher.group(group) else { return Err(last) };
     let named = seen.named(watcher.now()).map(str::to_owned);
-    let right = seen.sentinels.iter().filter(|sentinel| {
+    let is_right = |sentinel: &&SentinelSeen| {
         sentinel.view.as_ref().is_some_and(|view| named.as_ref().is_none_or(|named| *named == view.value.primary))
-    });
+    };
+    let mut right: Vec<&SentinelSeen> = seen.sentinels.iter().filter(is_right).collect();
+    // One in TILT takes the command and does nothing.
+    right.sort_by_key(|sentinel| sentinel.view.as_ref().is_some_and(|view| view.value.tilted_for.is_some()));
     for sentinel in right {
         let asked = command(&["SENTINEL", "FAILOVER", group]);
         match watcher.doors().ask(Kind::Sentinel, &sentinel.address, &asked).await {

@@ -7,13 +7,14 @@ mod data;
 pub mod files;
 mod redis_cluster;
 mod servers;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_control::doctor::facts::{Arrangement, Deployment, GroupFacts, ServerFacts};
-use fulmar_control::observed::Capacity;
+use fulmar_control::observed::{Capacity, GroupSeen};
 use futures_util::future::join_all;
 use redis::{Value, cmd};
 
@@ -92,6 +93,16 @@ async fn patients(settings: &Settings, capacities: &BTreeMap<String, Capacity>) 
     }
 }
 
+/// What everybody of a group shows, those who do not answer included: a certificate that has ended is why they do not.
+async fn shown(settings: &Settings, group: &GroupSeen) -> Vec<(String, i64)> {
+    if settings.tls.is_none() {
+        return Vec::new();
+    }
+    let servers = group.servers.iter().map(|server| server.address.clone());
+    let sentinels = group.sentinels.iter().map(|sentinel| sentinel.address.clone());
+    shown::look(&servers.chain(sentinels).collect::<Vec<_>>()).await
+}
+
 impl Patient {
     async fn first_look(&mut self, settings: &Settings) {
         self.watcher.look().await;
@@ -110,7 +121,8 @@ impl Patient {
             .map(|server| server.address.clone())
             .collect();
         let servers = answering.iter().map(|address| servers::look(watcher.doors(), settings, address));
-        let (servers, unwatched_by) = futures_util::future::join(join_all(servers), self.unwatched_by()).await;
+        let (servers, unwatched_by, certificates) =
+            futures_util::future::join3(join_all(servers), self.unwatched_by(), shown(settings, group)).await;
         self.look_at_data(settings, now).await;
         let listeners = servers.iter().map(|(_, listeners)| *listeners).max().unwrap_or_default();
         let mut seen = self.watcher.groups().first().cloned().unwrap_or_default();
@@ -122,7 +134,13 @@ impl Patient {
                 server.refused.extend(refused.clone());
             });
         }
-        GroupFacts { seen, servers, unwatched_by, data: self.data.take().map(|read| read.facts(before, listeners)) }
+        GroupFacts {
+            seen,
+            servers,
+            unwatched_by,
+            certificates,
+            data: self.data.take().map(|read| read.facts(before, listeners)),
+        }
     }
 
     async fn look_at_leases(&mut self, settings: &Settings, now: Duration) {

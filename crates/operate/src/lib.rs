@@ -13,4 +13,5 @@ pub mod execute;
 pub mod lease;
 pub mod presence;
 mod read;
+pub mod rights;
 pub mod watch;

@@ -140,7 +140,7 @@ fn output_limit(text: &str) -> u64 {
 }
 
 /// What a Sentinel says; `None` when it does not know the group.
-pub(crate) fn sentinel(named: &Value, primary: &Value, replicas: &Value) -> Option<SentinelView> {
+pub(crate) fn sentinel(named: &Value, primary: &Value, replicas: &Value, info: &Value) -> Option<SentinelView> {
     let named: Vec<String> = list(named).iter().map(text).collect();
     let [host, port] = named.as_slice() else { return None };
     let about = fields(primary);
@@ -155,10 +155,21 @@ pub(crate) fn sentinel(named: &Value, primary: &Value, replicas: &Value) -> Opti
         quorum: small("quorum"),
         is_primary_up: !flags.iter().any(|flag| matches!(*flag, "s_down" | "o_down" | "disconnected")),
         is_failing_over: flags.contains(&"failover_in_progress"),
+        tilted_for: tilted_for(&text(info)),
         down_after: Duration::from_millis(number("down-after-milliseconds")),
         failover_timeout: Duration::from_millis(number("failover-timeout")),
         parallel_syncs: small("parallel-syncs"),
     })
+}
+
+/// Since when is told from Redis 7 on, whether by all.
+fn tilted_for(info: &str) -> Option<Duration> {
+    let number = |name: &str| {
+        let said = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        said.and_then(|value| value.trim().parse::<u64>().ok())
+    };
+    (number("sentinel_tilt")? > 0)
+        .then(|| Duration::from_secs(number("sentinel_tilt_since_seconds").unwrap_or_default()))
 }
 
 fn named_replica(about: &HashMap<String, String>) -> Option<NamedReplica> {
@@ -208,6 +219,18 @@ mod tests {
         assert_eq!((state.figures.waiting_bytes, state.figures.full_syncs), (2_000, 2));
         assert_eq!(state.buffers.output_bytes_max, 268_435_456);
         assert_eq!(state.identity.as_deref(), Some("fulmar/g1"));
+    }
+
+    /// OP-21
+    #[test]
+    fn a_sentinel_says_that_it_is_in_tilt_and_an_old_one_not_for_how_long() {
+        let check = |info: &str, expected: Option<u64>| {
+            assert_eq!(tilted_for(info), expected.map(Duration::from_secs), "{info}");
+        };
+        check("# Sentinel\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n", None);
+        check("# Sentinel\r\nsentinel_tilt:1\r\nsentinel_tilt_since_seconds:12\r\n", Some(12));
+        check("sentinel_masters:1\r\nsentinel_tilt:1\r\n", Some(0));
+        check("", None);
     }
 
     /// OP-1

@@ -151,15 +151,20 @@ impl Watcher {
         let one = |sentinel: &SentinelSeen| {
             let (address, name) = (sentinel.address.clone(), group.name.clone());
             async move {
-                let commands = ["GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS"].map(|about| {
+                let [named, primary, replicas] = ["GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS"].map(|about| {
                     let mut command = cmd("SENTINEL");
                     command.arg(about).arg(&name);
                     command
                 });
+                let mut info = cmd("INFO");
+                info.arg("sentinel");
+                let commands = [named, primary, replicas, info];
                 let answers = self.doors.ask_all(Kind::Sentinel, &address, &commands).await?;
                 let unknown = || AskError::Refused(format!("it does not watch {name}"));
                 match answers.as_slice() {
-                    [named, primary, replicas] => read::sentinel(named, primary, replicas).ok_or_else(unknown),
+                    [named, primary, replicas, info] => {
+                        read::sentinel(named, primary, replicas, info).ok_or_else(unknown)
+                    }
                     _ => Err(unknown()),
                 }
             }

@@ -39,6 +39,7 @@ use self::routes::Route;
 use self::watch::{AnyBody, WATCHES_MAX};
 use crate::config;
 use crate::edge::Edge;
+use crate::metrics::sink::SinkState;
 use crate::registrar::Registrar;
 use crate::registry::Author;
 use crate::storage;
@@ -64,6 +65,7 @@ const ACTOR: &str = "x-fulmar-actor";
 pub(crate) struct Admin {
     registrar: Arc<Registrar>,
     redis: Option<Arc<RedisBackbone>>,
+    sink: Arc<SinkState>,
     /// Where an operator publishes, asks and listens in an app's name.
     edge: Arc<Edge>,
     /// For streams under way: they must not take every connection there may be.
@@ -94,7 +96,7 @@ impl Admin {
         config: &config::Admin,
         folder: Option<&Path>,
         registrar: Arc<Registrar>,
-        redis: Option<Arc<RedisBackbone>>,
+        (redis, sink): (Option<Arc<RedisBackbone>>, Arc<SinkState>),
         edge: Arc<Edge>,
         serves_at: SocketAddr,
     ) -> Result<(Arc<Self>, std::net::TcpListener), AdminError> {
@@ -120,7 +122,7 @@ impl Admin {
         let audit = Audit::open(folder);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
         let started = Instant::now();
-        Ok((Arc::new(Self { registrar, redis, edge, watches, audit, token, serves_at, started }), listener))
+        Ok((Arc::new(Self { registrar, redis, sink, edge, watches, audit, token, serves_at, started }), listener))
     }
 
     /// Accepts for as long as the node lives.

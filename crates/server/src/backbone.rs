@@ -22,14 +22,16 @@ use crate::config::{self, Config};
 use crate::fallback::elsewhere::Elsewhere;
 use crate::gate::Gate;
 use crate::http::clock::Clock;
+use crate::metrics::sink::SinkState;
 use crate::quota::Census;
 use crate::self_test::{self, Errand};
 use crate::webhooks::shared::Shared;
 
-/// What a node of this configuration says of itself; of its apps, as soon as it serves them.
+/// What a node of this configuration says of itself; of its apps, as soon as it serves them, and of its metrics, once they are
+/// known not to arrive.
 pub(crate) fn about(config: &Config, open_files: u64) -> About {
     let release = env!("CARGO_PKG_VERSION").to_owned();
-    About { release, settings: alike::of_settings(config), open_files, apps: String::new() }
+    About { release, settings: alike::of_settings(config), open_files, ..About::default() }
 }
 
 /// How often the leases of the others are looked at.
@@ -42,6 +44,8 @@ pub(crate) struct Hearing {
     pub(crate) backbone: Arc<dyn Backbone>,
     /// The same when it is over Redis.
     pub(crate) redis: Option<Arc<RedisBackbone>>,
+    /// The same when it is embedded.
+    pub(crate) memory: Option<Arc<Memory>>,
     groups: Vec<String>,
     origin: u64,
 }
@@ -120,8 +124,8 @@ impl Hearing {
             config::Backbone::Embedded => {
                 let cache_bytes_max = config.limits.cache_bytes_max as u64;
                 let memory = Memory::new(origin, cache_bytes_max, Arc::new(SystemClock::default()));
-                let backbone = Arc::new(memory.with_outbox(outbox));
-                Ok(Self { backbone, redis: None, groups: Vec::new(), origin })
+                let memory = Arc::new(memory.with_outbox(outbox));
+                Ok(Self { backbone: memory.clone(), redis: None, memory: Some(memory), groups: Vec::new(), origin })
             }
             config::Backbone::Redis(settings) => {
                 let settings = Settings { advertise: advertised(settings, listens_at), ..(**settings).clone() };
@@ -130,7 +134,7 @@ impl Hearing {
                 let redis = Arc::new(RedisBackbone::start(settings, origin, Some(outbox))?);
                 // It is set nowhere else.
                 let _: Result<(), _> = bond.later.redis.set(redis.clone());
-                Ok(Self { backbone: redis.clone(), redis: Some(redis), groups, origin })
+                Ok(Self { backbone: redis.clone(), redis: Some(redis), memory: None, groups, origin })
             }
         }
     }
@@ -166,7 +170,14 @@ impl Hearing {
     }
 
     /// Tells the others of this node's connections and of itself, and the gate of theirs, for as long as the node lives.
-    pub(crate) async fn watch(self, gate: Arc<Gate>, apps: Arc<Apps>, clock: Clock, mut about: About) {
+    pub(crate) async fn watch(
+        self,
+        gate: Arc<Gate>,
+        apps: Arc<Apps>,
+        clock: Clock,
+        mut about: About,
+        sink: Arc<SinkState>,
+    ) {
         let Some(redis) = &self.redis else { return };
         let mut served = None;
         let mut census = Census::new(&self.name(), clock.elapsed_ms());
@@ -175,8 +186,11 @@ impl Hearing {
             look.tick().await;
             redis.set_connections(gate.connections());
             let serves = apps.snapshot();
-            if served.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &serves)) {
+            let metrics_trouble = sink.trouble();
+            let is_known = about.metrics_trouble == metrics_trouble;
+            if !is_known || served.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &serves)) {
                 about.apps = alike::of_apps(&serves);
+                about.metrics_trouble = metrics_trouble;
                 redis.set_about(about.clone());
                 served = Some(serves);
             }

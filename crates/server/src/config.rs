@@ -61,6 +61,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What it writes about itself.
     pub logging: Logging,
+    /// Whom it tells its figures.
+    pub metrics: Metrics,
     /// Where it keeps what must outlive it; `None` leaves the choice to the machine.
     pub storage: Option<PathBuf>,
     /// The admin API; `None` is off.
@@ -200,6 +202,17 @@ pub struct Logging {
     pub level: tracing::Level,
     /// For people or for machines.
     pub format: LogFormat,
+}
+
+/// Whom a node tells its figures, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `host:port` of a statsd daemon; `None` is nobody.
+    pub statsd: Option<String>,
+    /// How often.
+    pub interval: Duration,
+    /// Beginning of every name, without the dot behind it; may be empty.
+    pub prefix: String,
 }
 
 /// Form of log lines.

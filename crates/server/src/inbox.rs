@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fulmar_backbone::Inbox;
+use fulmar_engine::Figures;
 use fulmar_protocol::app::{App, AppId};
 use fulmar_protocol::exchange::{Answer, Delivery, UserNotice};
 use mio::Waker;
@@ -54,6 +55,8 @@ pub(crate) struct WorkerInbox {
     waker: Waker,
     /// Open connections of this worker, for whoever chooses the least loaded one.
     pub(crate) connections: AtomicUsize,
+    /// What the worker had counted when it last looked around.
+    figures: Mutex<Figures>,
 }
 
 impl WorkerInbox {
@@ -65,7 +68,18 @@ impl WorkerInbox {
             is_awake: AtomicBool::new(false),
             waker,
             connections: AtomicUsize::new(0),
+            figures: Mutex::default(),
         }
+    }
+
+    /// Says what the worker has counted: a few times a second, and never per delivery.
+    pub(crate) fn note_figures(&self, figures: Figures) {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    /// What the worker has counted, about a second ago at most.
+    pub(crate) fn figures(&self) -> Figures {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a message and wakes the worker if it sleeps.

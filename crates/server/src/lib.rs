@@ -24,6 +24,7 @@ mod edge;
 mod fallback;
 mod inbox;
 mod listen;
+mod metrics;
 mod node;
 mod patient;
 mod peer;

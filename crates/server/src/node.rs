@@ -29,6 +29,8 @@ use crate::http::health::{Pulses, Readiness};
 use crate::http::{Api, Limits as HttpLimits, Setup};
 use crate::inbox::{Message, WorkerInbox};
 use crate::listen::{DESCRIPTORS_RESERVED, listen, open_file_limit};
+use crate::metrics::sink::SinkState;
+use crate::metrics::{self, Registry};
 use crate::registrar::{Keeping, Registrar, StorageError};
 use crate::registry::Desk;
 use crate::shutdown::{Drain, EndSignals};
@@ -197,11 +199,13 @@ impl Node {
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
         let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
         let about = backbone::about(&loaded.config, open_file_limit().unwrap_or(0));
-        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, self.edge.clock.clone(), about));
+        let sink = self.start_metrics(&loaded.config);
+        let clock = self.edge.clock.clone();
+        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, clock, about, sink.clone()));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
-        self.start_admin(&loaded.config);
+        self.start_admin(&loaded.config, sink);
         // Last, because whoever reads it may send a signal at once.
         self.readiness.listening();
         self.say_hello(&loaded.config);
@@ -270,13 +274,29 @@ impl Node {
     }
 
     /// Whatever keeps the admin API from starting, the node serves.
-    fn start_admin(&self, config: &Config) {
+    fn start_admin(&self, config: &Config, sink: Arc<SinkState>) {
         let Some(admin) = &config.admin else { return };
         let (registrar, redis, edge) = (self.registrar.clone(), self.hearing.redis.clone(), self.edge.clone());
-        match Admin::start(admin, self.storage.as_deref(), registrar, redis, edge, self.address(config)) {
+        match Admin::start(admin, self.storage.as_deref(), registrar, (redis, sink), edge, self.address(config)) {
             Ok((admin, listener)) => drop(tokio::spawn(admin.accept(listener))),
             Err(error) => tracing::warn!("the admin API is off: {error}"),
         }
+    }
+
+    /// Answers how the sink is doing, which is well as long as there is none.
+    fn start_metrics(&self, config: &Config) -> Arc<SinkState> {
+        let sink = Arc::new(SinkState::default());
+        let registry = Registry {
+            inboxes: self.inboxes.clone(),
+            gate: self.gate.clone(),
+            apps: self.edge.apps.clone(),
+            hearing: self.hearing.clone(),
+            webhooks: self.webhooks.clone(),
+            sink: sink.clone(),
+        };
+        let node = metrics::name_of_node(self.address(config).port());
+        metrics::sink::start(&config.metrics, &node, registry);
+        sink
     }
 
     fn address(&self, config: &Config) -> SocketAddr {

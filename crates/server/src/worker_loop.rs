@@ -189,6 +189,7 @@ impl WorkerLoop {
         self.flush(now);
         if now.ms_since(self.watched_at) >= WATCH_EVERY_MS {
             self.watched_at = now;
+            self.inbox.note_figures(self.worker.figures());
             self.watch(now);
         }
     }

@@ -111,6 +111,7 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
         shutdown,
         tls,
         logging,
+        metrics,
         storage,
         admin,
         backbone,
@@ -144,6 +145,8 @@ fn the_file_of_release_0_1_loads_and_means_what_it_meant() {
     assert_eq!(tls.cert, file.with_file_name("certs/node.pem"), "relative to the file");
     assert_eq!((tls.key, tls.port), (PathBuf::from("/etc/fulmar/node.key"), Some(7002)));
     assert_eq!((logging.level, logging.format), (tracing::Level::DEBUG, LogFormat::Json));
+    assert_eq!((metrics.statsd.as_deref(), metrics.interval.as_secs()), (Some("telegraf.example.com:8125"), 30));
+    assert_eq!(metrics.prefix, "chat.fulmar");
     assert!(demo.is_some());
     let ids: Vec<&str> = apps.iter().map(|a| a.id.as_str()).collect();
     assert_eq!(ids, ["42", "43", "1"]);
@@ -499,14 +502,14 @@ fn mistakes_in_variables_and_flags_are_named_by_variable_and_flag() {
 /// OPS-2, INC-2019-12-06
 #[test]
 fn an_unknown_key_starts_the_node_with_a_warning_and_fails_a_strict_check() {
-    let text = "[server]\nprot = 1\nconnections_max = 5\n[metrics]\nsink = \"x\"\n[sever]\nport = 1\n";
+    let text = "[server]\nprot = 1\nconnections_max = 5\n[tracing]\nsink = \"x\"\n[sever]\nport = 1\n";
     let loaded = load_text("unknown", text).unwrap();
     assert_eq!(loaded.config, defaults());
     assert!(loaded.findings.iter().all(|f| f.fails_check(true) && !f.fails_check(false)));
     let expected = [
         "fulmar.toml:2: server.prot is not known; did you mean server.port?",
         "fulmar.toml:3: server.connections_max is not known; did you mean limits.connections_max?",
-        "fulmar.toml:4: metrics is not known",
+        "fulmar.toml:4: tracing is not known",
         "fulmar.toml:6: sever is not known; did you mean [server]?",
     ];
     assert_eq!(findings("unknown", text), expected);
@@ -567,6 +570,23 @@ fn a_bad_logging_setting_falls_back_and_still_fails_a_check() {
         "fulmar.toml:3: logging.format must be one of text, json, not a TOML integer (a node falls back to the default)",
     ];
     assert_eq!(findings("soft", "[logging]\nlevel = \"loud\"\nformat = 5\n"), expected);
+}
+
+/// OPS-43, INC-2019-12-06
+#[test]
+fn whatever_is_wrong_with_the_metrics_section_the_node_starts_without_it() {
+    let text = "[metrics]\nstatsd = \"telegraf\"\ninterval_s = 0\nprefix = \"a:b\"\naddress = 9\n";
+    assert_eq!(load_text("metrics", text).unwrap().config, defaults());
+    let expected = [
+        "fulmar.toml:2: metrics.statsd must be host:port, such as 127.0.0.1:8125 or telegraf.example.com:8125 (a node falls back \
+         to the default)",
+        "fulmar.toml:3: metrics.interval_s must be between 1 and 3600, not 0 (a node falls back to the default)",
+        "fulmar.toml:4: metrics.prefix must be at most 64 letters, digits, _ and dots, the latter not at an end (a node falls back \
+         to the default)",
+    ];
+    let found = findings("metrics", text);
+    assert_eq!(found[..3], expected);
+    assert!(found[3].contains("metrics.address") && found.len() == 4, "{found:?}");
 }
 
 /// OPS-15

@@ -46,7 +46,7 @@ pub const DAY: Day = Day {
         Step {
             name: "the release goes out, node by node",
             story: "",
-            deed: |lab| roll_all(lab, true),
+            deed: |lab| roll_all(lab, true).and_then(|()| find_sink(lab)),
             allowed: GOES_AWAY,
         },
         Step {
@@ -60,7 +60,6 @@ pub const DAY: Day = Day {
     gaps: &[
         "a new binary that runs and never delivers, or is slow by 2 s: needs releases as one object, on trial until confirmed",
         "the deployer killed in the middle, and its stale lock: needs releases",
-        "an exporter of metrics whose receiver is away: this release exports none; the receiver's keys are unknown ones to it",
     ],
 };
 
@@ -76,7 +75,11 @@ pub struct Own {
 /// What tells a binary that was built for it to fail.
 const FAULT: &str = "FULMAR_LAB_FAULT";
 const SHUTDOWN: &str = "[shutdown]\ngrace_s = 1\ndrain_s = 2\n";
-const NEXT_KEYS: &str = "[metrics]\nsink = \"http://127.0.0.1:9/ingest\"\nevery_s = 1\n[release]\nlabel = \"next\"\n";
+/// A sink where nobody listens, and keys that this release does not know.
+const NEXT_KEYS: &str =
+    "[metrics]\nstatsd = \"127.0.0.1:9\"\ninterval_s = 1\nhistograms = \"native\"\n[release]\nlabel = \"next\"\n";
+/// What a node says of that sink, once.
+const NO_SINK: &str = "metrics do not arrive";
 
 fn begin(lab: &mut Lab) -> Done {
     lab.stage.extend_config(SHUTDOWN);
@@ -110,10 +113,33 @@ fn old_binary(lab: &mut Lab) -> Done {
     // A default build does not know how to fail: what the lab tells its own is an unknown variable to it.
     release.variables.push((FAULT.to_owned(), "exit".to_owned()));
     let said = serve_beside(lab, &release)?;
-    for key in ["metrics", "release"] {
+    for key in ["metrics.histograms", "release"] {
         if !said.lines().any(|line| line.contains("WARN") && line.contains(key)) {
-            lab.wrong(format!("no warning names [{key}]"));
+            lab.wrong(format!("no warning names {key}"));
         }
+    }
+    complains_once(lab, &said);
+    Ok(())
+}
+
+fn complains_once(lab: &mut Lab, said: &str) {
+    let complaints = said.matches(NO_SINK).count();
+    if complaints == 1 {
+        lab.seen("its metrics sink is away, which it says once, and serves");
+    } else {
+        lab.wrong(format!("a node whose metrics sink is away says so {complaints} times"));
+    }
+}
+
+/// All of them have that sink by now, and the doctor says so.
+fn find_sink(lab: &mut Lab) -> Done {
+    let logs: Vec<String> = lab.stage.nodes.iter().map(fulmar_rig::Node::log).collect();
+    logs.iter().for_each(|log| complains_once(lab, log));
+    let answer = lab.verbs.call(&["doctor", "--json"])?;
+    if answer.out.contains("metrics-sink-unreachable") {
+        lab.seen("the doctor names the metrics sink that is away");
+    } else {
+        lab.wrong("the doctor does not find that the metrics sink is unreachable");
     }
     Ok(())
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use fulmar_rig::eventually;
+
 use super::day::{Day, NOTHING, Step};
 use super::scene::{Lab, rig};
 use super::supervisor::{Saboteur, Script, bring_back, start_again, stop_naively, stop_sabotaged, stop_with_hook};
 use crate::faults::deeds;
 use crate::faults::stage::{Done, GROUPS, Setting};
+use crate::project::Failure;
 
 /// The day.
 pub const DAY: Day = Day {
@@ -50,6 +53,12 @@ pub const DAY: Day = Day {
             allowed: NOTHING,
         },
         Step {
+            name: "our hook, while a replica hangs that its first step waits for",
+            story: "",
+            deed: |lab| sabotage(lab, GROUPS[0], &LEVEL),
+            allowed: NOTHING,
+        },
+        Step {
             name: "our hook, while a replica dies",
             story: "",
             deed: |lab| sabotage_late(lab, GROUPS[1], &REPLICA),
@@ -66,6 +75,10 @@ pub const DAY: Day = Day {
     gaps: &[],
 };
 
+/// The hook watches the group for six seconds before it plans.
+const HANGS_AFTER: Duration = Duration::from_millis(5_200);
+/// Looking at a server that hangs takes its time, twice.
+const UNDONE_MAX: Duration = Duration::from_secs(20);
 /// Sentinels give a failover up after this, and the hook waits for it; the least that our documentation advises.
 const FAILOVER_TIMEOUT_MS: &str = "6000";
 
@@ -118,6 +131,28 @@ const SENTINELS: Saboteur = Saboteur {
         let waited = lab.stage.wait(Duration::from_secs(8));
         sentinels.iter().try_for_each(|sentinel| sentinel.redis.restart()).map_err(rig)?;
         waited
+    },
+};
+
+/// Its first step holds writes until every replica has all there is. That takes milliseconds, too few to interfere in: what it waits for is
+/// taken away just before, so late that the replica was freshly seen when it was planned.
+const LEVEL: Saboteur = Saboteur {
+    when: "watching",
+    what: "in the last second of that a replica hangs, until step 1 is undone",
+    interferes: |lab, group, call| {
+        let replicas = lab.stage.deployment().replicas_of(group).map_err(rig)?;
+        let Some(port) = replicas.first().map(|replica| replica.redis.port()) else { return Ok(()) };
+        lab.stage.wait(HANGS_AFTER)?;
+        let replica = deeds::server_at(&lab.stage, port)?;
+        replica.stop();
+        let undone = eventually("step 1 is undone", UNDONE_MAX, || call.says("undoing").then_some(()));
+        replica.resume();
+        undone.map_err(rig)?;
+        if call.says("step 2:") {
+            return Err(Failure("step 1 ended although a replica could not say that it has everything".to_owned()));
+        }
+        lab.seen("step 1 was undone");
+        Ok(())
     },
 };
 

@@ -38,6 +38,8 @@ pub struct About {
     pub settings: String,
     /// Files it may open, which bounds its connections; 0 when it does not say.
     pub open_files: u64,
+    /// Where its metrics do not arrive, and why; `None` while it knows of nothing wrong. One line.
+    pub metrics_trouble: Option<String>,
 }
 
 impl Lease {
@@ -54,8 +56,11 @@ impl Lease {
                 text.push_str(&format!("role {name}\n"));
             }
         }
-        let About { release, apps, settings, open_files } = &self.about;
-        for (word, value) in [("release", release), ("apps", apps), ("settings", settings)] {
+        let About { release, apps, settings, open_files, metrics_trouble } = &self.about;
+        let metrics_trouble = metrics_trouble.as_deref().unwrap_or_default().replace(['\r', '\n'], " ");
+        let texts =
+            [("release", release), ("apps", apps), ("settings", settings), ("metrics-trouble", &metrics_trouble)];
+        for (word, value) in texts {
             if !value.is_empty() {
                 writeln!(text, "{word} {value}").expect("text takes text");
             }
@@ -102,6 +107,7 @@ impl Lease {
                 "release" => lease.about.release = rest.to_owned(),
                 "apps" => lease.about.apps = rest.to_owned(),
                 "settings" => lease.about.settings = rest.to_owned(),
+                "metrics-trouble" => lease.about.metrics_trouble = Some(rest.to_owned()),
                 "files" => lease.about.open_files = rest.parse().ok()?,
                 "clock" => lease.clock_ms = rest.parse().ok()?,
                 _ => {}
@@ -137,6 +143,7 @@ mod tests {
                 apps: "1f".to_owned(),
                 settings: "2e".to_owned(),
                 open_files: 1_024,
+                metrics_trouble: Some("sink:8125: nothing listens there".to_owned()),
             },
             clock_ms: 1_700_000_000_123,
         };

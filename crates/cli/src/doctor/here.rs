@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar_control::doctor::facts::{CertificateFact, ConfigFact, Local, StorageFact};
 use fulmar_operate::doctor::files::{certificate_ends, disk, unusable};
@@ -10,6 +12,12 @@ use fulmar_server::config::{Backbone, Config, Loaded, Weight};
 use fulmar_server::storage::{ADMIN_TOKEN, folder};
 use fulmar_server::tls::Certificate;
 use fulmar_server::{DESCRIPTORS_RESERVED, open_file_limit};
+
+use crate::app::remote::Remote;
+use crate::args::AdminArgs;
+
+/// How long a node that runs here is waited for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Looks.
 pub fn look(loaded: &Loaded) -> Local {
@@ -27,7 +35,25 @@ pub fn look(loaded: &Loaded) -> Local {
         storage: storage(config),
         connections_max: connections_max.map(|wanted| (wanted, wanted + DESCRIPTORS_RESERVED)),
         open_files: open_file_limit().ok(),
+        metrics_trouble: metrics_trouble(loaded),
     }
+}
+
+/// What a node alone says of its metrics sink, where one runs that has this storage folder; others say it in their leases. Who does
+/// not answer has said nothing.
+fn metrics_trouble(loaded: &Loaded) -> Option<String> {
+    let config = &loaded.config;
+    config.metrics.statsd.as_ref().filter(|_| config.backbone == Backbone::Embedded)?;
+    let (file, storage) = (loaded.file().map(Path::to_owned), config.storage.clone());
+    let args = AdminArgs { config: file, storage, admin: None, token_file: None, ca: None, json: false };
+    let (said, answer) = mpsc::channel();
+    thread::spawn(move || {
+        let status = Remote::of(&args).and_then(|remote| remote.call("GET", "/admin/v1/status", None, None));
+        // Whoever asked may have gone on without it.
+        let _: Result<(), _> = said.send(status.ok());
+    });
+    let status = answer.recv_timeout(ANSWERS_WITHIN).ok()??;
+    status["metrics_problem"].as_str().map(str::to_owned)
 }
 
 fn certificates(config: &Config) -> Vec<CertificateFact> {

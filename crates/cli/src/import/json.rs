@@ -151,7 +151,7 @@ fn without_counterpart(plan: &mut Plan, name: &str, source: &str, text: &str) {
         "adapter" | "cluster" => "one node needs no other to reach its subscribers",
         "cache" | "queue" | "ratelimiter" | "databasepooling" => "a node keeps this itself",
         "database" | "appmanager" => "apps come from this file or from `fulmar app`",
-        "metrics" => "figures are not served in that form yet",
+        "metrics" => "figures are not served in that form; metrics.statsd sends them",
         "cors" => "the API is for servers; which pages may connect stands in allowed_origins",
         "ssl" => "certificate and key are read as PEM without a passphrase",
         "webhooks" => "webhooks are batched always",

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use fulmar_control::failover::plan_failover;
 use fulmar_control::migrate::{WATCHED, plan_add_replica, plan_replace};
-use fulmar_control::plan::{Decision, Guard, Plan, Refusal};
+use fulmar_control::plan::{Decision, Guard, Guarded, Plan, Refusal};
 use fulmar_control::reconcile::{plan_pre_stop, plan_repair};
 use fulmar_operate::audit;
 use fulmar_operate::execute::{Executor, Report};
 use fulmar_operate::lease::{Lease, LeaseError};
+use fulmar_operate::rights;
 use fulmar_operate::watch::{LOOK_EVERY, Watcher};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -169,6 +170,12 @@ impl Errand {
             Decision::Nothing(why) => return Ok(Ended::Nothing(why)),
             Decision::Refused(refusal) => return Ok(Ended::Refused(refusal)),
         };
+        // Before anything is written: a right that is missing half-way would leave writes held for nothing.
+        let rights = self.rights(watcher, &plan).await;
+        let plan = match Self::with(plan, &rights) {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(Ended::Refused(refusal)),
+        };
         if self.dry_run {
             return Ok(Ended::Planned(plan));
         }
@@ -191,7 +198,10 @@ impl Errand {
         // What held when it was planned must hold now that nobody else is at it.
         watcher.look_group(&self.group).await;
         let plan = match self.decide(watcher, aim) {
-            Decision::Go(plan) => plan,
+            Decision::Go(mut plan) => {
+                plan.guards.push(rights);
+                plan
+            }
             other => {
                 if let Some(lease) = lease {
                     lease.release(watcher.doors(), &plan.primary).await;
@@ -217,6 +227,21 @@ impl Errand {
         let executor = Executor::new(watcher, &self.group, (lease, &plan.primary), &is_interrupted, &mut tell);
         let report = executor.run(&plan).await;
         Ok(Ended::Done(plan, report))
+    }
+
+    /// Whether the operator's user may do all that the plan asks for.
+    async fn rights(&self, watcher: &Watcher, plan: &Plan) -> Guarded {
+        let asked = rights::look(watcher, &self.group, plan).await;
+        let is_overridden = !asked.holds && self.overridden.contains(&Guard::Rights);
+        Guarded { is_overridden, ..asked }
+    }
+
+    fn with(mut plan: Plan, asked: &Guarded) -> Result<Plan, Refusal> {
+        plan.guards.push(asked.clone());
+        if asked.holds || asked.is_overridden {
+            return Ok(plan);
+        }
+        Err(Refusal { guard: asked.guard, figures: asked.figures.clone(), guards: plan.guards })
     }
 
     /// Rates and repetitions are only known of what was watched for a while.

@@ -116,6 +116,9 @@ fn sentinel(now: Duration, seen: &SentinelSeen) -> String {
             if view.is_failing_over {
                 said.push_str(", FAILING OVER");
             }
+            if let Some(lasts) = view.tilted_for {
+                said.push_str(&format!(", IN TILT for {} s", lasts.as_secs()));
+            }
             said.push_str(&format!(", {} old", age(fact.age(now))));
             if let Some(trouble) = &seen.trouble {
                 said.push_str(&format!("; now: {trouble}"));

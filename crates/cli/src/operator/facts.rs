@@ -80,6 +80,7 @@ fn of_sentinel(now: Duration, seen: &SentinelSeen) -> Value {
     out["names"] = view.primary.as_str().into();
     out["sees_primary_up"] = view.is_primary_up.into();
     out["is_failing_over"] = view.is_failing_over.into();
+    out["in_tilt_ms"] = view.tilted_for.map(millis).into();
     out["epoch"] = view.epoch.into();
     out["quorum"] = view.quorum.into();
     out["other_sentinels"] = view.others.into();

@@ -1,11 +1,13 @@
 //! One server without nodes: what they would leave behind, and what a server suffers by itself.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fulmar_rig::{Link, Redis, RedisOptions, eventually, free_port, is_available, server_program};
-
+use fulmar_rig::{Folder, Link, Redis, RedisOptions, Tls, eventually, free_port, is_available, server_program};
 use fulmar_server::redis::map::SlotMap;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
+use super::here::ending;
 use super::patient::{Again, PATIENCE, Patient, has, says, split, unix_ms};
 
 fn start(options: &RedisOptions) -> (Redis, Patient) {
@@ -209,4 +211,48 @@ fn a_disk_without_room_for_a_snapshot_is_found() {
     assert!(has(found, &["persistence-disk-space", "storage-space"]), "{found:#?}");
     says(found, "persistence-disk-space", "grave", &[&disk.display().to_string(), "are free", "refuses every write"]);
     says(found, "storage-space", "warning", &["storage.path"]);
+}
+
+/// A certificate for a server of this machine that ends so many days from now, its key, and who vouches for it.
+fn vouched(folder: &Path, days: i64) -> Tls {
+    let mut of_ca = CertificateParams::new(Vec::new()).unwrap();
+    of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    of_ca.distinguished_name.push(DnType::CommonName, "ours");
+    let authority = CertifiedIssuer::self_signed(of_ca, KeyPair::generate().unwrap()).unwrap();
+    let own = KeyPair::generate().unwrap();
+    let shown = ending("127.0.0.1", days).signed_by(&own, &authority).unwrap();
+    let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|file| folder.join(file));
+    std::fs::write(&ca, authority.pem()).unwrap();
+    std::fs::write(&cert, shown.pem()).unwrap();
+    std::fs::write(&key, own.serialize_pem()).unwrap();
+    Tls { cert, key, ca, wants_certificate: false }
+}
+
+/// DOC-21
+#[test]
+fn a_certificate_that_a_server_shows_is_found_before_it_ends_and_after() {
+    if !is_available() {
+        return;
+    }
+    let cases = [(10, "warning", "ends in 10 days", true), (-2, "grave", "ended 1 days ago", false)];
+    for (days, weight, when, is_reached) in cases {
+        let files = Folder::make("shown").unwrap();
+        let tls = vouched(files.path(), days);
+        let ca = tls.ca.display().to_string();
+        let redis = match Redis::start(&RedisOptions { tls: Some(tls), ..options() }) {
+            Ok(redis) => redis,
+            Err(error) if error.to_string().contains("TLS support") => {
+                return eprintln!("!! SKIPPED: {} was built without TLS", server_program().display());
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let at = redis.tls_addr().unwrap().to_string();
+        let patient = Patient::new(&format!(
+            "[demo]\nenabled = true\n[storage]\npath = \"STORAGE\"\n[backbone]\nkind = \"redis\"\naddresses = [{at:?}]\n\
+             tls = true\ntls_ca = {ca:?}\n"
+        ));
+        let found = patient.await_some(&["certificate-expiry"]);
+        says(&found, "certificate-expiry", weight, &[&at, when, "CONFIG SET tls-cert-file"]);
+        assert_eq!(has(&found, &["server-unreachable"]), !is_reached, "{found:#?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! A group with its Sentinels and a node, set up as advised; then everything is made wrong that can be there.
 
+use std::net::UdpSocket;
 use std::path::Path;
 
 use fulmar_rig::{Node, Ready, Redis, SentinelDeployment, SentinelOptions, is_available};
@@ -66,10 +67,28 @@ fn everything_that_is_made_wrong_with_a_group_is_found_and_nothing_else() {
     settings_of_servers(&stage);
     settings_of_sentinels(&stage);
     nodes(&stage);
+    metrics(&stage);
     copies(&stage);
     stage.patient.await_findings(&[]);
     belief(&stage);
     losses(&stage);
+}
+
+/// A second node, whose figures go where nobody listens: it complains once, serves, and says so in its lease.
+fn metrics(stage: &Stage) {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = std::fs::read_to_string(stage.patient.file()).unwrap();
+    let (config, _) = config.split_once("[storage]").unwrap();
+    let config = format!("{config}[metrics]\nstatsd = \"{closed}\"\ninterval_s = 1\n");
+    let node = Node::start(Path::new(env!("CARGO_BIN_EXE_fulmar")), &config, Ready::ForTraffic).unwrap();
+    let found = stage.patient.await_findings(&["metrics-sink-unreachable"]);
+    let (at, sink) = (node.addr().to_string(), format!("{closed}: nothing listens there"));
+    says(&found, "metrics-sink-unreachable", "warning", &[&at, &sink]);
+    // Whatever it tried meanwhile.
+    assert_eq!(node.log().matches("metrics do not arrive").count(), 1, "{}", node.log());
+    node.terminate();
+    assert!(node.await_end(PATIENCE).unwrap().is_some_and(|status| status.success()), "{}", node.log());
+    stage.patient.await_findings(&[]);
 }
 
 /// The same deployment, described by somebody who leaves out a Sentinel and what the machines can bear.

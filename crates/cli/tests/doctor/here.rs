@@ -11,15 +11,20 @@ use super::patient::{Patient, says};
 /// Writes a certificate that ends so many days from now, and its key.
 fn certificate(folder: &Path, name: &str, days: i64) {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let made = ending("localhost", days).self_signed(&key).unwrap();
+    std::fs::write(folder.join(format!("{name}.pem")), made.pem()).unwrap();
+    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+}
+
+/// What is to be certified of a host for so many days.
+pub fn ending(host: &str, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
     params.not_before = date_time_ymd(2020, 1, 1);
     let now = i64::try_from(super::patient::unix_ms() / 1_000).unwrap();
     // An hour more, so that the moment of the look decides nothing.
     let since = now + days * 86_400 + 3_600 - params.not_before.unix_timestamp();
     params.not_after = params.not_before + std::time::Duration::from_secs(u64::try_from(since).unwrap());
-    let made = params.self_signed(&key).unwrap();
-    std::fs::write(folder.join(format!("{name}.pem")), made.pem()).unwrap();
-    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    params
 }
 
 /// DOC-4 DOC-10 DOC-20

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -293,4 +294,69 @@ fn a_chosen_replica_that_dies_after_the_command_leaves_a_group_that_takes_writes
     let report = ended.json();
     let left = &report["report"]["failed"]["left"];
     assert!(left.is_null() || left.as_str().unwrap().starts_with("set replica-priority"), "{report}");
+}
+
+/// What the README gives nodes on servers, and an operator on servers beyond that and on Sentinels.
+fn rights_of_the_readme() -> [String; 3] {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let after = |words: &str, end: char| {
+        let (_, rest) = text.split_once(words).unwrap_or_else(|| panic!("the README has {words:?}"));
+        rest.split(end).next().unwrap().to_owned()
+    };
+    [after("user fulmar on >PASSWORD ", '\n'), after("on the servers with\n`", '`'), after("on Sentinels with `", '`')]
+}
+
+/// OP-22
+#[test]
+fn a_right_that_the_operator_lacks_refuses_before_anything_is_changed_and_is_named_with_its_mending() {
+    let Some(stage) = Stage::set(2, "") else { return };
+    let before = stage.primary();
+    let tell = |redis: &Redis, rules: &[&str]| {
+        let words: Vec<&str> = ["ACL", "SETUSER", "ops", "reset", "on", ">pw"].iter().chain(rules).copied().collect();
+        redis.call(&words).unwrap();
+    };
+    let may = |on_servers: &[&str], on_sentinels: &[&str]| {
+        stage.servers().for_each(|redis| tell(redis, on_servers));
+        stage.redis.sentinels().iter().for_each(|sentinel| tell(&sentinel.redis, on_sentinels));
+    };
+    let as_ops =
+        ["backbone.user=ops", "backbone.password=pw", "backbone.sentinel_user=ops", "backbone.sentinel_password=pw"];
+    let words = |more: &[&'static str]| {
+        let sets = as_ops.iter().flat_map(|set| ["--set", set]);
+        ["redis", "failover", "g1", "--json"].into_iter().chain(more.iter().copied()).chain(sets).collect::<Vec<_>>()
+    };
+    may(&["~*", "&*", "+@all", "-client|kill"], &["&*", "+@all", "-sentinel|failover"]);
+    let ended = stage.run(&words(&[]));
+    let refusal = &ended.json()["refusal"];
+    assert_eq!((ended.code, refusal["guard"].as_str()), (3, Some("rights")), "{} {}", ended.out, ended.err);
+    let (host, port) = before.rsplit_once(':').unwrap();
+    let (sentinel, figures) = (stage.redis.sentinels()[0].redis.addr(), refusal["figures"].as_str().unwrap());
+    for part in [
+        format!(
+            "the user ops may not CLIENT KILL at {before} (redis-cli -h {host} -p {port} ACL SETUSER ops +client|kill)"
+        ),
+        format!("may not SENTINEL FAILOVER at the Sentinel {sentinel}"),
+    ] {
+        assert!(figures.contains(&part), "{part} is not in {figures}");
+    }
+    let primary = stage.servers().find(|redis| redis.addr().to_string() == before).unwrap();
+    assert!(primary.call(&["GET", "fulmar:operator-fence"]).unwrap().text().is_empty(), "not even a lease was taken");
+    // Who may not even ask is told that nobody knows, and goes on.
+    may(&["~*", "&*", "+@all", "-acl"], &["&*", "+@all", "-acl"]);
+    let ended = stage.run(&words(&["--dry-run"]));
+    assert_eq!(ended.code, 0, "{} {}", ended.out, ended.err);
+    let guards = ended.json()["plan"]["guards"].clone();
+    let rights = guards.as_array().unwrap().iter().find(|asked| asked["guard"] == "rights").unwrap();
+    assert!(rights["holds"] == true && rights["figures"].as_str().unwrap().starts_with("not checked at"), "{rights}");
+    // What the README gives an operator is enough.
+    let [of_nodes, beyond, on_sentinels] = rights_of_the_readme();
+    let on_servers: Vec<&str> = of_nodes.split(' ').chain(beyond.split(' ')).chain(["+acl|dryrun"]).collect();
+    may(&on_servers, &on_sentinels.split(' ').chain(["+acl|dryrun"]).collect::<Vec<_>>());
+    let ended = stage.run(&words(&[]));
+    assert_eq!(ended.code, 0, "{} {}", ended.out, ended.err);
+    let guards = ended.json()["plan"]["guards"].clone();
+    let said = guards.as_array().unwrap().iter().find(|asked| asked["guard"] == "rights").unwrap();
+    assert_eq!(said["figures"], "6 servers and Sentinels say that they will do what the plan asks");
+    assert_ne!(stage.primary(), before);
 }

@@ -1,6 +1,10 @@
 //! `fulmar sentinel` and `fulmar presence audit`.
 
-use super::stage::Stage;
+use std::time::{Duration, Instant};
+
+use fulmar_rig::eventually;
+
+use super::stage::{PATIENCE, Stage};
 
 /// OP-14 INC-2020-03-18
 #[test]
@@ -75,4 +79,42 @@ fn records_that_do_not_agree_with_themselves_are_found_and_nothing_is_changed() 
         assert!(wrong.out.contains(part), "{part} is not in:\n{}", wrong.out);
     }
     assert_eq!(call(&["HLEN", "fulmar:mem:417:n1:7:presence-room"]).number(), Some(2));
+}
+
+/// OP-21 DOC-11: a Sentinel whose machine held still for more than two seconds.
+#[test]
+fn a_sentinel_in_tilt_refuses_what_needs_it_and_is_named_until_it_is_over() {
+    let Some(stage) = Stage::set(2, "") else { return };
+    let (before, sentinel) = (stage.primary(), &stage.redis.sentinels()[1].redis);
+    let at = sentinel.addr().to_string();
+    // For half a minute each time, which a busy machine may need for one verb.
+    let tilt = || {
+        sentinel.stop();
+        // What it takes for a jump of time is what its own clock says: no other time can be moved for it.
+        let held = Instant::now();
+        let is_long = || (held.elapsed() > Duration::from_secs(3)).then_some(());
+        eventually("it was held for three seconds", PATIENCE, is_long).unwrap();
+        sentinel.resume();
+        let is_told = || sentinel.call(&["INFO", "sentinel"]).ok()?.text().contains("sentinel_tilt:1").then_some(());
+        eventually("it is in TILT", PATIENCE, is_told).unwrap();
+    };
+    tilt();
+    let drawn = stage.run(&["sentinel", "status"]);
+    assert!(drawn.code == 0 && drawn.out.matches("IN TILT for").count() == 1, "{}", drawn.out);
+    let verified = stage.run(&["sentinel", "verify"]);
+    assert!(verified.code == 1 && verified.out.contains(&format!("WRONG: {at} is in TILT")), "{}", verified.out);
+    let found = stage.run(&["doctor", "--json"]);
+    assert!(found.out.contains("sentinel-tilt") && found.out.contains(&at), "{}", found.out);
+    for verb in [&["redis", "failover", "g1", "--json"][..], &["redis", "pre-stop", "--process", &before, "--json"]] {
+        tilt();
+        let ended = stage.run(verb);
+        let refusal = &ended.json()["refusal"];
+        assert_eq!((ended.code, refusal["guard"].as_str()), (3, Some("sentinel-tilt")), "{}", ended.out);
+        assert!(refusal["figures"].as_str().unwrap().contains(&format!("1 of 3 ({at} for")), "{refusal}");
+    }
+    // Another Sentinel is asked than the one that does nothing.
+    let forced = ["redis", "failover", "g1", "--override", "sentinel-tilt", "--reason", "the other two do", "--json"];
+    let ended = stage.run(&forced);
+    assert_eq!(ended.code, 0, "{} {}", ended.out, ended.err);
+    assert_ne!(stage.primary(), before);
 }

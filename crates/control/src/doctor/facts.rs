@@ -43,6 +43,8 @@ pub struct GroupFacts {
     pub servers: Vec<ServerFacts>,
     /// Sentinels that answer and do not watch it.
     pub unwatched_by: Vec<String>,
+    /// Of servers and Sentinels that show certificates: when the first of them ends, in seconds since 1970.
+    pub certificates: Vec<(String, i64)>,
     /// What its primaries hold; `None` where they could not be read.
     pub data: Option<DataFacts>,
 }
@@ -161,6 +163,8 @@ pub struct NodeFacts {
     pub settings: String,
     /// Files it may open; 0 where it does not say.
     pub open_files: u64,
+    /// Where its metrics do not arrive, and why.
+    pub metrics_trouble: Option<String>,
 }
 
 /// The machine that looks.
@@ -178,6 +182,8 @@ pub struct Local {
     pub connections_max: Option<(u64, u64)>,
     /// Files that a process of this user may open here.
     pub open_files: Option<u64>,
+    /// Where the metrics of the node alone that runs here do not arrive, and why, by its own word.
+    pub metrics_trouble: Option<String>,
 }
 
 /// Something the configuration's own checks say.

@@ -1,6 +1,6 @@
 //! The machine that looks: its configuration, certificates, storage folder and open files.
 
-use super::facts::{CertificateFact, Deployment, Disk, StorageFact};
+use super::facts::{self, CertificateFact, Deployment, Disk, GroupFacts, StorageFact};
 use super::{Area, Finding, Findings, Id, Weight};
 use crate::health::bytes;
 
@@ -21,6 +21,9 @@ pub(super) fn examine(deployment: &Deployment, made: &mut Vec<Finding>) {
     }
     if let Some(storage) = &local.storage {
         of_storage(storage, &mut findings);
+    }
+    if let Some(trouble) = &local.metrics_trouble {
+        super::nodes::no_sink("the node that runs here", trouble, &mut findings);
     }
     if let (Some((connections, needed)), Some(files)) = (local.connections_max, local.open_files)
         && needed > files
@@ -45,26 +48,43 @@ fn of_certificate(now: i64, certificate: &CertificateFact, findings: &mut Findin
             );
         }
     };
-    let (left, [warn, grave]) = (ends - now, DAYS.map(|days| days * 86_400));
-    if left >= warn {
-        return;
-    }
-    let when = match left {
-        ..0 => format!("ended {} days ago", -left / 86_400),
-        0..172_800 => format!("ends in {} hours", left / 3_600),
-        _ => format!("ends in {} days", left / 86_400),
-    };
+    let Some((weight, when)) = ending(now, ends) else { return };
     let fix = if *key == "tls.cert" {
         "put a new one in its place; nodes take it over when the file changes, without a restart"
     } else {
         "put a new one in its place, and restart the nodes one after the other"
     };
-    findings.add(
-        Id::CertificateExpiry,
-        if left < grave { Weight::Grave } else { Weight::Warning },
-        format!("{key}: a certificate in {path} {when}"),
-        fix,
-    );
+    findings.add(Id::CertificateExpiry, weight, format!("{key}: a certificate in {path} {when}"), fix);
+}
+
+/// How grave the end of a certificate is, and when it is; nothing while there is time.
+fn ending(now: i64, ends: i64) -> Option<(Weight, String)> {
+    let (left, [warn, grave]) = (ends - now, DAYS.map(|days| days * 86_400));
+    let when = match left {
+        _ if left >= warn => return None,
+        ..0 => format!("ended {} days ago", -left / 86_400),
+        0..172_800 => format!("ends in {} hours", left / 3_600),
+        _ => format!("ends in {} days", left / 86_400),
+    };
+    Some((if left < grave { Weight::Grave } else { Weight::Warning }, when))
+}
+
+/// The certificates that servers and Sentinels of a group show: once one has ended, no node connects to that one any more.
+pub(super) fn shown(now: i64, group: &GroupFacts, findings: &mut Findings<'_>) {
+    for (address, ends) in &group.certificates {
+        let Some((weight, when)) = ending(now, *ends) else { continue };
+        findings.server = Some(address.clone());
+        findings.add(
+            Id::CertificateExpiry,
+            weight,
+            format!("{address} shows a certificate that {when}: no node connects anew to one that has ended"),
+            format!(
+                "put a new one in its place, then {} CONFIG SET tls-cert-file FILE tls-key-file FILE",
+                facts::tool(address)
+            ),
+        );
+    }
+    findings.server = None;
 }
 
 fn of_storage(storage: &StorageFact, findings: &mut Findings<'_>) {

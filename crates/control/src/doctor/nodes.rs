@@ -132,6 +132,7 @@ fn of_live(live: &[&NodeFacts], findings: &mut Findings<'_>) {
             findings.add(id, weight, format!("nodes {what} ({})", who.collect::<Vec<_>>().join("; ")), fix);
         }
     }
+    metrics(live, findings);
     for node in live {
         files(node, findings);
         if live.len() > 1 && node.advertise.is_none() && node.roles.contains(&"websocket") {
@@ -142,6 +143,26 @@ fn of_live(live: &[&NodeFacts], findings: &mut Findings<'_>) {
             );
         }
     }
+}
+
+/// One sink that is away is one finding, however many nodes miss it.
+fn metrics(live: &[&NodeFacts], findings: &mut Findings<'_>) {
+    let mut said: Vec<&String> = live.iter().filter_map(|node| node.metrics_trouble.as_ref()).collect();
+    said.sort_unstable();
+    said.dedup();
+    for trouble in said {
+        let who = live.iter().filter(|node| node.metrics_trouble.as_ref() == Some(trouble)).map(|node| called(node));
+        no_sink(&who.collect::<Vec<_>>().join(", "), trouble, findings);
+    }
+}
+
+pub(super) fn no_sink(whose: &str, trouble: &str, findings: &mut Findings<'_>) {
+    findings.warn(
+        Id::MetricsSinkUnreachable,
+        format!("metrics of {whose} do not arrive at {trouble}; it serves, and whoever watches those figures sees nothing"),
+        "start the daemon there, or set metrics.statsd to where one listens and restart the nodes one after the other; without \
+         metrics.statsd nothing is sent",
+    );
 }
 
 fn files(node: &NodeFacts, findings: &mut Findings<'_>) {

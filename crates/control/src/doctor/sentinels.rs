@@ -35,6 +35,7 @@ pub(super) fn examine(now: Duration, group: &GroupFacts, findings: &mut Findings
         );
     }
     unreachable(now, group, findings);
+    tilt(now, group, findings);
     disagreement(now, group, findings);
     let views: Vec<(&str, &SentinelView)> = group.seen.views(now).collect();
     peers(group, &views, findings);
@@ -69,6 +70,26 @@ fn unreachable(now: Duration, group: &GroupFacts, findings: &mut Findings<'_>) {
             weight,
             format!("the Sentinel {address} does not answer ({why}): {so}"),
             format!("start it, or see what keeps this machine from it: {} PING", tool(address)),
+        );
+    }
+}
+
+/// It answers as ever, which is why nobody notices.
+fn tilt(now: Duration, group: &GroupFacts, findings: &mut Findings<'_>) {
+    let tilted = group.seen.tilted(now);
+    let acting = group.seen.views(now).count() - tilted.len();
+    let has_majority = 2 * acting > group.seen.sentinels.len();
+    for (address, _) in tilted {
+        let (weight, so) = if has_majority {
+            (Weight::Warning, "a failover has a vote less")
+        } else {
+            (Weight::Grave, "no majority acts, and there is no failover")
+        };
+        findings.add(
+            Id::SentinelTilt,
+            weight,
+            format!("the Sentinel {address} is in TILT, because its clock jumped or its machine held it up for over 2 s: {so}"),
+            "wait: it ends 30 s after it was held up last; if it comes again, give that machine more air or a steady clock",
         );
     }
 }

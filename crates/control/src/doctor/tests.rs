@@ -83,6 +83,7 @@ fn view() -> SentinelView {
         quorum: 2,
         is_primary_up: true,
         is_failing_over: false,
+        tilted_for: None,
         down_after: Duration::from_secs(1),
         failover_timeout: Duration::from_secs(10),
         parallel_syncs: 1,
@@ -133,7 +134,13 @@ fn healthy() -> Deployment {
     Deployment {
         arrangement: Arrangement::Sentinel,
         groups_configured: "g1".to_owned(),
-        groups: vec![GroupFacts { seen, servers: facts, unwatched_by: Vec::new(), data: Some(data) }],
+        groups: vec![GroupFacts {
+            seen,
+            servers: facts,
+            unwatched_by: Vec::new(),
+            certificates: Vec::new(),
+            data: Some(data),
+        }],
         nodes: vec![node("n1"), node("n2")],
         local: Local { unix_s: 1_800_000_000, ..Local::default() },
     }

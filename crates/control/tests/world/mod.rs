@@ -74,6 +74,7 @@ fn sentinel(address: &str, replicas: &[String]) -> SentinelSeen {
         quorum: 2,
         is_primary_up: true,
         is_failing_over: false,
+        tilted_for: None,
         down_after: Duration::from_secs(1),
         failover_timeout: Duration::from_secs(10),
         parallel_syncs: 1,

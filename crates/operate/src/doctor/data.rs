@@ -222,6 +222,7 @@ fn node([first, last]: &[LeaseSeen; 2]) -> NodeFacts {
         apps: lease.about.apps.clone(),
         settings: lease.about.settings.clone(),
         open_files: lease.about.open_files,
+        metrics_trouble: lease.about.metrics_trouble.clone(),
     }
 }
 

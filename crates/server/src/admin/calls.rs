@@ -168,6 +168,7 @@ impl Admin {
             "apps": desk.apps().snapshot().len(),
             "apps_not_served": not_served,
             "registry_problem": desk.no_store(),
+            "metrics_problem": self.sink.trouble(),
         })
     }
 }

@@ -89,7 +89,13 @@ mod tests {
             roles: Roles { websocket: true, rest: false, webhooks: true },
             attached: vec![("g1".into(), 3)],
             connections: vec![("a".into(), 2), ("b".into(), 3)],
-            about: About { release: "0.2.0".into(), apps: "1f".into(), settings: "2e".into(), open_files: 9 },
+            about: About {
+                release: "0.2.0".into(),
+                apps: "1f".into(),
+                settings: "2e".into(),
+                open_files: 9,
+                ..About::default()
+            },
             ..Lease::default()
         };
         let value = over_redis(&figures, &[lease]);

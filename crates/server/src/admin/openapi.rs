@@ -248,8 +248,18 @@ fn of_the_node() -> Map<String, Value> {
         "apps": number(),
         "apps_not_served": list(object(json!({ "id": text(), "problem": text() }), &["id", "problem"])),
         "registry_problem": maybe("string"),
+        "metrics_problem": maybe("string"),
     });
-    let told = ["version", "address", "uptime_s", "connections", "apps", "apps_not_served", "registry_problem"];
+    let told = [
+        "version",
+        "address",
+        "uptime_s",
+        "connections",
+        "apps",
+        "apps_not_served",
+        "registry_problem",
+        "metrics_problem",
+    ];
     let entries = list(object(entry, &["at_ms", "peer", "outcome"]));
     Map::from_iter([
         ("Audit".to_owned(), object(json!({ "entries": entries }), &["entries"])),

@@ -18,7 +18,7 @@ use super::raw::{RawApp, RawConfig, Settings, Written};
 use super::rules::{address, network, proxy};
 use super::taken::Taken;
 use super::value::Value;
-use super::{Admin, Config, Limits, LogFormat, Logging, Server, Shutdown, Tls};
+use super::{Admin, Config, Limits, LogFormat, Logging, Metrics, Server, Shutdown, Tls};
 use crate::webhooks::egress::Egress;
 
 /// Id, key and secret of the demo app. They are public, and printed at start.
@@ -76,6 +76,11 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
         level: taken.text("logging.level").parse().expect("the table allows only names of levels"),
         format: if taken.text("logging.format") == "json" { LogFormat::Json } else { LogFormat::Text },
     };
+    let metrics = Metrics {
+        statsd: taken.optional_text("metrics.statsd"),
+        interval: taken.seconds("metrics.interval_s"),
+        prefix: taken.text("metrics.prefix"),
+    };
     let storage = taken.path("storage.path");
     let admin = admin(&mut taken, findings);
     let backbone = backbone(&mut taken, server.roles, findings);
@@ -99,6 +104,7 @@ pub(super) fn mean(effective: &Effective, findings: &mut Vec<Finding>) -> Config
         shutdown,
         tls,
         logging,
+        metrics,
         storage,
         admin,
         backbone,

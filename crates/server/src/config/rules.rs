@@ -111,6 +111,20 @@ pub(super) fn check_address(text: &str) -> Result<(), &'static str> {
     Err("must be host:port, such as 10.0.0.1:6379, redis.example.com:6379 or [fd00::1]:6379")
 }
 
+/// Where figures are sent.
+pub(super) fn check_sink(text: &str) -> Result<(), &'static str> {
+    check_address(text).map_err(|_| "must be host:port, such as 127.0.0.1:8125 or telegraf.example.com:8125")
+}
+
+/// What no receiver of statsd lines reads as anything but part of a name.
+pub(super) fn check_metric_prefix(text: &str) -> Result<(), &'static str> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.');
+    if text.len() <= 64 && text.bytes().all(is_plain) && !text.starts_with('.') && !text.ends_with('.') {
+        return Ok(());
+    }
+    Err("must be at most 64 letters, digits, _ and dots, the latter not at an end")
+}
+
 pub(super) fn check_group(text: &str) -> Result<(), &'static str> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if (1..=64).contains(&text.len()) && text.bytes().all(is_plain) {

@@ -64,6 +64,18 @@ fn nodes_that_differ_are_silent_or_do_not_hear_are_named() {
     });
 }
 
+/// DOC-17
+#[test]
+fn a_metrics_sink_that_is_away_is_said_once_however_many_nodes_miss_it() {
+    let trouble = "statsd:8125: nothing listens there";
+    let made = found(|d| d.nodes.iter_mut().for_each(|node| node.metrics_trouble = Some(trouble.to_owned())));
+    let [only] = made.as_slice() else { panic!("one finding, not {made:?}") };
+    assert_eq!((only.id, only.weight), (Id::MetricsSinkUnreachable, Weight::Warning));
+    assert!(only.what.contains(trouble) && only.what.contains(", "), "{}", only.what);
+    let here = Some(trouble.to_owned());
+    finds(Id::MetricsSinkUnreachable, Weight::Warning, &["that runs here"], |d| d.local.metrics_trouble = here);
+}
+
 /// DOC-18
 #[test]
 fn a_clock_that_is_not_like_most_is_named_whoever_has_it() {

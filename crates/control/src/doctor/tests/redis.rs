@@ -30,6 +30,25 @@ fn what_sentinels_are_told_is_judged() {
     });
 }
 
+/// DOC-21
+#[test]
+fn certificates_that_servers_show_are_judged_as_those_of_files_are() {
+    use Weight::{Grave, Warning};
+    let shows = |d: &mut Deployment, at: &str, days: i64| {
+        let ends = d.local.unix_s + days * 86_400 + 3_600;
+        d.groups[0].certificates.push((at.to_owned(), ends));
+    };
+    let fix = "redis-cli -h 10.0.0.1 -p 6379 CONFIG SET tls-cert-file";
+    finds(Id::CertificateExpiry, Warning, &[PRIMARY, "ends in 10 days", fix], |d| shows(d, PRIMARY, 10));
+    finds(Id::CertificateExpiry, Grave, &["10.0.0.2:26379", "ended 4 days ago"], |d| shows(d, "10.0.0.2:26379", -5));
+    // The same of several is one finding.
+    finds(Id::CertificateExpiry, Grave, &["each of", PRIMARY, REPLICAS[0], "ends in 25 hours"], |d| {
+        shows(d, PRIMARY, 1);
+        shows(d, REPLICAS[0], 1);
+    });
+    assert!(found(|d| shows(d, PRIMARY, 14)).is_empty());
+}
+
 /// DOC-11
 #[test]
 fn sentinels_that_are_few_gone_or_of_another_mind_are_named() {
@@ -43,6 +62,16 @@ fn sentinels_that_are_few_gone_or_of_another_mind_are_named() {
         d.groups[0].seen.sentinels[at].trouble = Some("refused".to_owned());
     };
     finds(Id::SentinelUnreachable, Warning, &["10.0.0.1:26379", "refused"], |d| gone(d, 0));
+    let tilted = |d: &mut Deployment, at: usize| {
+        let view = d.groups[0].seen.sentinels[at].view.as_mut().unwrap();
+        view.value.tilted_for = Some(Duration::from_secs(7));
+    };
+    finds(Id::SentinelTilt, Warning, &["10.0.0.2:26379", "a vote less"], |d| tilted(d, 1));
+    let made = found(|d| {
+        tilted(d, 0);
+        tilted(d, 2);
+    });
+    assert!(made.iter().all(|f| (f.id, f.weight) == (Id::SentinelTilt, Grave)) && made.len() == 2, "{made:?}");
     let made = found(|d| {
         gone(d, 0);
         gone(d, 1);

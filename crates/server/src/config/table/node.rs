@@ -1,7 +1,9 @@
 //! The keys of the node itself. Data; nothing happens here.
 
 use crate::config::keys::{Key, Kind, Preset, hard, integer};
-use crate::config::rules::{check_host, check_network, check_path_prefix, check_port, check_proxy, check_role};
+use crate::config::rules::{
+    check_host, check_metric_prefix, check_network, check_path_prefix, check_port, check_proxy, check_role, check_sink,
+};
 
 const U32_MAX: u64 = u32::MAX as u64;
 const GIB: u64 = 1 << 30;
@@ -259,6 +261,31 @@ pub(super) const KEYS: &[Key] = &[
     )
     .soft()
     .flag("--log-format"),
+    hard(
+        "metrics.statsd",
+        Kind::Text(check_sink),
+        Preset::Unset("figures are told to nobody"),
+        "A daemon that takes lines of DogStatsD over UDP, host:port: the agent of Datadog, Telegraf, statsd_exporter. Where it cannot \
+         be reached the node serves all the same, says so once in its log, tries again with growing waits, and `fulmar doctor` \
+         names it. UDP tells of a refusal at most: what is lost on the way nobody notices.",
+    )
+    .soft()
+    .flag("--metrics-statsd"),
+    integer(
+        "metrics.interval_s",
+        (1, 3_600),
+        10,
+        "seconds",
+        "How often figures are sent. A counter says by how much it rose since it was last sent, a gauge how it stands.",
+    )
+    .soft(),
+    hard(
+        "metrics.prefix",
+        Kind::Text(check_metric_prefix),
+        Preset::Text("fulmar"),
+        "What every name begins with, before a dot: fulmar.connections. Empty is nothing, and no dot.",
+    )
+    .soft(),
     hard(
         "storage.path",
         Kind::Path,
