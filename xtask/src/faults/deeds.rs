@@ -22,9 +22,9 @@ pub fn begin(stage: &mut Stage) -> Done {
     stage.begin_load()
 }
 
-/// Nodes alone.
-pub fn begin_without_load(stage: &mut Stage) -> Done {
-    stage.start_nodes(Ready::ForTraffic)
+/// Nothing yet: the deed itself starts nodes, and brings what they serve.
+pub fn begin_later(_stage: &mut Stage) -> Done {
+    Ok(())
 }
 
 /// Nodes live and refuse in clear words while Redis is down; it comes, and all is well.
