@@ -6,6 +6,7 @@
 mod case;
 pub mod deeds;
 pub mod interrupt;
+mod isolation;
 mod naive;
 pub mod presence;
 mod redis_cluster;
@@ -148,8 +149,11 @@ fn perform(case: &Case, stage: &mut Stage, run: &mut Run) -> Outcome {
     if let Some(load) = stage.load.take() {
         let ledger = load.end().map_err(failure)?;
         let verdict = ledger.verdict(case.allowed.excused);
-        run.notes.extend(stage.bystanders.iter().map(|bystanders| bystanders.compare(&ledger)));
         run.misses = case::misses(&case.allowed, &verdict);
+        if let Some(compared) = stage.bystanders.as_ref().map(|bystanders| bystanders.compare(&ledger)) {
+            run.notes.push(compared.to_string());
+            run.misses.extend(compared.miss());
+        }
         run.verdict = Some(verdict);
     }
     for (number, node) in stage.nodes.iter().enumerate() {

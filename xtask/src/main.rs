@@ -46,6 +46,9 @@ enum Verb {
         /// Only `cargo test --workspace`: no style checks, no installation, no SDKs
         #[arg(long)]
         fast: bool,
+        /// Only the backbone's contract suite over Valkey
+        #[arg(long, conflicts_with = "fast")]
+        valkey: bool,
     },
     /// Install what the tests need from Debian and rustup, and stop; `test` does it by itself
     Setup,
@@ -105,7 +108,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Check => check::run(),
-        Verb::Test { fast } => test::run(fast),
+        Verb::Test { fast, valkey } => test::run(fast, valkey),
         Verb::Setup => setup::run(),
         Verb::Conform { sdk } => conform::run(&sdk),
         Verb::Spec => spec::run(),

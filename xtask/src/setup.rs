@@ -1,7 +1,9 @@
 //! What a bare Debian lacks for the tests: installed when that can be done without asking anybody.
 //!
-//! Packages of npm, PyPI, Go and Maven are none of its business; the SDK suites install their own. It fails only where nothing can go on
-//! without what is missing; for the rest it says what will be skipped.
+//! Packages of npm, PyPI, Go and Maven are none of its business, Valkey's program apart (see `valkey`); the SDK suites install their
+//! own. It fails only where nothing can go on without what is missing; for the rest it says what will be skipped.
+
+mod valkey;
 
 use crate::project::{self, Failure, Outcome};
 
@@ -88,7 +90,7 @@ const NEEDS: [Need; 10] = [
 ];
 
 /// Services that come with packages above. Tests start their own; where we installed one, it is not left running.
-const SERVICES: [&str; 2] = ["redis-server", "redis-sentinel"];
+const SERVICES: [&str; 3] = ["redis-server", "redis-sentinel", "valkey-server"];
 
 /// Toolchains that are not installed for anybody: a suite without its own is skipped, loudly.
 const TOOLCHAINS: [(&str, &str); 4] = [
@@ -102,12 +104,13 @@ const TOOLCHAINS: [(&str, &str); 4] = [
 pub fn run() -> Outcome {
     add_components();
     let missing: Vec<_> = NEEDS.iter().filter(|need| !need.is_met()).collect();
-    if !missing.is_empty() {
-        install(&missing.iter().map(|need| need.package).collect::<Vec<_>>());
+    let apt = Apt::find();
+    match &apt {
+        _ if missing.is_empty() => {}
+        Some(apt) => apt.install(&missing.iter().map(|need| need.package).collect::<Vec<_>>()),
+        None => println!("!! cannot install Debian packages here (no apt-get, or neither root nor password-less sudo)"),
     }
-    if !project::is_installed("valkey-server") {
-        println!("!! `valkey-server` is missing (Debian has Valkey 8 in its backports): tests run against Redis alone");
-    }
+    valkey::obtain(apt.as_ref());
     for (program, suites) in TOOLCHAINS.iter().filter(|(program, _)| !project::is_installed(program)) {
         println!("!! `{program}` is missing: the suites that need it will be skipped ({suites})");
     }
@@ -140,26 +143,43 @@ fn add_components() {
     }
 }
 
-/// Tries once; what could not be installed shows when the needs are looked at again.
-fn install(packages: &[&str]) {
-    let Some(prefix) = privileged() else {
-        println!("!! cannot install Debian packages here (no apt-get, or neither root nor password-less sudo)");
-        return;
-    };
-    let apt = |verb: &[&str]| {
+/// Debian's packages, where they can be installed without a question.
+struct Apt {
+    /// How to become root.
+    prefix: &'static [&'static str],
+}
+
+impl Apt {
+    fn find() -> Option<Self> {
+        Some(Self { prefix: privileged()? })
+    }
+
+    /// Tries once; what could not be installed shows when the needs are looked at again.
+    fn install(&self, packages: &[&str]) {
+        let options = ["install", "--yes", "--no-install-recommends"];
+        let installed = self.call(&["update"]).and_then(|()| self.call(&[&options, packages].concat()));
+        if let Err(failure) = installed {
+            println!("!! {failure}");
+        }
+        for service in SERVICES.iter().filter(|service| packages.contains(service)) {
+            still(self.prefix, service);
+        }
+    }
+
+    /// The same for a package that not every release of Debian has.
+    fn install_if_known(&self, package: &str) {
+        // Nothing is known before the first update.
+        if self.call(&["update"]).is_ok() && succeeds("apt-cache", &["show", package]) {
+            self.install(&[package]);
+        }
+    }
+
+    fn call(&self, verb: &[&str]) -> Outcome {
         // In runlevel 1 a package's script starts no service, where no systemd runs.
         let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"];
-        let words: Vec<_> = prefix.iter().chain(&quiet).chain(verb).copied().collect();
+        let words: Vec<_> = self.prefix.iter().chain(&quiet).chain(verb).copied().collect();
         project::announce(&format!("apt-get {}", verb.join(" ")));
         project::run(&mut project::command(words[0], &words[1..]))
-    };
-    let options = ["install", "--yes", "--no-install-recommends"];
-    let installed = apt(&["update"]).and_then(|()| apt(&[&options, packages].concat()));
-    if let Err(failure) = installed {
-        println!("!! {failure}");
-    }
-    for service in SERVICES.iter().filter(|service| packages.contains(service)) {
-        still(prefix, service);
     }
 }
 

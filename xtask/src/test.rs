@@ -3,6 +3,7 @@
 //! No step stops the next: one run shows all that is wrong. The last line is the sum, in the words test runners use.
 
 use std::ops::AddAssign;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::project::{self, Failure, Outcome};
@@ -54,12 +55,16 @@ impl Totals {
     }
 }
 
-/// Runs everything, or with `fast` only the Rust tests.
-pub fn run(fast: bool) -> Outcome {
+/// Runs everything, with `fast` only the Rust tests, and with `valkey` only the suite over Valkey.
+pub fn run(fast: bool, valkey: bool) -> Outcome {
     let begun = Instant::now();
     let mut steps = Steps::default();
     if fast {
         steps.run("cargo test", cargo_test);
+        return steps.finish(begun);
+    }
+    if valkey {
+        steps.run("over Valkey", suite_over_valkey);
         return steps.finish(begun);
     }
     project::announce("what is installed");
@@ -71,20 +76,52 @@ pub fn run(fast: bool) -> Outcome {
         });
     }
     steps.run("cargo test", cargo_test);
+    steps.run("over Valkey", suite_over_valkey);
     steps.run("faults, short", faults_in_short);
     steps.run("official SDKs", || conform::counted(&[]));
     steps.finish(begun)
 }
 
 fn cargo_test() -> (Totals, Outcome) {
+    count_cargo(&mut project::cargo(&["test", "--workspace", "--no-fail-fast"]))
+}
+
+fn count_cargo(command: &mut Command) -> (Totals, Outcome) {
     let mut totals = Totals::default();
-    let mut command = project::cargo(&["test", "--workspace", "--no-fail-fast"]);
-    let outcome = project::run_and_read(&mut command, |line| {
+    let outcome = project::run_and_read(command, |line| {
         if let Some(read) = Totals::of_cargo(line) {
             totals += read;
         }
     });
     (totals, outcome)
+}
+
+/// The backbone's contract suite again, over every topology of Valkey: the tests before it ran over Redis where there is one.
+fn suite_over_valkey() -> (Totals, Outcome) {
+    const SUITES: [&str; 3] = ["redis_contract", "redis_sentinel_contract", "redis_cluster_contract"];
+    let Some(program) = fulmar_rig::valkey_program() else {
+        println!("!! SKIPPED: there is no Valkey here (`cargo xtask setup` says why): {}", SUITES.join(", "));
+        return (Totals { skipped: SUITES.len() as u64, ..Totals::default() }, Ok(()));
+    };
+    let said = Command::new(&program).arg("--version").output();
+    let product =
+        said.map_or_else(|error| error.to_string(), |said| String::from_utf8_lossy(&said.stdout).into_owned());
+    println!("{} ({})", product.trim_end(), program.display());
+    // Side by side: most of their time they wait for leases and holds, and one after another would be minutes.
+    let run = |suite: &'static str| {
+        let mut command = project::cargo(&["test", "--quiet", "--package", "fulmar-backbone", "--test", suite]);
+        count_cargo(command.env("FULMAR_TEST_REDIS", &program))
+    };
+    let ran = std::thread::scope(|scope| {
+        let runs = SUITES.map(|suite| scope.spawn(move || run(suite)));
+        runs.map(|run| run.join().unwrap_or_else(|_| (Totals::default(), Err(Failure("a suite was lost".to_owned())))))
+    });
+    let mut all = (Totals::default(), Ok(()));
+    for (totals, outcome) in ran {
+        all.0 += totals;
+        all.1 = all.1.and(outcome);
+    }
+    all
 }
 
 /// Three nodes over two groups under load while a primary dies, hangs and is failed over: the short form of `faults`, with the
@@ -95,7 +132,7 @@ fn faults_in_short() -> (Totals, Outcome) {
         Ok(own) => own,
         Err(error) => return (totals, Err(Failure(format!("this program cannot be found: {error}")))),
     };
-    let mut command = std::process::Command::new(own);
+    let mut command = Command::new(own);
     command.args(["faults", "kill-primary", "hang-primary", "planned-failover", "--quick", "--seeds", "1"]);
     command.args(["--binary", "target/debug/fulmar"]);
     let outcome = project::run_and_read(&mut command, |line| {

@@ -57,6 +57,8 @@ pub struct WebhookBook {
 #[derive(Debug)]
 struct Presence {
     generation: u64,
+    /// Generation of the last coming heard of. What is appended again after a loss comes in another order than it happened.
+    heard: u64,
     /// While it is away.
     held: Option<Held>,
 }
@@ -136,7 +138,8 @@ impl WebhookBook {
                 continue;
             }
             let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
-            self.present.insert(place, Presence { generation, held: Some(Held { timer, mark: None }) });
+            self.present
+                .insert(place, Presence { generation, heard: generation, held: Some(Held { timer, mark: None }) });
         }
         let sealed_up_to: HashMap<Address, u64, RandomState> = restored.sealed_up_to.into_iter().collect();
         for (app, turn, told) in restored.queued {
@@ -151,7 +154,7 @@ impl WebhookBook {
     pub fn believe(&mut self, announced: impl IntoIterator<Item = (Place, u64)>, records: &mut Vec<Record>) {
         for (place, generation) in announced {
             if self.is_wanted(&place) {
-                self.present.insert(place, Presence { generation, held: None });
+                self.present.insert(place, Presence { generation, heard: generation, held: None });
             } else {
                 records.push(Record::Went { place });
             }
@@ -165,7 +168,7 @@ impl WebhookBook {
             leave(held.mark, records);
         }
         if is_there && self.is_wanted(&place) {
-            self.present.insert(place.clone(), Presence { generation, held: None });
+            self.present.insert(place.clone(), Presence { generation, heard: generation, held: None });
             records.push(Record::Came { place, generation });
         } else {
             records.push(Record::Went { place });
@@ -272,8 +275,11 @@ impl WebhookBook {
         }
         if let Some(presence) = self.present.get_mut(&place) {
             let going = presence.held.as_ref().and_then(|held| held.mark.as_ref()?.generation);
-            let is_stale = |generation| generation < going.unwrap_or(presence.generation);
-            let is_repeat = mark.as_ref().and_then(|mark| mark.generation).is_some_and(is_stale);
+            let is_stale = |generation| generation < going.unwrap_or(presence.heard);
+            let came_at = mark.as_ref().and_then(|mark| mark.generation);
+            let is_repeat = came_at.is_some_and(is_stale);
+            // An older going that comes later says nothing about this coming.
+            presence.heard = presence.heard.max(came_at.unwrap_or(0));
             if !is_repeat && let Some(held) = presence.held.take() {
                 // Back within the hold: it never was away. (Or announced twice, which no backbone does.)
                 self.timers.remove(&held.timer);
@@ -286,7 +292,7 @@ impl WebhookBook {
             Some(mark) => mark.generation.unwrap_or(0),
             None => self.identities(2),
         };
-        self.present.insert(place.clone(), Presence { generation, held: None });
+        self.present.insert(place.clone(), Presence { generation, heard: generation, held: None });
         let id = mark.as_ref().map_or(generation, |mark| mark.id);
         self.tell_as(now, app, Told { id, event }, mark, Some(Record::Came { place, generation }), records);
     }
@@ -295,7 +301,7 @@ impl WebhookBook {
         // What was never announced came before anybody wanted to hear of it.
         let is_of_now = |presence: &Presence| {
             let generation = mark.as_ref().and_then(|mark| mark.generation);
-            presence.held.is_none() && generation.is_none_or(|generation| generation >= presence.generation)
+            presence.held.is_none() && generation.is_none_or(|generation| generation >= presence.heard)
         };
         if !self.present.get(&place).is_some_and(is_of_now) {
             return leave(mark, records);
@@ -307,7 +313,7 @@ impl WebhookBook {
     }
 
     fn gone(&mut self, now: Now, place: Place, records: &mut Vec<Record>) {
-        let Some(Presence { generation, held }) = self.present.remove(&place) else { return };
+        let Some(Presence { generation, held, .. }) = self.present.remove(&place) else { return };
         let mark = held.and_then(|held| held.mark);
         let went = Record::Went { place: place.clone() };
         let Some(app) = self.apps.get(&place.app).cloned() else {

@@ -3,7 +3,8 @@
 //! It opens nothing and knows no fault: it is told whose lateness is excused. Whoever was answered 200 was promised that every
 //! subscriber that stood connected all the time receives it, once, in its publisher's order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::stalls::{Stall, overlap_ns};
@@ -189,16 +190,31 @@ impl Ledger {
         Self { published, stood, receipts, stalls: self.stalls.clone() }
     }
 
-    /// What 99 of 100 deliveries on these channels were not slower than, of what was sent between two moments; `None` where
-    /// nothing was.
-    pub fn p99(&self, channels: &HashSet<usize>, from_ns: u64, to_ns: u64) -> Option<Duration> {
-        let is_meant = |p: &&Published| channels.contains(&p.channel) && (from_ns..to_ns).contains(&p.sent_ns);
+    /// What 99 of 100 deliveries on these channels were not slower than, stalls of the machine taken off, of what was sent in each
+    /// `step` of a span. Steps in which nothing was sent are left out, so are those of which the machine was away for more than a
+    /// fiftieth, and so is the rest of the span that makes no whole one.
+    pub fn p99s(&self, channels: &HashSet<usize>, span_ns: Range<u64>, step: Duration) -> Vec<Duration> {
+        let step_ns = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let is_meant = |p: &&Published| channels.contains(&p.channel) && span_ns.contains(&p.sent_ns);
         let sent: HashMap<_, _> =
             self.published.iter().filter(is_meant).map(|p| ((p.lane, p.seq), p.sent_ns)).collect();
-        let took = |receipt: &Receipt| Some(receipt.at_ns.saturating_sub(*sent.get(&(receipt.lane, receipt.seq))?));
-        let mut took_ns: Vec<_> = self.receipts.iter().filter_map(took).collect();
-        took_ns.sort_unstable();
-        took_ns.get(took_ns.len() * 99 / 100).copied().map(Duration::from_nanos)
+        let mut steps: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for receipt in &self.receipts {
+            let Some(sent_ns) = sent.get(&(receipt.lane, receipt.seq)).copied() else { continue };
+            let raw_ns = receipt.at_ns.saturating_sub(sent_ns);
+            let took_ns = raw_ns - overlap_ns(&self.stalls, sent_ns, receipt.at_ns).min(raw_ns);
+            steps.entry((sent_ns - span_ns.start) / step_ns).or_default().push(took_ns);
+        }
+        let whole = (span_ns.end - span_ns.start) / step_ns;
+        let of_step = |mut took_ns: Vec<u64>| {
+            took_ns.sort_unstable();
+            Duration::from_nanos(took_ns[took_ns.len() * 99 / 100])
+        };
+        let is_meant = |step: u64| {
+            let from_ns = span_ns.start + step * step_ns;
+            step < whole && overlap_ns(&self.stalls, from_ns, from_ns + step_ns) <= step_ns / 50
+        };
+        steps.into_iter().filter(|(step, _)| is_meant(*step)).map(|(_, took_ns)| of_step(took_ns)).collect()
     }
 
     fn judge_answers(&self, excused: &[usize], verdict: &mut Verdict) {
@@ -399,12 +415,22 @@ mod tests {
     }
 
     #[test]
-    fn delays_can_be_asked_of_some_channels_at_some_time() {
-        let ledger = ledger();
-        let channels = HashSet::from([1]);
-        assert_eq!(ledger.p99(&channels, 0, 9_000 * MS), Some(Duration::from_millis(3)));
-        assert_eq!(ledger.p99(&channels, 0, 900 * MS), None);
-        assert_eq!(ledger.p99(&HashSet::from([2]), 0, 9_000 * MS), None);
+    fn delays_can_be_asked_of_some_channels_step_by_step() {
+        let mut ledger = ledger();
+        let (channels, step) = (HashSet::from([1]), Duration::from_secs(1));
+        ledger.receipts[3] = receipt(1, 2, 40);
+        ledger.stalls.push(Stall { from_ns: 2_010 * MS, to_ns: 2_030 * MS });
+        let ms = |span: Range<u64>| {
+            let p99s = ledger.p99s(&channels, span.start * MS..span.end * MS, step);
+            p99s.iter().map(Duration::as_millis).collect::<Vec<_>>()
+        };
+        assert_eq!(ms(900..3_900), [3, 20, 3]);
+        assert_eq!(ms(900..2_800), [3], "what makes no whole second is left out");
+        assert!(ms(0..1_000).is_empty());
+        ledger.stalls.push(Stall { from_ns: 1_100 * MS, to_ns: 1_125 * MS });
+        let p99s = ledger.p99s(&channels, 900 * MS..3_900 * MS, step);
+        assert_eq!(p99s.len(), 2, "the machine was away in the first");
+        assert!(ledger.p99s(&HashSet::from([2]), 0..9_000 * MS, step).is_empty());
     }
 
     #[test]

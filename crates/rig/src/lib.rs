@@ -45,7 +45,9 @@ pub use load::{Load, Size};
 pub use node::{Node, NodeOptions, Ready};
 pub use ports::free_port;
 pub use process::Process;
-pub use redis::{Redis, RedisOptions, Role, Tls, is_available, server_program};
+pub use redis::{
+    FETCHED_VALKEY, Redis, RedisOptions, Role, Tls, fetched_valkey, is_available, server_program, valkey_program,
+};
 pub use redis_cluster::RedisCluster;
 pub use resp::{Resp, Value};
 pub use sentinel::{Group, Sentinel, SentinelDeployment, SentinelOptions, Server};

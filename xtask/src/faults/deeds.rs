@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use fulmar_rig::http::Rest;
 use fulmar_rig::{LaneSpec, Link, Ready, Redis, Seat, Server};
 
-use super::stage::{Bystanders, Done, GROUPS, Stage, app, failure};
+use super::isolation::Bystanders;
+use super::stage::{Done, GROUPS, Stage, app, failure};
 use crate::project::Failure;
 
 /// In the ledger: publishers that try again elsewhere, whose node is none.
@@ -22,9 +23,9 @@ pub fn begin(stage: &mut Stage) -> Done {
     stage.begin_load()
 }
 
-/// Nodes alone.
-pub fn begin_without_load(stage: &mut Stage) -> Done {
-    stage.start_nodes(Ready::ForTraffic)
+/// Nothing yet: the deed itself starts nodes, and brings what they serve.
+pub fn begin_later(_stage: &mut Stage) -> Done {
+    Ok(())
 }
 
 /// Nodes live and refuse in clear words while Redis is down; it comes, and all is well.
@@ -200,9 +201,8 @@ pub fn sentinel_names_replica(stage: &mut Stage) -> Done {
     stage.go_on(10, 4)
 }
 
-/// All three processes at once; they come back with nothing in them.
+/// All three processes at once; they come back with nothing in them. The other group's channels are watched before, meanwhile and after.
 pub fn group_lost(stage: &mut Stage) -> Done {
-    let begun_ns = stage.load().now_ns();
     stage.settle()?;
     let group = stage.any_group();
     let other = GROUPS.iter().find(|other| **other != group).expect("there are two");
@@ -210,18 +210,25 @@ pub fn group_lost(stage: &mut Stage) -> Done {
     let is_theirs = |name: &str| names.iter().any(|topic| topic.ends_with(&format!(":{name}")));
     let names = stage.load().names().iter().enumerate();
     let channels = names.filter(|(_, name)| is_theirs(name)).map(|(number, _)| number).collect();
-    let fault_ns = stage.load().now_ns();
+    let begun_ns = stage.load().now_ns();
+    stage.go_on(30, 8)?;
+    let lost_ns = stage.load().now_ns();
     for server in &stage.deployment().group(group).map_err(failure)?.servers {
         server.redis.kill();
     }
     stage.note(format!("lost {group}"));
     stage.go_on(30, 8)?;
-    let end_ns = stage.load().now_ns();
-    stage.bystanders = Some(Bystanders { channels, moments_ns: [begun_ns, fault_ns, end_ns] });
+    let back_ns = stage.load().now_ns();
     for server in &stage.deployment().group(group).map_err(failure)?.servers {
         server.redis.restart().map_err(failure)?;
     }
-    stage.go_on(20, 12)
+    stage.go_on(20, 12)?;
+    let well_ns = stage.load().now_ns();
+    stage.go_on(30, 8)?;
+    let after_ns = well_ns..stage.load().now_ns();
+    let (before_ns, meanwhile_ns) = (begun_ns..lost_ns, lost_ns..back_ns);
+    stage.bystanders = Some(Bystanders { channels, before_ns, meanwhile_ns, after_ns });
+    Ok(())
 }
 
 /// Away for two seconds: publishers wait.

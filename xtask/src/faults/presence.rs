@@ -1,22 +1,28 @@
 //! The ledger of presence: who is really there, beside what every node answers and what every observer has been told.
 //!
 //! Members come and go on three nodes all the time. After each wound they go on for a second, then they hold still, and everything
-//! must equal the truth within the time that is promised, and stay so: a list that is right at first and wrong later is wrong.
+//! must equal the truth within the time that is promised, and stay so: a list that is right at first and wrong later is wrong. What an
+//! app's own server is told by webhooks follows when goings need no longer be held. Memory that damage took must be free again.
 
 pub mod damage;
+mod endpoint;
+mod hooks;
 mod members;
 mod observer;
+mod weight;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use endpoint::Endpoint;
 use fulmar_rig::http::Rest;
-use fulmar_rig::{Redis, RigError, Stall, Subscriber, Watch, eventually};
+use fulmar_rig::{Ready, Redis, RigError, Stall, Subscriber, Watch, eventually};
 use members::Members;
 use observer::Observer;
 use serde_json::json;
+use weight::Weight;
 
 use super::stage::{Done, GROUPS, Servers, Stage, app, failure};
 use crate::project::Failure;
@@ -29,6 +35,14 @@ const RIGHT_AFTER_DEATH_MAX: Duration = Duration::from_secs(10);
 const CHURN_AFTER: Duration = Duration::from_secs(1);
 /// What is right must stay right for so long.
 const STAYS: Duration = Duration::from_secs(2);
+/// Webhooks may be behind by this: a going is held for three seconds, a batch for a quarter, one request in ten is not answered and
+/// comes again after a second or two, and what a group has lost is left alone for two and a half.
+const HOOKS_BEHIND_MAX: Duration = Duration::from_millis(7_500);
+/// Within this of any damage the memory it took is free again,
+const FREE_MAX: Duration = Duration::from_secs(60);
+/// and stays so for this long.
+const FREE_STAYS: Duration = Duration::from_secs(3);
+const WEIGH_EVERY: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(15);
 const LOOK: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -41,20 +55,26 @@ pub struct Scene {
     /// Live nodes by number.
     nodes: Vec<(usize, SocketAddr)>,
     rest: Vec<Rest>,
+    /// The app's own server, where it is told.
+    endpoint: Option<Endpoint>,
     /// Between two looks.
     pub look_every: Duration,
 }
 
-/// All wounds, one after another.
+/// A wound of the stores.
+type Wound = fn(&[&Redis]) -> Result<(), RigError>;
+
+/// All wounds, one after another, on nodes that tell an app's own server.
 pub fn run(stage: &mut Stage) -> Done {
-    let mut scene = Scene::open(stage)?;
+    let endpoint = Endpoint::open().map_err(|error| Failure(format!("no endpoint for webhooks: {error}")))?;
+    stage.extend_config(&endpoint.config());
+    stage.start_nodes(Ready::ForTraffic)?;
+    let mut scene = Scene { endpoint: Some(endpoint), ..Scene::open(stage)? };
     scene.churn(stage, Duration::from_secs(2))?;
     scene.judge(stage, "nothing", RIGHT_MAX, |_, _| Ok(()))?;
     if matches!(stage.servers, Servers::Nothing) {
-        scene.close(stage);
-        return Ok(());
+        return scene.close(stage);
     }
-    type Wound = fn(&[&Redis]) -> Result<(), RigError>;
     let wounds: [(&str, Wound); 5] = [
         ("half of the records deleted", damage::delete_half),
         ("10,000 ghosts", damage::invent_ghosts),
@@ -65,14 +85,17 @@ pub fn run(stage: &mut Stage) -> Done {
     for (what, wound) in wounds {
         scene.judge(stage, what, RIGHT_MAX, |_, stage| wound(&stage.primaries()?).map_err(failure))?;
     }
+    scene.judge_memory(
+        stage,
+        &[damage::crowd_a_list, damage::invent_ghosts, damage::invent_node, damage::swap_groups],
+    )?;
     scene.judge(stage, "a primary killed and followed", RIGHT_MAX, Scene::kill_primary)?;
     scene.judge(stage, "a node killed", RIGHT_AFTER_DEATH_MAX, |scene, stage| {
         stage.nodes[2].kill();
         scene.forget_node(2);
         Ok(())
     })?;
-    scene.close(stage);
-    Ok(())
+    scene.close(stage)
 }
 
 impl Scene {
@@ -89,7 +112,8 @@ impl Scene {
             }
         }
         let rest = nodes.iter().map(|(_, addr)| Rest::new(*addr, &app())).collect();
-        Ok(Self { members: Members::new(&channels), channels, observers, nodes, rest, look_every: LOOK })
+        let members = Members::new(&channels);
+        Ok(Self { members, channels, observers, nodes, rest, endpoint: None, look_every: LOOK })
     }
 
     /// Wounds, lets members come and go a little longer, and looks until well after all must be right.
@@ -128,6 +152,63 @@ impl Scene {
             for violation in observer.take_violations() {
                 stage.wrong(format!("{what}: observer on node {}: {violation}", observer.node));
             }
+        }
+        self.judge_hooks(stage, what, wounded, right_max + HOOKS_BEHIND_MAX)
+    }
+
+    /// Waits until webhooks have told the truth, and looks whether they did it in a valid order, each edge under one id.
+    fn judge_hooks(&self, stage: &mut Stage, what: &str, since: Instant, right_max: Duration) -> Done {
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        let truths =
+            self.channels.iter().cloned().enumerate().map(|(number, name)| (name, self.truth(number))).collect();
+        let look = || endpoint.hooks().compare(&truths);
+        let mut difference = look();
+        while difference.is_err() && since.elapsed() < right_max {
+            stage.wait(LOOK)?;
+            difference = look();
+        }
+        match difference {
+            Ok(()) => stage.note(format!("{what}: webhooks right after {} ms at most", since.elapsed().as_millis())),
+            Err(words) => stage.wrong(format!("{what}: webhooks still wrong after {:?}: {words}", since.elapsed())),
+        }
+        for violation in endpoint.hooks().take_violations() {
+            stage.wrong(format!("{what}: webhooks: {violation}"));
+        }
+        Ok(())
+    }
+
+    /// Holds still, wounds, and weighs until what the wounds brought is gone for good.
+    fn judge_memory(&mut self, stage: &mut Stage, wounds: &[Wound]) -> Done {
+        stage.wait(STAYS)?;
+        let weigh = |stage: &Stage| Weight::of(&stage.primaries()?).map_err(failure);
+        let before = weigh(stage)?;
+        let mut most = before.clone();
+        for wound in wounds {
+            wound(&stage.primaries()?).map_err(failure)?;
+            // Some of it is mended while the next is done.
+            let now = weigh(stage)?;
+            most = if now.keys_bytes > most.keys_bytes { now } else { most };
+        }
+        let wounded = Instant::now();
+        let (mut last, mut last_wrong) = (most.clone(), Duration::ZERO);
+        while wounded.elapsed() < (last_wrong + FREE_STAYS).min(FREE_MAX + FREE_STAYS) {
+            stage.wait(WEIGH_EVERY)?;
+            self.members.hear();
+            last = weigh(stage)?;
+            if !last.is_near(&before) {
+                last_wrong = wounded.elapsed();
+            }
+        }
+        let seconds = last_wrong.as_secs_f64();
+        stage.note(format!("memory: {before}; damaged {most}; within a tenth again after {seconds:.1} s: {last}"));
+        if last_wrong > FREE_MAX {
+            stage.wrong(format!(
+                "memory is not within a tenth of what it was after {seconds:.1} s: bytes of {}",
+                last.growth(&before)
+            ));
+        }
+        if most.keys_bytes < before.keys_bytes * 2 {
+            stage.wrong("damage took no memory: nothing was tried".to_owned());
         }
         Ok(())
     }
@@ -209,13 +290,21 @@ impl Scene {
         differences
     }
 
-    /// Everybody leaves.
-    pub fn close(self, stage: &mut Stage) {
+    /// Everybody leaves, and webhooks say so.
+    pub fn close(mut self, stage: &mut Stage) -> Done {
         let edges: usize = self.observers.iter().map(Observer::edges).sum();
         stage.note(format!("{} joins and leaves, {edges} edges heard", self.members.steps()));
         // Observers end side by side, each when it looks next.
         self.observers.iter().for_each(Observer::end);
         thread::sleep(LOOK);
+        self.observers.clear();
+        self.members.forget();
+        self.judge_hooks(stage, "everybody gone", Instant::now(), RIGHT_MAX + HOOKS_BEHIND_MAX)?;
+        if let Some(endpoint) = &self.endpoint {
+            let (edges, repeats) = endpoint.hooks().count();
+            stage.note(format!("{edges} edges told by webhooks, {repeats} of them again"));
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! It knows how to set up and how to wait; what is done to it stands in `deeds`.
 
-use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{
-    Ledger, Link, Load, Node, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment,
-    SentinelOptions, Server, Size,
+    Link, Load, Node, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment, SentinelOptions,
+    Server, Size,
 };
 
 use super::interrupt;
+use super::isolation::Bystanders;
 use crate::project::Failure;
 
 const NODES: usize = 3;
@@ -80,24 +80,6 @@ pub struct Stage {
     pub wrongs: Vec<String>,
     program: PathBuf,
     config: String,
-}
-
-/// Channels of a group that nothing was done to, and when the other group was well and when not.
-pub struct Bystanders {
-    /// Numbers of the channels.
-    pub channels: HashSet<usize>,
-    /// When the load began, the fault, and its end; as in the ledger.
-    pub moments_ns: [u64; 3],
-}
-
-impl Bystanders {
-    /// How slow their deliveries were before and meanwhile.
-    pub fn compare(&self, ledger: &Ledger) -> String {
-        let [begun, fault, end] = self.moments_ns;
-        let p99 = |from, to| ledger.p99(&self.channels, from, to).unwrap_or_default().as_secs_f64() * 1e3;
-        let (count, before, meanwhile) = (self.channels.len(), p99(begun, fault), p99(fault, end));
-        format!("{count} channels of the other group: p99 {before:.1} ms before, {meanwhile:.1} ms meanwhile")
-    }
 }
 
 /// What a deed answers.

@@ -217,10 +217,8 @@ impl Lab {
     }
 
     /// Closes the ledger of presence: its members leave.
-    pub fn close_presence(&mut self) {
-        if let Some(presence) = self.presence.take() {
-            presence.close(&mut self.stage);
-        }
+    pub fn close_presence(&mut self) -> Done {
+        self.presence.take().map_or(Ok(()), |presence| presence.close(&mut self.stage))
     }
 
     /// All steps, and the reckoning.
@@ -232,7 +230,9 @@ impl Lab {
             Ok(()) => self.steps(day, &mut done),
             Err(Failure(why)) => misses.push(format!("the day did not begin: {why}")),
         }
-        self.close_presence();
+        if let Err(Failure(why)) = self.close_presence() {
+            misses.push(why);
+        }
         self.reckon(day, seed, done, misses, &begun)
     }
 

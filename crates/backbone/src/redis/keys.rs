@@ -174,6 +174,13 @@ impl Keys {
         format!("{}:announced:{part}", self.prefix)
     }
 
+    /// Hash with a time to live: generations of edges that are done with, where a group lost everything: what nodes leave there again
+    /// is not told again.
+    #[must_use]
+    pub fn done(&self, part: u16) -> String {
+        format!("{}:done:{part}", self.prefix)
+    }
+
     /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.
     #[must_use]
     pub fn partly(&self, part: u16) -> String {

@@ -9,7 +9,7 @@
 
 mod entry;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -112,6 +112,19 @@ pub struct Stored {
     pub partly: Vec<(EntryId, Vec<Arc<str>>)>,
     /// Sealed requests, by their identities.
     pub sealed: Vec<(u64, Vec<u8>)>,
+    /// Generations of edges that were done with when the store lost everything.
+    pub done: HashSet<u64>,
+}
+
+/// What a part had, as the node remembers that worked it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Had {
+    /// What was announced as come, with its generation.
+    pub announced: HashMap<(AppId, Subject), u64>,
+    /// Sealed requests, by their identities.
+    pub sealed: BTreeMap<u64, Vec<u8>>,
+    /// Generations of edges that are done with, the oldest first.
+    pub done: VecDeque<u64>,
 }
 
 /// What a look at several parts showed.
@@ -224,20 +237,31 @@ impl GroupOutbox {
         self.call(&LEAVE, head.into_iter().chain(parts)).await.map(drop)
     }
 
-    /// Gives a part back what was announced when the store lost everything; `born` is the part's birth as seen after that.
+    /// Gives a part back what it had when the store lost everything; `born` is the part's birth as seen after that.
     ///
     /// # Errors
     /// When the group cannot be asked now.
-    pub async fn recall(
+    pub async fn recall(&mut self, part: u16, born: u64, had: &Had) -> Result<(), OutboxError> {
+        let announced = had.announced.iter();
+        let announced = announced.map(|((app, subject), at)| (entry::place(app, subject), at.to_string().into_bytes()));
+        self.recall_into("announced", part, born, announced.collect()).await?;
+        let sealed = had.sealed.iter().map(|(id, request)| (id.to_string(), request.clone()));
+        self.recall_into("sealed", part, born, sealed.collect()).await?;
+        let done = had.done.iter().map(|generation| (generation.to_string(), b"1".to_vec()));
+        self.recall_into("done", part, born, done.collect()).await
+    }
+
+    async fn recall_into(
         &mut self,
+        hash: &str,
         part: u16,
         born: u64,
-        announced: &[(AppId, Subject, u64)],
+        pairs: Vec<(String, Vec<u8>)>,
     ) -> Result<(), OutboxError> {
-        for some in announced.chunks(RECALLED_MAX) {
-            let head = [part.to_string(), born.to_string(), self.node.clone()];
-            let places = some.iter().flat_map(|(app, subject, at)| [entry::place(app, subject), at.to_string()]);
-            self.call(&RECALL, head.into_iter().chain(places)).await?;
+        for some in pairs.chunks(RECALLED_MAX) {
+            let head = [part.to_string(), born.to_string(), self.node.clone(), hash.to_owned()];
+            let pairs = some.iter().flat_map(|(field, value)| [field.clone().into_bytes(), value.clone()]);
+            self.call(&RECALL, head.into_iter().map(String::into_bytes).chain(pairs)).await?;
         }
         Ok(())
     }
@@ -250,6 +274,7 @@ impl GroupOutbox {
         let announced = self.scan(&self.keys.announced(part)).await?;
         let partly = self.scan(&self.keys.partly(part)).await?;
         let sealed = self.sealed(part).await?;
+        let done = self.scan(&self.keys.done(part)).await?;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         let number = |bytes: Vec<u8>| text(bytes)?.parse().ok();
         let coming = |(place, generation): (Vec<u8>, Vec<u8>)| {
@@ -261,6 +286,7 @@ impl GroupOutbox {
             announced: announced.into_iter().filter_map(coming).collect(),
             partly: partly.into_iter().filter_map(|(at, of)| Some((EntryId::parse(&text(at)?)?, urls(of)?))).collect(),
             sealed,
+            done: done.into_keys().filter_map(number).collect(),
         })
     }
 

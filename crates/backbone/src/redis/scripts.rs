@@ -55,9 +55,9 @@ const SETTLED: &str = include_str!("scripts/settled.lua");
 /// Changes records and decides edges.
 pub static CHANGE: Script =
     Script::new("change", WhenFull::Runs, &[PRELUDE, OWNED, LOG, LIVE, EDGES, OWN, include_str!("scripts/change.lua")]);
-/// Makes records what their node says, without edges.
+/// Makes records what their node says, without edges for subscribers.
 pub static MEND: Script =
-    Script::new("mend", WhenFull::Runs, &[PRELUDE, OWNED, LIVE, OWN, include_str!("scripts/mend.lua")]);
+    Script::new("mend", WhenFull::Runs, &[PRELUDE, OWNED, LIVE, EDGES, OWN, include_str!("scripts/mend.lua")]);
 /// A node has compared all its records.
 pub static SETTLE: Script = Script::new("settle", WhenFull::Runs, &[PRELUDE, OWN, include_str!("scripts/settle.lua")]);
 /// Renews a lease.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use fulmar_backbone::redis::records::{Call, Find, Found, Told};
+use fulmar_backbone::redis::records::{Call, Change, Find, Found, Told};
 use fulmar_backbone::redis::topic::Topic;
 
-use crate::world::{IDENTITY, WITHIN, World, identify, topic};
+use crate::world::{IDENTITY, WITHIN, World, all_hooks, identify, topic};
 
 /// Rooms that node `number` is on, with two users each.
 fn rooms(number: usize) -> Vec<Topic> {
@@ -124,6 +124,20 @@ fn ghosts_inside_the_record_of_a_live_node() {
         world.redis::<()>(&["HSET", &format!("dep:mem:{slot}:node0:{name}"), "ghost", "1 {}"]);
         world.redis::<()>(&["HSET", "dep:rec:5:node1", "no topic at all", "3 0"]);
         world.redis::<()>(&["HSET", "dep:rec:5:node1", "7:presence-room-1", "3 0"]);
+    };
+    check(damage, true);
+}
+
+/// RED-29
+#[test]
+fn thousands_of_ghosts_in_one_list() {
+    let damage = |world: &mut World| {
+        let key = keys(world, "dep:mem:*")[0].clone();
+        let ghosts: Vec<String> = (0..5_000).map(|number| format!("ghost-{number}")).collect();
+        for some in ghosts.chunks(500) {
+            let fields = some.iter().flat_map(|ghost| [ghost.as_str(), "1 {}"]);
+            world.redis::<()>(&["HSET", &key].into_iter().chain(fields).collect::<Vec<_>>());
+        }
     };
     check(damage, true);
 }
@@ -279,4 +293,97 @@ fn changes_under_way_are_not_taken_for_damage() {
         let state = node.store.state();
         assert!(state.mended == 0 && state.passes > 3, "{state:?}");
     }
+}
+
+const ROOM: &str = "7:presence-room";
+
+/// Ana comes to the room by a node, or goes from it; what an app's server is told of it is worked at once.
+fn ana(world: &mut World, node: usize, comes: bool) {
+    let room = topic(ROOM);
+    let change = if comes { world.nodes[node].join(&room, 1, "ana") } else { world.nodes[node].part(&room, 0, "ana") };
+    world.change(node, Change { hooks: all_hooks(), ..change }).unwrap();
+}
+
+/// What lies in the outbox, which is then empty.
+fn work(world: &mut World) -> Vec<String> {
+    let room = topic(ROOM);
+    let told = world.outbox(&room);
+    let key = world.keys.outbox(room.slot().outbox_part());
+    world.redis::<()>(&["XTRIM", &key, "MAXLEN", "0"]);
+    told.iter().map(|entry| entry.replace(" t 7:presence-room", "")).collect()
+}
+
+fn forget(world: &mut World, node: usize) {
+    let slot = topic(ROOM).slot().0;
+    world.redis::<()>(&["DEL", &format!("dep:rec:{slot}:node{node}"), &format!("dep:mem:{slot}:node{node}:{ROOM}")]);
+}
+
+/// RED-26
+#[test]
+fn an_apps_server_is_told_who_went_although_damage_had_taken_the_record() {
+    let Some(mut world) = World::new(1) else { return };
+    ana(&mut world, 0, true);
+    assert_eq!(work(&mut world), ["co", "ma u ana"]);
+    let log = world.log();
+    forget(&mut world, 0);
+    ana(&mut world, 0, false);
+    assert_eq!(work(&mut world), ["mr u ana", "cv"]);
+    assert_eq!(world.log(), log, "subscribers are told by their nodes, who know whom they were told of");
+}
+
+/// RED-26
+#[test]
+fn an_apps_server_is_told_again_who_is_there_when_damage_made_a_false_going() {
+    let Some(mut world) = World::new(2) else { return };
+    ana(&mut world, 0, true);
+    ana(&mut world, 1, true);
+    work(&mut world);
+    forget(&mut world, 0);
+    ana(&mut world, 1, false);
+    assert_eq!(work(&mut world), ["mr u ana", "cv"], "as far as anybody could see");
+    world.run(WITHIN);
+    assert_eq!(work(&mut world), ["co", "ma u ana"]);
+    world.run(WITHIN);
+    assert!(work(&mut world).is_empty(), "once");
+    // The list is there all the time, and nobody saw it without its record.
+    ana(&mut world, 1, true);
+    work(&mut world);
+    world.redis::<()>(&["DEL", &format!("dep:rec:{}:node0", topic(ROOM).slot().0)]);
+    ana(&mut world, 1, false);
+    assert_eq!(work(&mut world), ["mr u ana", "cv"]);
+    world.run(WITHIN);
+    assert_eq!(work(&mut world), ["co", "ma u ana"]);
+}
+
+/// RED-26
+#[test]
+fn an_apps_server_is_told_who_went_while_a_ghost_stood_in_the_place() {
+    let Some(mut world) = World::new(2) else { return };
+    ana(&mut world, 0, true);
+    let slot = topic(ROOM).slot().0;
+    for kind in [format!("rec:{slot}:node"), format!("mem:{slot}:node")] {
+        let name = |node| {
+            if kind.starts_with("rec") { format!("dep:{kind}{node}") } else { format!("dep:{kind}{node}:{ROOM}") }
+        };
+        world.redis::<()>(&["COPY", &name(0), &name(1)]);
+    }
+    ana(&mut world, 0, false);
+    assert_eq!(work(&mut world), ["co", "ma u ana"], "she seems to be on the other node");
+    world.run(WITHIN);
+    assert_eq!(work(&mut world), ["mr u ana", "cv"]);
+}
+
+/// RED-26
+#[test]
+fn an_apps_server_is_told_again_who_is_there_when_somebody_else_who_leaves_puts_the_record_right() {
+    let Some(mut world) = World::new(1) else { return };
+    let room = topic(ROOM);
+    ana(&mut world, 0, true);
+    let bob = world.nodes[0].join(&room, 2, "bob");
+    world.change(0, Change { hooks: all_hooks(), ..bob }).unwrap();
+    work(&mut world);
+    world.redis::<()>(&["DEL", &format!("dep:rec:{}:node0", room.slot().0)]);
+    let bob = world.nodes[0].part(&room, 1, "bob");
+    world.change(0, Change { hooks: all_hooks(), ..bob }).unwrap();
+    assert_eq!(work(&mut world), ["co", "mr u bob", "ma u ana"]);
 }

@@ -233,6 +233,23 @@ fn an_edge_that_is_appended_again_is_told_once() {
     assert!(world.stream.is_empty());
 }
 
+/// HOOK-36: what several nodes append again after a loss comes in another order than it happened.
+#[test]
+fn a_going_that_comes_behind_a_later_coming_is_told_to_nobody() {
+    let mut world = World::new(app(false));
+    [came("a"), went("a"), came("a")].into_iter().for_each(|change| world.append(change));
+    let entries: Vec<Entry> = world.stream.values().cloned().collect();
+    let places = entries.iter().map(|entry| entry.at).zip([0, 2, 1]);
+    world.stream = places.map(|(at, number)| (at, Entry { at, ..entries[number].clone() })).collect();
+    world.look();
+    world.write();
+    world.now_ms += HOLD_MS;
+    world.look();
+    world.write();
+    assert_eq!(world.texts(URLS[0]).len(), 1, "{:?}", world.texts(URLS[0]));
+    assert!(world.stream.is_empty());
+}
+
 /// HOOK-17, HOOK-32
 #[test]
 fn a_request_that_was_given_up_comes_back_as_an_entry_and_goes_under_its_event_ids() {

@@ -23,12 +23,27 @@ pub fn invent_ghosts(primaries: &[&Redis]) -> Result<(), RigError> {
     let share = GHOSTS / lists.iter().map(Vec::len).sum::<usize>().max(1);
     for (redis, keys) in primaries.iter().zip(&lists) {
         for key in keys {
-            let ghosts: Vec<_> = (0..share).map(|number| format!("ghost-{number}")).collect();
-            for some in ghosts.chunks(FIELDS_PER_CALL) {
-                let fields = some.iter().flat_map(|ghost| [ghost.as_str(), "1 {}"]);
-                redis.call(&["HSET", key].into_iter().chain(fields).collect::<Vec<_>>())?;
-            }
+            crowd(redis, key, share)?;
         }
+    }
+    Ok(())
+}
+
+/// The same, all in one list of each group: it becomes a large one, which servers keep in another way than a small one.
+pub fn crowd_a_list(primaries: &[&Redis]) -> Result<(), RigError> {
+    for redis in primaries {
+        if let Some(key) = members(redis)?.first() {
+            crowd(redis, key, GHOSTS / primaries.len())?;
+        }
+    }
+    Ok(())
+}
+
+fn crowd(redis: &Redis, key: &str, count: usize) -> Result<(), RigError> {
+    let ghosts: Vec<_> = (0..count).map(|number| format!("ghost-{number}")).collect();
+    for some in ghosts.chunks(FIELDS_PER_CALL) {
+        let fields = some.iter().flat_map(|ghost| [ghost.as_str(), "1 {}"]);
+        redis.call(&["HSET", key].into_iter().chain(fields).collect::<Vec<_>>())?;
     }
     Ok(())
 }

@@ -47,10 +47,7 @@ impl Members {
         let is_theirs = |member: &Member| member.channel == channel && member.user == user;
         let count = self.there.iter().filter(|member| is_theirs(member)).count();
         self.steps += 1;
-        for member in &mut self.there {
-            // Whoever was closed is missed by the check.
-            let _: Result<(), _> = member.connection.drop_heard();
-        }
+        self.hear();
         if count > 0 && (count == CONNECTIONS_MAX || chance.bool()) {
             let at = self.there.iter().position(is_theirs).expect("they were counted");
             self.there.swap_remove(at);
@@ -67,9 +64,22 @@ impl Members {
         }
     }
 
+    /// Reads what everybody was told: whoever does not read for half a minute is rightly closed.
+    pub fn hear(&mut self) {
+        for member in &mut self.there {
+            // Whoever was closed is missed by the check.
+            let _: Result<(), _> = member.connection.drop_heard();
+        }
+    }
+
     /// Users with at least one connection.
     pub fn users(&self, channel: usize) -> BTreeSet<String> {
         self.there.iter().filter(|member| member.channel == channel).map(|member| member.user.clone()).collect()
+    }
+
+    /// Everybody leaves.
+    pub fn forget(&mut self) {
+        self.there.clear();
     }
 
     /// A node and its connections are gone.

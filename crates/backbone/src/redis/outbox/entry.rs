@@ -26,6 +26,12 @@ impl EntryId {
         let (ms, counter) = text.split_once('-')?;
         Some(Self(ms.parse().ok()?, counter.parse().ok()?))
     }
+
+    /// As one number that rises as places do: the generation of an edge that lies where it was left first.
+    #[must_use]
+    pub fn generation(self) -> Option<u64> {
+        Some(self.0.checked_shl(COUNTER_BITS)? | self.1.min((1 << COUNTER_BITS) - 1))
+    }
 }
 
 impl std::fmt::Display for EntryId {
@@ -86,7 +92,7 @@ impl Entry {
         // was said in the log between them.
         let own = at.to_string();
         let text = read.generation.unwrap_or(&own);
-        let generation = generation(text);
+        let generation = EntryId::parse(text).and_then(EntryId::generation);
         let what = match (read.request, read.change()) {
             (Some(request), _) if read.what == "rp" => What::Again(request.to_vec()),
             (_, Some(edge)) => What::Edge(edge),
@@ -175,12 +181,6 @@ impl<'a> Fields<'a> {
 
 fn user(text: &str) -> Option<UserId> {
     UserId::parse(text, text.len()).ok()
-}
-
-/// The place in the log as one number that rises as the log does.
-fn generation(text: &str) -> Option<u64> {
-    let at = EntryId::parse(text)?;
-    Some(at.0.checked_shl(COUNTER_BITS)? | at.1.min((1 << COUNTER_BITS) - 1))
 }
 
 /// Sixty-four bits of a hash over texts. Two events of a deployment share one with the chance of 2^-64.
@@ -298,6 +298,7 @@ mod tests {
         assert_eq!(id(EntryId(1, 1), &said), id(EntryId(2, 1), &said));
         let miss: Vec<Vec<u8>> = ["w", "cm", "t", "1:cache-a", "g", "7-0"].map(|t| t.as_bytes().to_vec()).to_vec();
         assert_ne!(id(EntryId(1, 1), &miss), id(EntryId(2, 1), &miss), "two misses of one call are two");
+        let generation = |text: &str| EntryId::parse(text).and_then(EntryId::generation);
         assert!(generation("7-9") < generation("7-10") && generation("7-10") < generation("8-0"));
     }
 

@@ -42,7 +42,7 @@ local function change(topic, slot, count, user, presence, users_max, bits)
   local found = false
   if presence ~= '' then
     had = mine > 0 and call('HEXISTS', members, user) == 1
-    found = had ~= has and is_elsewhere(slot, topic, user, elsewhere)
+    found = (had ~= has or not has) and is_elsewhere(slot, topic, user, elsewhere)
     if has and not had and not found and users_max and before >= users_max and users(slot, topic) >= users_max then
       return 16, before
     end
@@ -65,6 +65,13 @@ local function change(topic, slot, count, user, presence, users_max, bits)
     if had and not found then
       did = did + 8
       removed(topic, slot, bits, user)
+    elseif not found then
+      -- The record may have been damaged before: whoever was told of a coming must hear of the going. To others it says nothing.
+      hook(bits, MR, slot, 'mr', topic, 'u', user)
+    end
+    if mine == 0 and count > 0 then
+      -- The others here were not to be seen without the record, which is whole again now.
+      for _, other in ipairs(call('HKEYS', members) or {}) do hook(bits, MA, slot, 'ma', topic, 'u', other) end
     end
   end
   if count == 0 and mine > 0 then
@@ -77,6 +84,9 @@ local function change(topic, slot, count, user, presence, users_max, bits)
   if before > 0 and total == 0 then
     did = did + 2
     vacated(topic, slot, bits)
+  elseif count == 0 and total == 0 then
+    -- The same of the channel.
+    hook_vacated(topic, slot, bits)
   end
   if before ~= total then
     if not moved[topic] then order[#order + 1] = topic end

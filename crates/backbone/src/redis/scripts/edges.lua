@@ -17,21 +17,19 @@ local function hook(bits, kind, slot, what, topic, field, value)
   hooked[#hooked + 1] = entry
 end
 local function is_user(topic) return string.find(topic, '::', 1, true) ~= nil end
+local function hook_occupied(topic, slot, bits)
+  if is_user(topic) then hook(bits, UO, slot, 'uo', topic) else hook(bits, CO, slot, 'co', topic) end
+end
+local function hook_vacated(topic, slot, bits)
+  if is_user(topic) then hook(bits, UF, slot, 'uf', topic) else hook(bits, CV, slot, 'cv', topic) end
+end
 local function occupied(topic, slot, bits)
-  if is_user(topic) then
-    say(topic, 'O')
-    hook(bits, UO, slot, 'uo', topic)
-  else
-    hook(bits, CO, slot, 'co', topic)
-  end
+  if is_user(topic) then say(topic, 'O') end
+  hook_occupied(topic, slot, bits)
 end
 local function vacated(topic, slot, bits)
-  if is_user(topic) then
-    say(topic, 'F')
-    hook(bits, UF, slot, 'uf', topic)
-  else
-    hook(bits, CV, slot, 'cv', topic)
-  end
+  if is_user(topic) then say(topic, 'F') end
+  hook_vacated(topic, slot, bits)
 end
 local function added(topic, slot, bits, user, presence)
   local since, info = string.match(presence, '^(%d+) (.*)$')

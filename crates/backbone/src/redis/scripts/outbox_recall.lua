@@ -1,13 +1,14 @@
--- Gives a part of the outbox back what was announced as come, as the node remembers that worked it when the store lost everything.
--- ARGV[4..6]: part, its birth as the node saw it after that, node; then places, each with its generation. What is there stays.
+-- Gives a part of the outbox back what the node remembers that worked it when the store lost everything.
+-- ARGV[4..7]: part, its birth as the node saw it after that, node, and which hash of the part: what was announced as come, or
+-- requests that were sealed, or edges that are done with; then fields, each with its value. What is there stays.
 -- Whoever else has begun to work the part loses it, to read it anew. Answers the epoch.
 local part, claim = ARGV[4], P .. 'claim:' .. ARGV[4]
 local found = redis.call('HMGET', claim, 'node', 'born')
 -- Lost once more: the node learns of it at its next turn.
 if found[2] ~= ARGV[5] then return { epoch } end
-local announced = P .. 'announced:' .. part
-for at = 7, #ARGV, 2 do
-  if redis.call('HEXISTS', announced, ARGV[at]) == 0 then redis.call('HSET', announced, ARGV[at], ARGV[at + 1]) end
-end
+local key = P .. ARGV[7] .. ':' .. part
+for at = 8, #ARGV, 2 do redis.call('HSETNX', key, ARGV[at], ARGV[at + 1]) end
+-- Nodes leave edges again for half a minute.
+if ARGV[7] == 'done' then redis.call('EXPIRE', key, 60) end
 if found[1] and found[1] ~= ARGV[6] then redis.call('HDEL', claim, 'node', 'until') end
 return { epoch }

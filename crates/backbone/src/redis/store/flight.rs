@@ -218,7 +218,7 @@ impl Store {
     fn mend(&self, mends: Vec<Mend>, is_told: bool, facts: &Facts) -> (Flight, Vec<Cmd>) {
         let mut cmd = scripts::MEND.call(&self.keys, facts);
         let notice = if is_told { format!("D{} ", self.node) } else { String::new() };
-        cmd.arg(&self.node).arg(self.connection).arg(notice);
+        cmd.arg(&self.node).arg(self.connection).arg(notice).arg(self.limits.outbox_part_max);
         for mend in &mends {
             cmd.arg(&mend.text[..]).arg(mend.slot.0).arg(&mend.record).arg(mend.gone.len()).arg(mend.here.len());
             for user in &mend.gone {

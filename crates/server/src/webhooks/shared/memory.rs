@@ -1,31 +1,26 @@
 //! What a node remembers of the parts that it works, for when the store loses everything (`FLUSHALL`, a server that kept nothing):
-//! what was announced as come is given back, or nobody would be told that it has gone.
+//! what was announced as come is given back, or nobody would be told that it has gone, and so is what was sealed and is not over, or
+//! nobody would hear of it, and which edges are done with, since nodes leave those of the last half minute again.
 //!
 //! Pure. Each part has a birth in the store; another one than before is what tells such a loss. Only the node that worked the part
-//! then knows what was announced; whoever else takes it first leaves it alone for a moment.
+//! then knows what it had; whoever else takes it first leaves it alone for a moment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Operation, Turn};
-use fulmar_protocol::app::AppId;
-use fulmar_protocol::webhook::Subject;
+use fulmar_backbone::redis::outbox::{Had, Operation, Stored, Turn};
 
 /// How long a part that another node worked is left alone after a loss: two turns at the claims and a little more.
 const LEFT_ALONE_MS: u64 = 2_500;
-
-/// What is to be given back: the part, its birth, and what was announced.
-type Lost = (u16, u64, Vec<(AppId, Subject, u64)>);
-
-/// What is announced as come, with generations.
-type Announced = HashMap<(AppId, Subject), u64>;
+/// Edges of a part that are known to be done with. A node leaves fewer than this again.
+const DONE_MAX: usize = 16_384;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     born: Vec<u64>,
-    announced: BTreeMap<u16, Announced>,
+    had: BTreeMap<u16, Had>,
     /// What is to be given back, and to which birth of the part.
-    lost: BTreeMap<u16, (u64, Announced)>,
+    lost: BTreeMap<u16, (u64, Had)>,
     /// Parts of others that were lost, and until when they are left alone.
     others: BTreeMap<u16, u64>,
 }
@@ -39,8 +34,8 @@ impl Memory {
             if was == is {
                 continue;
             }
-            if let Some(announced) = self.announced.remove(&part) {
-                self.lost.insert(part, (*is, announced));
+            if let Some(had) = self.had.remove(&part) {
+                self.lost.insert(part, (*is, had));
             } else if let Some((born, _)) = self.lost.get_mut(&part) {
                 // It was lost once more before it was given back.
                 *born = *is;
@@ -49,14 +44,13 @@ impl Memory {
             }
         }
         // What is another node's now, that node knows better.
-        self.announced.retain(|part, _| turn.held.iter().any(|(held, _)| held == part));
+        self.had.retain(|part, _| turn.held.iter().any(|(held, _)| held == part));
     }
 
-    /// What is to be given back next.
-    pub(super) fn lost(&self) -> Option<Lost> {
-        let (part, (born, announced)) = self.lost.first_key_value()?;
-        let announced = announced.iter().map(|((app, subject), at)| (app.clone(), subject.clone(), *at));
-        Some((*part, *born, announced.collect()))
+    /// What is to be given back next: the part, its birth, and what it had.
+    pub(super) fn lost(&self) -> Option<(u16, u64, Had)> {
+        let (part, (born, had)) = self.lost.first_key_value()?;
+        Some((*part, *born, had.clone()))
     }
 
     /// It was given back.
@@ -69,27 +63,37 @@ impl Memory {
         !self.lost.contains_key(&part) && self.others.get(&part).is_none_or(|until| now >= *until)
     }
 
-    /// A part was read: this is announced.
-    pub(super) fn read(&mut self, part: u16, announced: &[(AppId, Subject, u64)]) {
-        let announced = announced.iter().map(|(app, subject, at)| ((app.clone(), subject.clone()), *at));
-        self.announced.insert(part, announced.collect());
+    /// A part was read.
+    pub(super) fn read(&mut self, part: u16, stored: &Stored) {
+        let announced = stored.announced.iter().map(|(app, subject, at)| ((app.clone(), subject.clone()), *at));
+        let had = self.had.entry(part).or_default();
+        (had.announced, had.sealed) = (announced.collect(), stored.sealed.iter().cloned().collect());
+        had.done.extend(&stored.done);
     }
 
     /// These were written.
     pub(super) fn wrote(&mut self, part: u16, operations: &[Operation]) {
-        let announced = self.announced.entry(part).or_default();
+        let had = self.had.entry(part).or_default();
         for operation in operations {
             match operation {
-                Operation::Announce(app, subject, at) => _ = announced.insert((app.clone(), subject.clone()), *at),
-                Operation::Forget(app, subject) => _ = announced.remove(&(app.clone(), subject.clone())),
+                Operation::Announce(app, subject, at) => _ = had.announced.insert((app.clone(), subject.clone()), *at),
+                Operation::Forget(app, subject) => _ = had.announced.remove(&(app.clone(), subject.clone())),
+                Operation::Seal(id, request) => _ = had.sealed.insert(*id, request.clone()),
+                Operation::Over(id) => _ = had.sealed.remove(id),
+                Operation::Settle(at) => had.done.extend(at.generation()),
                 _ => {}
             }
         }
+        had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::outbox::EntryId;
+    use fulmar_protocol::app::AppId;
+    use fulmar_protocol::webhook::Subject;
+
     use super::*;
 
     fn turn(held: &[u16], born: u64) -> Turn {
@@ -101,25 +105,34 @@ mod tests {
         (AppId::new("1"), Subject::User(fulmar_protocol::name::UserId::parse(name, 10).expect("a name")))
     }
 
+    fn stored(name: &str, generation: u64) -> Stored {
+        let (app, subject) = user(name);
+        Stored { announced: vec![(app, subject, generation)], ..Stored::default() }
+    }
+
     /// HOOK-40
     #[test]
     fn only_the_node_that_worked_a_part_gives_back_and_others_leave_it_alone_meanwhile() {
         let mut memory = Memory::default();
         memory.turned(0, &turn(&[3, 4], 10));
-        memory.read(3, &[(user("ana").0, user("ana").1, 5)]);
-        memory.read(4, &[(user("bob").0, user("bob").1, 6)]);
+        memory.read(3, &stored("ana", 5));
+        memory.read(4, &stored("bob", 6));
         let (app, cid) = user("cid");
         memory.wrote(3, &[Operation::Announce(app.clone(), cid.clone(), 7)]);
         memory.wrote(3, &[Operation::Forget(user("ana").0, user("ana").1)]);
+        memory.wrote(3, &[Operation::Seal(8, vec![1]), Operation::Seal(9, vec![2]), Operation::Over(8)]);
+        memory.wrote(3, &[Operation::Settle(EntryId(2, 1))]);
         // The part 4 changed hands before.
         memory.turned(1_000, &turn(&[3], 10));
         assert!(memory.lost().is_none() && memory.may_read(4, 1_000));
         memory.turned(2_000, &turn(&[4], 20));
-        assert_eq!(memory.lost(), Some((3, 20, vec![(app.clone(), cid.clone(), 7)])));
+        let had =
+            Had { announced: [((app, cid), 7)].into(), sealed: [(9, vec![2])].into(), done: [(2 << 20) | 1].into() };
+        assert_eq!(memory.lost(), Some((3, 20, had.clone())));
         assert!(!memory.may_read(3, 2_000) && !memory.may_read(4, 2_000) && memory.may_read(4, 4_500));
         // Lost once more before it was given back.
         memory.turned(3_000, &turn(&[4], 30));
-        assert_eq!(memory.lost(), Some((3, 30, vec![(app, cid, 7)])));
+        assert_eq!(memory.lost(), Some((3, 30, had)));
         memory.given_back(3);
         assert!(memory.lost().is_none() && memory.may_read(3, 3_000));
     }

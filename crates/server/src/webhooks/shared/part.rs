@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use fulmar_backbone::redis::outbox::{EntryId, Operation};
+use fulmar_backbone::redis::outbox::{Entry, EntryId, Operation};
 use fulmar_engine::webhook_part::WebhookPart;
 use tokio::sync::oneshot;
 
@@ -31,6 +31,8 @@ pub(super) struct Part {
     pub(super) written: VecDeque<(u64, Vec<Operation>)>,
     /// What the sender has. It is not handed over twice.
     pub(super) handed: HashSet<u64>,
+    /// Generations of edges that were told before the store lost everything, and may be left there again.
+    pub(super) done: HashSet<u64>,
     pub(super) leaving: Leaving,
 }
 
@@ -53,6 +55,7 @@ impl Part {
             ends: BTreeMap::new(),
             written: VecDeque::new(),
             handed: HashSet::new(),
+            done: HashSet::new(),
             leaving: Leaving::No,
         }
     }
@@ -67,6 +70,12 @@ impl Part {
         {
             self.leaving = Leaving::Now;
         }
+    }
+
+    /// Whether this entry is of an edge that was done with, left again.
+    pub(super) fn is_done(&self, entry: &Entry) -> bool {
+        let is_again = |generation: &u64| entry.at.generation() != Some(*generation);
+        entry.generation.filter(is_again).is_some_and(|generation| self.done.contains(&generation))
     }
 
     pub(super) fn written_since(&self, since: u64) -> Vec<Operation> {

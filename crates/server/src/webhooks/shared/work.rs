@@ -147,14 +147,16 @@ impl GroupWork {
             self.memory.turned(now, &turn);
             self.after_turn(&turn);
         }
-        while let Some((part, born, announced)) = self.memory.lost() {
-            self.outbox.recall(part, born, &announced).await?;
+        while let Some((part, born, had)) = self.memory.lost() {
+            self.outbox.recall(part, born, &had).await?;
             self.memory.given_back(part);
+            let (announced, sealed) = (had.announced.len(), had.sealed.len());
             tracing::warn!(
                 group = self.group,
                 part,
-                announced = announced.len(),
-                "the outbox was lost: gave back what was told"
+                announced,
+                sealed,
+                "the outbox was lost: gave back what was told, and what was to be sent"
             );
         }
         let is_reading = self.read_one().await?;
@@ -208,8 +210,9 @@ impl GroupWork {
             return Ok(true);
         }
         let stored = self.outbox.stored(number).await?;
-        self.memory.read(number, &stored.announced);
+        self.memory.read(number, &stored);
         let Some(part) = self.parts.get_mut(&number) else { return Ok(false) };
+        part.done.clone_from(&stored.done);
         let (stored, sealed) = wire::taken_over(stored);
         let mut book = WebhookPart::new(Lane::new(self.group, number), self.apps.clone(), stored);
         let now = self.clock.now();
@@ -250,9 +253,11 @@ impl GroupWork {
         let unix_ms = self.clock.now().unix_ms;
         let mut has_more = false;
         for (number, part) in self.parts.iter_mut().filter(|(_, part)| !part.is_leaving()) {
-            let Some(book) = &mut part.book else { continue };
             let entries = look.entries.remove(number).unwrap_or_default();
             let is_full = entries.len() >= READ_MAX;
+            let (done, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| part.is_done(entry));
+            let Some(book) = &mut part.book else { continue };
+            part.unwritten.extend(done.into_iter().map(|entry| Operation::Settle(entry.at)));
             entries.into_iter().for_each(|entry| book.take(unix_ms, wire::entry(entry)));
             has_more |= is_full;
             // Of what was not read to its end nothing is known behind the last entry.
