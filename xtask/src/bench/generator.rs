@@ -4,6 +4,7 @@
 //! lost, doubled, out of its publisher's order, on the wrong connection or simply not understood fails the case.
 //! It knows no case; `sample` tells it what to do.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -202,7 +203,8 @@ impl Generator {
     pub fn publish_paced(&mut self, feed: &mut Feed, per_s: u32, duration: Duration) -> Result<Tally, BenchError> {
         let mut phase = self.begin();
         self.board.latency = Some(Histogram::new());
-        let mut idle: Vec<usize> = (0..self.lanes.len()).rev().collect();
+        // In turn: a connection that says nothing at all for some seconds is closed.
+        let mut idle: VecDeque<usize> = (0..self.lanes.len()).collect();
         let gap = Duration::from_secs(1) / per_s;
         let mut due = phase.start;
         let end = phase.start + duration;
@@ -210,7 +212,7 @@ impl Generator {
             let now = Instant::now();
             let mut was_short = false;
             while due <= now && due < end {
-                let Some(lane) = idle.pop() else {
+                let Some(lane) = idle.pop_front() else {
                     was_short = true;
                     break;
                 };
@@ -229,7 +231,7 @@ impl Generator {
             }
             let wait = if was_short || due >= end { Duration::from_millis(100) } else { due - now.min(due) };
             self.turn(wait.min(Duration::from_millis(100)))?;
-            idle.append(&mut self.board.done);
+            idle.extend(self.board.done.drain(..));
             if idle.len() == self.lanes.len() {
                 self.board.progress = Instant::now();
             }
