@@ -193,12 +193,22 @@ pub(crate) fn sentinels(now: Duration, seen: &GroupSeen, primary: &str, gate: &m
 
 pub(crate) fn online(now: Duration, seen: &GroupSeen, primary: &ServerSeen, gate: &mut Gate<'_>) {
     let online = primary.fresh(now).map_or(0, |state| state.online().count());
-    let expected = seen.expected_replicas(now);
-    gate.ask(
-        Guard::Replicas,
-        online >= expected.max(1),
-        format!("{online} of {} replicas are online", expected.max(1)),
-    );
+    let answering = answering(now, seen, primary).len();
+    let expected = seen.expected_replicas(now).max(1);
+    let mut figures = format!("{online} of {expected} replicas are online");
+    if answering < online {
+        figures.push_str(&format!(", and {} of these do not answer", online - answering));
+    }
+    gate.ask(Guard::Replicas, answering >= expected, figures);
+}
+
+/// Replicas that the primary sees online and that say so themselves: one that hangs is online to its primary for as long as the
+/// connection lasts.
+fn answering(now: Duration, seen: &GroupSeen, primary: &ServerSeen) -> Vec<String> {
+    let is_silent =
+        |address: &str| seen.servers.iter().any(|server| server.address == address && server.fresh(now).is_none());
+    let online = primary.fresh(now).into_iter().flat_map(|state| state.online());
+    online.filter(|address| !is_silent(address)).map(str::to_owned).collect()
 }
 
 pub(crate) fn calm(now: Duration, primary: &ServerSeen, gate: &mut Gate<'_>) {
@@ -217,8 +227,7 @@ pub(crate) fn calm(now: Duration, primary: &ServerSeen, gate: &mut Gate<'_>) {
 
 fn steps(now: Duration, seen: &GroupSeen, primary: &ServerSeen, to: Option<&str>, joined: Option<&str>) -> Vec<Step> {
     let old = primary.address.as_str();
-    let mut online: Vec<String> =
-        primary.fresh(now).map(|state| state.online().map(str::to_owned).collect()).unwrap_or_default();
+    let mut online = answering(now, seen, primary);
     online.extend(joined.map(str::to_owned));
     let preferences = to.map(|to| preferences(now, seen, old, to)).unwrap_or_default();
     let mut steps: Vec<Step> = Vec::new();

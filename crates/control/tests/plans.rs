@@ -69,8 +69,13 @@ type Wound = fn(&mut GroupSeen);
 /// OP-10
 #[test]
 fn each_guard_refuses_a_failover_with_its_figures_and_can_be_overridden_by_name() {
-    let table: [(Guard, Wound, &str); 9] = [
+    let table: [(Guard, Wound, &str); 10] = [
         (Guard::Replicas, |group| unsync(group, &replica(1)), "1 of 2 replicas are online"),
+        (
+            Guard::Replicas,
+            |group| group.server_mut(&replica(1)).state = None,
+            "2 of 2 replicas are online, and 1 of these do not answer",
+        ),
         (Guard::Resync, |group| last_sample(group, |s| s.figures.full_syncs += 1), "1 full syncs in the last 10 s"),
         (
             Guard::Resync,

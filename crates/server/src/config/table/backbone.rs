@@ -171,7 +171,8 @@ pub(super) const KEYS: &[Key] = &[
          [backbone.group.g1]: link_mbit (outgoing megabits per second of each server's line), memory_mb (mebibytes that each \
          server may use), replicas (how many there are meant to be).",
     )
-    .soft(),
+    .soft()
+    .reloadable(),
     integer(
         "backbone.outbox_entries_max",
         (16_000, 100_000_000),
