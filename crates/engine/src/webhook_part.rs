@@ -289,6 +289,12 @@ impl WebhookPart {
         self.entries.len()
     }
 
+    /// Whether this is announced and its going lies in the stream.
+    #[must_use]
+    pub fn is_held(&self, place: &Place) -> bool {
+        self.book.is_held(place)
+    }
+
     /// When [`WebhookPart::pass`] is wanted, by the store's clock.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {

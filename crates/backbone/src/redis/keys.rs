@@ -58,7 +58,7 @@ impl Keys {
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
     /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
     /// often records were found wrong), `slots` (rises with every change of what the group says of slots), `dropped` (edges
-    /// that the outbox had no room for).
+    /// that the outbox had no room for), `reaped` (how many dead nodes' records were taken away).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")
@@ -144,7 +144,7 @@ impl Keys {
     }
 
     /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970),
-    /// `born` (when it was first seen).
+    /// `born` (when it was first seen), `compared` (the sight in which what it announced was compared with the records last).
     #[must_use]
     pub fn claim(&self, part: u16) -> String {
         format!("{}:claim:{part}", self.prefix)

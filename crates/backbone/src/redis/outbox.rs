@@ -7,6 +7,7 @@
 //! A call that fails drops the connection, and the next one asks who the primary is now. Whether a failed write was done is
 //! not known; every operation may be done twice.
 
+mod compare;
 mod entry;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -18,6 +19,7 @@ use fulmar_protocol::webhook::Subject;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
+pub use self::compare::{Compared, Comparison};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
 use super::keys::Keys;
 use super::primaries::{OpenError, Primaries, Primary, open};
@@ -42,17 +44,21 @@ struct Script {
     sha: String,
 }
 
+impl Script {
+    /// Of these parts, behind the prelude.
+    fn new(parts: &[&str]) -> Self {
+        let text = ["#!lua flags=allow-oom\n", include_str!("scripts/prelude.lua"), &parts.concat()].concat();
+        Self { sha: sha1_smol::Sha1::from(&text).digest().to_string(), text }
+    }
+}
+
 macro_rules! script {
-    ($name:ident, $file:literal) => {
-        static $name: LazyLock<Script> = LazyLock::new(|| {
-            let parts = ["#!lua flags=allow-oom\n", include_str!("scripts/prelude.lua"), include_str!($file)];
-            let text = parts.concat();
-            Script { sha: sha1_smol::Sha1::from(&text).digest().to_string(), text }
-        });
+    ($name:ident, $($file:literal),+) => {
+        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$(include_str!($file)),+]));
     };
 }
-script!(TURN, "scripts/outbox_turn.lua");
-script!(WRITE, "scripts/outbox_write.lua");
+script!(TURN, "scripts/settled.lua", "scripts/sight.lua", "scripts/outbox_turn.lua");
+script!(WRITE, "scripts/outbox_held.lua", "scripts/outbox_write.lua");
 script!(LEAVE, "scripts/outbox_leave.lua");
 script!(RECALL, "scripts/outbox_recall.lua");
 script!(AGAIN, "scripts/outbox_again.lua");
@@ -84,15 +90,32 @@ pub enum OutboxError {
     NotClaimed(u16),
 }
 
+impl OutboxError {
+    /// The same, where the claim is not this node's.
+    fn of_part(self, part: u16) -> Self {
+        match self {
+            Self::Redis { source, .. } if source.code() == Some("NOTCLAIMED") => Self::NotClaimed(part),
+            other => other,
+        }
+    }
+}
+
 /// What a node has after its turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Turn {
+    /// The server's time in milliseconds since 1970.
+    pub now_ms: u64,
     /// Nodes that share the work.
     pub claimants: usize,
     /// Parts and their fences.
     pub held: Vec<(u16, String)>,
     /// When each part was first seen, by the server's clock: another time than before means that the store has lost everything.
     pub born: Vec<u64>,
+    /// What the absence of a record can be trusted for: another text after each damage, change of primary and death, once all nodes have
+    /// looked after their records; `None` before.
+    pub sight: Option<String>,
+    /// The sight in which what a part announced was compared with the records last, where it was.
+    pub compared: HashMap<u16, String>,
 }
 
 impl Turn {
@@ -216,15 +239,20 @@ impl GroupOutbox {
         let args = [lease.to_string(), OUTBOX_PARTS.to_string(), first.to_string(), u8::from(takes).to_string()];
         let node = self.node.clone();
         let reply = self.call(&TURN, std::iter::once(node).chain(args)).await?;
-        let mut values = reply.into_iter().skip(2);
+        let mut values = reply.into_iter().skip(1);
+        let now_ms = values.next().and_then(|value| u64::from_redis_value(value).ok()).unwrap_or(0);
         let claimants = values.next().and_then(|value| usize::from_redis_value(value).ok()).unwrap_or(1);
+        let sight = values.next().and_then(|value| String::from_redis_value(value).ok());
         let births = values.by_ref().take(usize::from(OUTBOX_PARTS));
         let born = births.map(|value| u64::from_redis_value(value).unwrap_or(0)).collect();
-        let mut held = Vec::new();
-        while let (Some(part), Some(fence)) = (values.next(), values.next()) {
-            held.extend(u16::from_redis_value(part).ok().zip(String::from_redis_value(fence).ok()));
+        let (mut held, mut compared) = (Vec::new(), HashMap::new());
+        while let (Some(part), Some(fence), Some(sight)) = (values.next(), values.next(), values.next()) {
+            let Ok(part) = u16::from_redis_value(part) else { continue };
+            held.extend(String::from_redis_value(fence).ok().map(|fence| (part, fence)));
+            compared.extend(String::from_redis_value(sight).ok().map(|sight| (part, sight)));
         }
-        Ok(Turn { claimants, held, born })
+        let sight = sight.filter(|sight| !sight.is_empty());
+        Ok(Turn { now_ms, claimants, held, born, sight, compared })
     }
 
     /// Lets parts go, and with `for_good` the work.
@@ -345,12 +373,7 @@ impl GroupOutbox {
         let head = [part.to_string(), self.node.clone(), fence.to_owned(), GIVEN_UP_MAX.to_string()];
         let mut arguments: Vec<Vec<u8>> = head.into_iter().map(String::into_bytes).collect();
         operations.iter().for_each(|operation| operation.put(&mut arguments));
-        match self.call(&WRITE, arguments).await {
-            Err(OutboxError::Redis { source, .. }) if source.code() == Some("NOTCLAIMED") => {
-                Err(OutboxError::NotClaimed(part))
-            }
-            other => other.map(drop),
-        }
+        self.call(&WRITE, arguments).await.map(drop).map_err(|error| error.of_part(part))
     }
 
     /// The requests of a part that were given up, newest first, as they were kept.

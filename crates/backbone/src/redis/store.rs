@@ -332,7 +332,7 @@ impl Store {
         self.reapings.clear();
         self.sweep.start_over();
         self.audit.start_over(now);
-        self.again.attached(now);
+        self.again.doubt(now);
     }
 
     /// A notice of damage that another node published on [`Keys::pulse`]: the whole text, which begins with `D`.

@@ -386,4 +386,59 @@ fn an_apps_server_is_told_again_who_is_there_when_somebody_else_who_leaves_puts_
     let bob = world.nodes[0].part(&room, 1, "bob");
     world.change(0, Change { hooks: all_hooks(), ..bob }).unwrap();
     assert_eq!(work(&mut world), ["co", "mr u bob", "ma u ana"]);
+    // And so when only the number of subscriptions changes.
+    world.redis::<()>(&["DEL", &format!("dep:rec:{}:node0", room.slot().0)]);
+    let more = world.nodes[0].plain(&room, 2);
+    world.change(0, Change { hooks: all_hooks(), ..more }).unwrap();
+    assert_eq!(work(&mut world), ["co", "ma u ana"]);
+}
+
+/// The server loses everything, and another node than these takes it into use again.
+fn lose_everything(world: &mut World) {
+    world.redis::<()>(&["FLUSHALL"]);
+    let keys = world.keys.clone();
+    identify(&mut world.admin, &keys, 2);
+}
+
+/// What lies in the outbox, whether left for the first time or again.
+fn work_again(world: &mut World) -> Vec<String> {
+    let without_generation = |entry: &String| entry.split(" g ").next().unwrap_or_default().to_owned();
+    work(world).iter().map(without_generation).collect()
+}
+
+/// RED-32
+#[test]
+fn edges_that_were_lost_are_left_again_by_a_node_that_heard_nothing_of_the_loss() {
+    let Some(mut world) = World::new(1) else { return };
+    ana(&mut world, 0, true);
+    ana(&mut world, 0, false);
+    lose_everything(&mut world);
+    world.run(WITHIN);
+    assert_eq!(work_again(&mut world), ["co", "ma u ana", "mr u ana", "cv"]);
+    assert_eq!(world.nodes[0].refused, [], "no call came between");
+}
+
+/// RED-32
+#[test]
+fn no_change_is_made_where_the_edges_before_it_are_not_although_the_lease_is_there_again() {
+    let Some(mut world) = World::new(1) else { return };
+    ana(&mut world, 0, true);
+    ana(&mut world, 0, false);
+    lose_everything(&mut world);
+    world.now += Duration::from_secs(1);
+    let bob = world.nodes[0].join(&topic(ROOM), 1, "bob");
+    let (now, node) = (world.now, &mut world.nodes[0]);
+    let beat = node.next(now).expect("a beat");
+    let beaten = node.carry(&beat);
+    // It leaves before the answer says that there was no lease.
+    node.ask(Call::Change(Change { hooks: all_hooks(), ..bob }));
+    let change = node.next(now).expect("the change");
+    let refused = node.carry(&change);
+    assert!(format!("{refused:?}").contains("LOSTEDGES"), "{refused:?}");
+    for (outgoing, replies) in [(beat, beaten), (change, refused)] {
+        node.store.replied(now, outgoing.ticket, replies, &mut Vec::new());
+    }
+    world.run(WITHIN);
+    assert_eq!(work_again(&mut world), ["co", "ma u ana", "mr u ana", "cv", "co", "ma u bob"]);
+    assert_eq!(world.nodes[0].refused, []);
 }

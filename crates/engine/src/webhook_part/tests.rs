@@ -188,6 +188,23 @@ fn who_comes_back_within_the_hold_was_never_away_even_if_nobody_was_there_to_see
     assert_eq!(world.announced.len(), 1);
 }
 
+/// HOOK-41
+#[test]
+fn whoever_asks_is_told_whether_a_going_waits_for_the_end_of_its_hold() {
+    let mut world = World::new(app(false));
+    let place = Place { app: world.app.id.clone(), subject: Subject::Channel(channel("a")) };
+    for (change, is_held) in [(came("a"), false), (went("a"), true)] {
+        world.append(change);
+        world.look();
+        world.write();
+        assert_eq!(world.part.is_held(&place), is_held);
+        world.now_ms += 1;
+    }
+    world.now_ms += HOLD_MS;
+    world.look();
+    assert!(!world.part.is_held(&place), "it is told");
+}
+
 /// HOOK-18, HOOK-35
 #[test]
 fn an_event_that_one_endpoint_has_is_told_to_the_other_after_a_death_and_to_the_first_no_more() {

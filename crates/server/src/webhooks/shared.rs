@@ -9,6 +9,7 @@
 //! Here is the thread and the ways to it; what a group's task does stands in `work`. Groups do not wait for each other, and
 //! may come and go while slots are moved.
 
+mod comparing;
 mod memory;
 mod part;
 mod wire;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::redis::settings::Topology;
+use crate::redis::topic::Topic;
 
 /// A redis-server of our own, and what is believed of it.
 struct Server {
@@ -157,4 +158,67 @@ async fn what_is_written_is_what_whoever_comes_next_reads() {
     assert!(outbox.again(3, b"old").await.unwrap() && !outbox.again(3, b"old").await.unwrap());
     let look = outbox.look(&[(3, EntryId(6, 0))]).await.unwrap();
     assert!(matches!(&look.entries[&3][0].what, What::Again(request) if request == b"old"));
+}
+
+fn subjects(names: &[&str]) -> Vec<(AppId, Subject)> {
+    names.iter().map(|name| entry::subject(name).unwrap()).collect()
+}
+
+/// HOOK-41
+#[tokio::test]
+async fn of_what_was_announced_and_no_live_node_has_on_record_a_going_is_left_once_all_have_looked_after_theirs() {
+    let server = Server::start();
+    let hash = |key: &str, field: &str, value: &str| _ = server.ask::<i64>(&["HSET", key, field, value]).unwrap();
+    let mut outbox = server.outbox("a");
+    hash("t:nodes", "live", "x");
+    let turn = outbox.turn(3, true).await.unwrap();
+    assert_eq!((turn.sight, turn.compared[&3].as_str()), (None, ""), "it has not looked yet");
+    hash("t:settled", "live", "1 0");
+    let turn = outbox.turn(3, true).await.unwrap();
+    assert_eq!(turn.sight.as_deref(), Some("1 0 0"));
+
+    let slot = |topic: &str| Topic::parse(topic).unwrap().slot().0;
+    let record = |topic: &str, node: &str| hash(&format!("t:rec:{}:{node}", slot(topic)), topic, "1 0");
+    record("1:here", "live");
+    record("1:gone", "dead");
+    record("1:presence-a", "live");
+    hash(&format!("t:mem:{}:live:1:presence-a", slot("1:presence-a")), "ana", "1 {}");
+    record("1::eve", "live");
+    hash("t:slots", &slot("1:moved").to_string(), "to:h:5");
+    let announced =
+        ["c1:here", "c1:gone", "m1:presence-a\nana", "m1:presence-a\nbob", "u1::eve", "u1::zoe", "c1:moved"];
+    let (part, fence) = turn.held[0].clone();
+    let step = Comparison { part, fence, sight: "1 0 0".to_owned(), announced: subjects(&announced), is_rest: true };
+    assert_eq!(outbox.compare(&step).await.unwrap(), Some(Compared { looked: 7, gone: 3 }));
+    let look = outbox.look(&[(3, EntryId::default())]).await.unwrap();
+    let left: Vec<String> = look.entries[&3].iter().map(|entry| format!("{:?}", entry.what)).collect();
+    let says = |at: usize, words: [&str; 2]| words.iter().all(|word| left[at].contains(word));
+    assert!(says(0, ["Went(Channel", "gone"]) && says(1, ["Went(Member", "bob"]) && says(2, ["Went(User", "zoe"]));
+    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
+
+    let other = Comparison { fence: "1".to_owned(), ..step.clone() };
+    assert!(matches!(outbox.compare(&other).await, Err(OutboxError::NotClaimed(3))));
+    hash("t:group", "damage", "1");
+    assert_eq!(outbox.compare(&step).await.unwrap(), None, "damage was found since");
+}
+
+/// HOOK-41
+#[tokio::test]
+async fn a_step_of_comparing_is_short_and_what_was_given_back_is_compared_anew() {
+    let server = Server::start();
+    let mut outbox = server.outbox("a");
+    server.ask::<i64>(&["HSET", "t:nodes", "live", "x"]).unwrap();
+    server.ask::<i64>(&["HSET", "t:settled", "live", "1 0"]).unwrap();
+    let turn = outbox.turn(3, true).await.unwrap();
+    let (part, fence) = turn.held[0].clone();
+    let announced = subjects(&["c1:a"; 300]);
+    let step = Comparison { part, fence, sight: "1 0 0".to_owned(), announced, is_rest: true };
+    assert_eq!(outbox.compare(&step).await.unwrap(), Some(Compared { looked: 250, gone: 250 }));
+    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "", "there is more");
+    let rest = Comparison { announced: step.announced[250..].to_vec(), ..step };
+    outbox.compare(&rest).await.unwrap();
+    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
+    let had = Had { announced: subjects(&["c1:b"]).into_iter().map(|of| (of, 7)).collect(), ..Had::default() };
+    outbox.recall(3, turn.born[3], &had).await.unwrap();
+    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "");
 }

@@ -1,10 +1,15 @@
 -- Changes records of one node and decides the edges. ARGV[6..7]: age in ms and entries that the log keeps; ARGV[8] entries that a
--- part of the outbox keeps; ARGV[9] the number of the call, which rises; then for each change eight: topic, slot, subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users
--- ("-": any number), what is asked for (1 the roster, 2 the cached event), bits.
+-- part of the outbox keeps; ARGV[9] the number of the call, which rises; ARGV[10] that of the last one before whose edges the node
+-- still keeps (0 none): a server that never had those changes nothing (`LOSTEDGES`); then for each change eight: topic, slot,
+-- subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users ("-": any number), what is asked for (1
+-- the roster, 2 the cached event), bits.
 -- Answers the epoch, the log's head, the changes, and how many messages were said in all. For each change: what it did (1
 -- occupied, 2 vacated, 4 added, 8 removed, 16 refused), the total, the roster and the cached event where asked for, and how
 -- many messages had been said when it was made. All states are those after the last change. Then the number of the call, and what it
 -- left in the outbox.
+local had = tonumber(call('HGET', P .. 'calls', node) or '0') or 0
+-- With the number of this call it would seem to have had those edges, and nobody would leave them again.
+if had < tonumber(ARGV[10]) then return redis.error_reply('LOSTEDGES ' .. had) end
 local others = {}
 for _, name in ipairs(live) do
   if name ~= node then others[#others + 1] = name end
@@ -69,10 +74,10 @@ local function change(topic, slot, count, user, presence, users_max, bits)
       -- The record may have been damaged before: whoever was told of a coming must hear of the going. To others it says nothing.
       hook(bits, MR, slot, 'mr', topic, 'u', user)
     end
-    if mine == 0 and count > 0 then
-      -- The others here were not to be seen without the record, which is whole again now.
-      for _, other in ipairs(call('HKEYS', members) or {}) do hook(bits, MA, slot, 'ma', topic, 'u', other) end
-    end
+  end
+  if mine == 0 and count > 0 and not has and wants(bits, MA) then
+    -- The others here were not to be seen without the record, which is whole again now.
+    for _, other in ipairs(call('HKEYS', members) or {}) do hook(bits, MA, slot, 'ma', topic, 'u', other) end
   end
   if count == 0 and mine > 0 then
     -- Members that were not taken back one by one go with the record.
@@ -97,7 +102,7 @@ local function change(topic, slot, count, user, presence, users_max, bits)
 end
 
 local answers = {}
-for i = 10, #ARGV, 8 do
+for i = 11, #ARGV, 8 do
   local topic, slot, bits = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 7])
   local did, total = change(topic, slot, tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), bits)
   -- Its edges are the last that were said until now.
@@ -108,7 +113,7 @@ for _, topic in ipairs(order) do
   if totals[topic] > 0 then counted(topic, moved[topic][1], moved[topic][2], totals[topic]) end
 end
 for n, answer in ipairs(answers) do
-  local i = n * 8 + 2
+  local i = n * 8 + 3
   local topic, slot, asked = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
   if answer[1] ~= 16 then
     answer[2] = totals[topic]

@@ -11,4 +11,6 @@ for at = 8, #ARGV, 2 do redis.call('HSETNX', key, ARGV[at], ARGV[at + 1]) end
 -- Nodes leave edges again for half a minute.
 if ARGV[7] == 'done' then redis.call('EXPIRE', key, 60) end
 if found[1] and found[1] ~= ARGV[6] then redis.call('HDEL', claim, 'node', 'until') end
+-- What was announced and is here only now was compared with nothing yet.
+redis.call('HDEL', claim, 'compared')
 return { epoch }

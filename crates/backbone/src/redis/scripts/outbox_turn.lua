@@ -1,7 +1,8 @@
 -- One node's turn at the claims of the outbox, once a second. ARGV[4..8]: node, lease in ms, number of parts, the part to look
 -- at first, and 1 if free parts are to be taken. Renews what the node has (whoever has it until somebody else takes it has it
--- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, the birth of
--- each part (another one than before means that the store has lost everything), and the node's parts, each with its fence.
+-- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, the sight of
+-- now (see `sight.lua`), the birth of each part (another one than before means that the store has lost everything), and the node's parts,
+-- each with its fence and the sight in which what it announced was compared with the records last ("" never).
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local node, lease, parts, first = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -25,7 +26,7 @@ for at = 1, #names, 2 do
   if ends <= now then redis.call('HDEL', claimants, names[at]) else live = live + 1 end
 end
 
-local reply, mine, free = { epoch, now, live }, 0, {}
+local reply, mine, free = { epoch, now, live, sight() }, 0, {}
 for part = 0, parts - 1 do
   local key = P .. 'claim:' .. part
   mend(key, 'hash')
@@ -36,21 +37,22 @@ for part = 0, parts - 1 do
   end
   reply[#reply + 1] = born
 end
-local function hold(part, fence)
+local function hold(part, fence, compared)
   mine = mine + 1
   reply[#reply + 1] = part
   reply[#reply + 1] = fence
+  reply[#reply + 1] = compared or ''
 end
 for step = 0, parts - 1 do
   local part = (first + step) % parts
   local key = P .. 'claim:' .. part
-  local claim = redis.call('HMGET', key, 'node', 'fence', 'until')
+  local claim = redis.call('HMGET', key, 'node', 'fence', 'until', 'compared')
   local ends = tonumber(claim[3]) or 0
   if claim[1] == node and claim[2] then
     redis.call('HSET', key, 'until', whole(now + lease))
-    hold(part, claim[2])
+    hold(part, claim[2], claim[4])
   elseif not claim[1] or ends <= now then
-    free[#free + 1] = { part, tonumber(claim[2]) or 0 }
+    free[#free + 1] = { part, tonumber(claim[2]) or 0, claim[4] }
   elseif ends > now + lease then
     redis.call('HSET', key, 'until', whole(now + lease))
   end
@@ -64,7 +66,7 @@ if takes then
     mend(P .. 'outbox:' .. part, 'stream')
     mend(P .. 'givenup:' .. part, 'list')
     for _, name in ipairs({ 'sealed:', 'announced:', 'partly:' }) do mend(P .. name .. part, 'hash') end
-    hold(part, fence)
+    hold(part, fence, found[3])
   end
 end
 return reply

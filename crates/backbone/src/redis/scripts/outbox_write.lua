@@ -1,11 +1,5 @@
 -- Writes what the worker of a part of the outbox decided, all of it or nothing. ARGV[4..7]: part, node, fence, requests that
--- were given up and are kept; then operations: a letter and one or two values. Refused unless the node has the part under this
--- fence.
-local part, node, fence = ARGV[4], ARGV[5], ARGV[6]
-local claim = redis.call('HMGET', P .. 'claim:' .. part, 'node', 'fence')
-if claim[1] ~= node or claim[2] ~= fence then
-  return redis.error_reply('NOTCLAIMED the part is worked by ' .. (claim[1] or 'nobody'))
-end
+-- were given up and are kept; then operations: a letter and one or two values.
 local outbox, sealed, given_up = P .. 'outbox:' .. part, P .. 'sealed:' .. part, P .. 'givenup:' .. part
 local announced, partly = P .. 'announced:' .. part, P .. 'partly:' .. part
 local does = {

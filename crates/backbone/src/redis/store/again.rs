@@ -1,7 +1,9 @@
 //! Edges that a change of primary may lose: what a script has left in the outbox is kept here for half a minute, and left again on
 //! a primary that does not have it (rule 32).
 //!
-//! Whether it has is known for certain: each call writes its number beside its edges, and a replica has either both or neither.
+//! Whether it has is known for certain: each call writes its number beside its edges, and a replica has either both or neither. One
+//! that loses everything may have been taken into use again by another node before this one asks for anything: so it is asked also
+//! when it has lost this node's lease, and no change is made where the edges before it are not.
 //! So nothing that was told and taken out of the outbox comes back; and what does come back keeps its place as its generation,
 //! by which receivers know it. Before all is left again no other change is made: it would write a higher number.
 
@@ -86,8 +88,13 @@ impl Again {
         }
     }
 
-    /// Another connection, or another primary: it is to be asked what it has.
-    pub fn attached(&mut self, now: Instant) {
+    /// The last call whose edges are kept; 0 when there is none.
+    pub fn last(&self) -> u64 {
+        self.kept.back().map_or(0, |kept| kept.call)
+    }
+
+    /// Another connection, another primary, or one that has lost something: it is to be asked what it has.
+    pub fn doubt(&mut self, now: Instant) {
         self.trim(now);
         self.sight = if self.kept.is_empty() { Sight::Whole } else { Sight::Unknown };
     }

@@ -173,7 +173,7 @@ impl Store {
     fn change_cmd(&mut self, changes: &[Queued], facts: &Facts) -> Cmd {
         let mut cmd = scripts::CHANGE.call(&self.keys, facts);
         cmd.arg(&self.node).arg(self.connection).arg(self.log_age_ms()).arg(self.limits.log_entries_max);
-        cmd.arg(self.limits.outbox_part_max).arg(self.again.call());
+        cmd.arg(self.limits.outbox_part_max).arg(self.again.call()).arg(self.again.last());
         for Queued { change, .. } in changes {
             let (user, presence) = match &change.member {
                 None => ("", String::new()),

@@ -94,6 +94,8 @@ impl Store {
             }
             // Somebody has written a larger number than we ever reached.
             "STALECALL" => self.connection = self.connection.max(number().unwrap_or_default()) + 1,
+            // Nothing of it was done; the edges before it are left again first.
+            "LOSTEDGES" => self.again.doubt(now),
             // Nothing of it was done, and nobody is to blame: it goes again once the node knows better.
             "OTHERSLOTS" => {
                 self.is_held = true;
@@ -128,7 +130,13 @@ impl Store {
                 self.again.forget();
                 outs.push(Out::Reaped);
             }
-            1 if had_lease => self.audit.want(now),
+            1 => {
+                // Without a word before, it may have lost everything, and another node have taken it into use again.
+                self.again.doubt(now);
+                if had_lease {
+                    self.audit.want(now);
+                }
+            }
             _ => {}
         }
         if settled == 0 && !self.audit.is_looking() {

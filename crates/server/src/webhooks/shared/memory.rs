@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 
 use fulmar_backbone::redis::outbox::{Had, Operation, Stored, Turn};
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::webhook::Subject;
 
 /// How long a part that another node worked is left alone after a loss: two turns at the claims and a little more.
 const LEFT_ALONE_MS: u64 = 2_500;
@@ -63,6 +65,14 @@ impl Memory {
         !self.lost.contains_key(&part) && self.others.get(&part).is_none_or(|until| now >= *until)
     }
 
+    /// What is announced of a part that was read.
+    pub(super) fn announced(&self, part: u16) -> Option<Vec<(AppId, Subject)>> {
+        let mut announced: Vec<_> = self.had.get(&part)?.announced.keys().cloned().collect();
+        // Members before their channel, as those who leave are told.
+        announced.sort_unstable_by(|a, b| b.cmp(a));
+        Some(announced)
+    }
+
     /// A part was read.
     pub(super) fn read(&mut self, part: u16, stored: &Stored) {
         let announced = stored.announced.iter().map(|(app, subject, at)| ((app.clone(), subject.clone()), *at));
@@ -91,14 +101,12 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use fulmar_backbone::redis::outbox::EntryId;
-    use fulmar_protocol::app::AppId;
-    use fulmar_protocol::webhook::Subject;
 
     use super::*;
 
     fn turn(held: &[u16], born: u64) -> Turn {
         let held = held.iter().map(|part| (*part, "1".to_owned())).collect();
-        Turn { claimants: 2, held, born: vec![born; 16] }
+        Turn { claimants: 2, held, born: vec![born; 16], ..Turn::default() }
     }
 
     fn user(name: &str) -> (AppId, Subject) {

@@ -262,6 +262,28 @@ fn redis_loses_everything_and_what_was_told_to_have_come_is_told_to_be_gone_once
     }
 }
 
+/// HOOK-41
+#[test]
+fn what_came_and_is_on_no_record_is_told_to_be_gone_although_nobody_left_a_going() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let node = node(&redis, "a", &url);
+    for channel in ["here", "gone"] {
+        redis.edge("co", channel, now_ms() - 10_000);
+    }
+    until("both are told", LONG, || ledger.events().len() == 2);
+    redis.record("here");
+    redis.ask(&["HSET", "t:settled", "lives", "1 0"]);
+    until("one is told to be gone", LONG, || ledger.events().len() == 3);
+    assert_eq!(ledger.events()[2], ("channel_vacated".to_owned(), "gone".to_owned()));
+    let (_, part) = topic("here");
+    let compared = || redis.ask(&["HGET", &format!("t:claim:{part}"), "compared"]).text();
+    until("the other was compared", LONG, || !compared().is_empty());
+    until("all is told", LONG, || redis.is_idle());
+    assert_eq!(ledger.events().len(), 3);
+    node.stop();
+}
+
 /// RED-32
 #[test]
 fn a_node_that_lost_a_part_without_noticing_writes_and_sends_nothing_of_it() {

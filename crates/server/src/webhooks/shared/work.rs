@@ -11,11 +11,12 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::redis::outbox::{GroupOutbox, Operation, OutboxError, READ_MAX, Turn};
+use fulmar_backbone::redis::outbox::{Compared, GroupOutbox, Operation, OutboxError, READ_MAX, Turn};
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
-use fulmar_engine::webhook_batch::Address;
+use fulmar_engine::webhook_batch::{Address, Place};
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
-use fulmar_protocol::app::App;
+use fulmar_protocol::app::{App, AppId};
+use fulmar_protocol::webhook::Subject;
 use tokio::sync::mpsc;
 
 use super::super::clock::WebhookClock;
@@ -23,6 +24,7 @@ use super::super::figures::Counters;
 use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
+use super::comparing::Comparing;
 use super::memory::Memory;
 use super::part::{Leaving, Part, REWRITE_MS};
 use super::{Sealed, Start, Told, wire, withdraw};
@@ -50,6 +52,7 @@ pub(super) struct GroupWork {
     told: mpsc::UnboundedReceiver<Told>,
     parts: BTreeMap<u16, Part>,
     memory: Memory,
+    comparing: Comparing,
     turn_at: u64,
     retry_at: u64,
     /// Of the connection by which the books were read.
@@ -77,6 +80,7 @@ impl GroupWork {
             told,
             parts: BTreeMap::new(),
             memory: Memory::default(),
+            comparing: Comparing::default(),
             turn_at: 0,
             retry_at: 0,
             connection: 0,
@@ -145,6 +149,7 @@ impl GroupWork {
             let turn = self.outbox.turn(u16::try_from(first).unwrap_or(0), true).await?;
             self.turn_at = now + TURN_MS;
             self.memory.turned(now, &turn);
+            self.comparing.turned(&turn);
             self.after_turn(&turn);
         }
         while let Some((part, born, had)) = self.memory.lost() {
@@ -169,7 +174,35 @@ impl GroupWork {
         }
         self.write_all(now).await?;
         self.let_go().await?;
+        if !is_reading && !has_more {
+            self.compare().await?;
+        }
         Ok(is_reading || has_more)
+    }
+
+    /// Compares a little more of what is announced with the records.
+    async fn compare(&mut self) -> Result<(), OutboxError> {
+        let (parts, memory) = (&self.parts, &self.memory);
+        let announced = |part: u16| {
+            let book = parts.get(&part).filter(|part| !part.is_leaving())?.book.as_ref()?;
+            let is_held =
+                |(app, subject): &(AppId, Subject)| book.is_held(&Place { app: app.clone(), subject: subject.clone() });
+            Some(memory.announced(part)?.into_iter().filter(|of| !is_held(of)).collect())
+        };
+        let Some(step) = self.comparing.next(announced) else { return Ok(()) };
+        let outcome = match self.outbox.compare(&step).await {
+            Err(OutboxError::NotClaimed(part)) => {
+                self.lose(part);
+                None
+            }
+            other => other?,
+        };
+        self.comparing.compared(&step, outcome);
+        if let Some(Compared { gone, .. }) = outcome.filter(|compared| compared.gone > 0) {
+            let group = self.group;
+            tracing::info!(group, part = step.part, gone, "left goings of what was announced and is on no record");
+        }
+        Ok(())
     }
 
     /// Takes note of what is this node's now, and begins to let go what is more than its share.

@@ -151,6 +151,13 @@ impl Redis {
         self.ask(&["XADD", &format!("t:outbox:{part}"), &at, "w", what, "t", &topic, "g", &at]);
     }
 
+    /// A node that lives has a channel on record.
+    pub(super) fn record(&self, channel: &str) {
+        let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse(channel, 200).unwrap());
+        self.ask(&["HSET", "t:nodes", "lives", "x"]);
+        self.ask(&["HSET", &format!("t:rec:{}:lives", topic.slot().0), topic.as_str(), "1 0"]);
+    }
+
     /// Leaves an entry that nobody understands: time passes with it.
     pub(super) fn nothing(&self, part: u16, ms: u64) {
         self.ask(&["XADD", &format!("t:outbox:{part}"), &format!("{ms}-0"), "w", "zz"]);
