@@ -2,8 +2,12 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use fulmar_rig::{Node, Ready, Redis, SentinelDeployment, SentinelOptions, is_available};
+use fulmar_rig::{
+    Folder, Node, Process, Ready, Redis, SentinelDeployment, SentinelOptions, free_port, is_available, server_program,
+    valkey_program,
+};
 
 use super::patient::{Again, PATIENCE, Patient, WITHIN, has, says, split, unix_ms};
 
@@ -72,6 +76,7 @@ fn everything_that_is_made_wrong_with_a_group_is_found_and_nothing_else() {
     stage.patient.await_findings(&[]);
     belief(&stage);
     losses(&stage);
+    versions(&stage);
 }
 
 /// A second node, whose figures go where nobody listens: it complains once, serves, and says so in its lease.
@@ -301,7 +306,30 @@ fn losses(stage: &Stage) {
     assert!(stage.node.is_running());
 }
 
+/// A server of another make follows the primary. The last of all: Sentinels remember it.
+fn versions(stage: &Stage) {
+    let Some(program) = valkey_program() else {
+        eprintln!("!! SKIPPED: servers of different versions, since there is no Valkey (cargo xtask setup fetches it)");
+        return;
+    };
+    let primary = stage.primary_by_role();
+    let port = free_port().unwrap();
+    let folder = Folder::make("valkey").unwrap();
+    let mut command = Command::new(program);
+    command.args(["--port", &port.to_string(), "--save", "", "--dir"]).arg(folder.path());
+    command.args(["--replicaof", &primary.ip().to_string(), &primary.port().to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _other = Process::start(command, "valkey-server").unwrap();
+    let found = stage.patient.await_some(&["redis-versions-differ"]);
+    let product = if stage.is_valkey() { "runs Valkey" } else { "runs Redis" };
+    says(&found, "redis-versions-differ", "warning", &[&format!("127.0.0.1:{port} runs Valkey"), product]);
+}
+
 impl Stage {
+    fn is_valkey(&self) -> bool {
+        server_program().file_name().is_some_and(|name| name == "valkey-server")
+    }
+
     fn primary_by_role(&self) -> std::net::SocketAddr {
         self.redis.group("g1").unwrap().acting_primaries()[0].addr()
     }
