@@ -167,4 +167,24 @@ mod tests {
             assert_eq!(script.sha().len(), 40);
         }
     }
+
+    /// Whoever follows the README gives nodes a user that may do all that scripts do.
+    #[test]
+    fn every_command_of_every_script_is_one_that_the_readme_gives_nodes() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+        let given = readme.lines().find_map(|line| line.strip_prefix("user fulmar on ")).expect("the README has it");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/redis/scripts");
+        let mut looked = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for command in text.split("call('").skip(1).filter_map(|rest| rest.split('\'').next()) {
+                let rule = format!("+{}", command.to_lowercase());
+                let is_given = given.split(' ').any(|word| word == rule);
+                assert!(is_given || ["+spublish"].contains(&rule.as_str()), "{rule} of {}", path.display());
+                looked += 1;
+            }
+        }
+        assert!(looked > 50, "{looked}");
+    }
 }

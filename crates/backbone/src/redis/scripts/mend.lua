@@ -19,10 +19,11 @@ end
 local function gone_from(slot, topic, bits, user)
   if wants(bits, MR) and not is_elsewhere(slot, topic, user) then hook(bits, MR, slot, 'mr', topic, 'u', user) end
 end
--- A list that was large keeps the room of a large one: where most of it was nobody, it is made anew.
+-- A list that was large keeps the room of a large one: where most of it was nobody, it is made anew. No longer one than a call may
+-- delete users from, so that Lua can hand all of it over at once.
 local function rebuild(key, gone)
   local left = call('HLEN', key) or 0
-  if left == 0 or left > gone or redis.call('OBJECT', 'ENCODING', key) ~= 'hashtable' then return end
+  if left == 0 or left > gone then return end
   local fields = redis.call('HGETALL', key)
   call('UNLINK', key)
   redis.call('HSET', key, unpack(fields))

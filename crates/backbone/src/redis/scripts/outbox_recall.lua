@@ -7,9 +7,11 @@ local found = redis.call('HMGET', claim, 'node', 'born')
 -- Lost once more: the node learns of it at its next turn.
 if found[2] ~= ARGV[5] then return { epoch } end
 local key = P .. ARGV[7] .. ':' .. part
-for at = 8, #ARGV, 2 do redis.call('HSETNX', key, ARGV[at], ARGV[at + 1]) end
+for at = 8, #ARGV, 2 do
+  if redis.call('HEXISTS', key, ARGV[at]) == 0 then redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+end
 -- Nodes leave edges again for half a minute.
-if ARGV[7] == 'done' then redis.call('EXPIRE', key, 60) end
+if ARGV[7] == 'done' then redis.call('PEXPIRE', key, 60000) end
 if found[1] and found[1] ~= ARGV[6] then redis.call('HDEL', claim, 'node', 'until') end
 -- What was announced and is here only now was compared with nothing yet.
 redis.call('HDEL', claim, 'compared')
