@@ -9,8 +9,9 @@
 
 mod compare;
 mod entry;
+mod recall;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 pub use self::compare::{Compared, Comparison};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
+pub use self::recall::Had;
 use super::keys::Keys;
 use super::primaries::{OpenError, Primaries, Primary, open};
 use super::settings::Settings;
@@ -32,8 +34,6 @@ pub const CLAIM_LEASE: Duration = Duration::from_secs(5);
 pub const GIVEN_UP_MAX: u64 = 600;
 /// Entries of a part that are read at once.
 pub const READ_MAX: usize = 500;
-/// What was announced, given back in one call.
-const RECALLED_MAX: usize = 500;
 /// Fields of a hash that are asked for at once.
 const SCAN_COUNT: u64 = 1_000;
 
@@ -60,7 +60,6 @@ macro_rules! script {
 script!(TURN, "scripts/settled.lua", "scripts/sight.lua", "scripts/outbox_turn.lua");
 script!(WRITE, "scripts/outbox_held.lua", "scripts/outbox_write.lua");
 script!(LEAVE, "scripts/outbox_leave.lua");
-script!(RECALL, "scripts/outbox_recall.lua");
 script!(AGAIN, "scripts/outbox_again.lua");
 
 /// Why the outbox did not do something.
@@ -137,17 +136,6 @@ pub struct Stored {
     pub sealed: Vec<(u64, Vec<u8>)>,
     /// Generations of edges that were done with when the store lost everything.
     pub done: HashSet<u64>,
-}
-
-/// What a part had, as the node remembers that worked it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Had {
-    /// What was announced as come, with its generation.
-    pub announced: HashMap<(AppId, Subject), u64>,
-    /// Sealed requests, by their identities.
-    pub sealed: BTreeMap<u64, Vec<u8>>,
-    /// Generations of edges that are done with, the oldest first.
-    pub done: VecDeque<u64>,
 }
 
 /// What a look at several parts showed.
@@ -263,35 +251,6 @@ impl GroupOutbox {
         let head = [self.node.clone(), u8::from(for_good).to_string()];
         let parts = parts.iter().flat_map(|(part, fence)| [part.to_string(), fence.clone()]);
         self.call(&LEAVE, head.into_iter().chain(parts)).await.map(drop)
-    }
-
-    /// Gives a part back what it had when the store lost everything; `born` is the part's birth as seen after that.
-    ///
-    /// # Errors
-    /// When the group cannot be asked now.
-    pub async fn recall(&mut self, part: u16, born: u64, had: &Had) -> Result<(), OutboxError> {
-        let announced = had.announced.iter();
-        let announced = announced.map(|((app, subject), at)| (entry::place(app, subject), at.to_string().into_bytes()));
-        self.recall_into("announced", part, born, announced.collect()).await?;
-        let sealed = had.sealed.iter().map(|(id, request)| (id.to_string(), request.clone()));
-        self.recall_into("sealed", part, born, sealed.collect()).await?;
-        let done = had.done.iter().map(|generation| (generation.to_string(), b"1".to_vec()));
-        self.recall_into("done", part, born, done.collect()).await
-    }
-
-    async fn recall_into(
-        &mut self,
-        hash: &str,
-        part: u16,
-        born: u64,
-        pairs: Vec<(String, Vec<u8>)>,
-    ) -> Result<(), OutboxError> {
-        for some in pairs.chunks(RECALLED_MAX) {
-            let head = [part.to_string(), born.to_string(), self.node.clone(), hash.to_owned()];
-            let pairs = some.iter().flat_map(|(field, value)| [field.clone().into_bytes(), value.clone()]);
-            self.call(&RECALL, head.into_iter().map(String::into_bytes).chain(pairs)).await?;
-        }
-        Ok(())
     }
 
     /// What is stored of a part.
