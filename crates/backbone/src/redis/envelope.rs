@@ -148,6 +148,8 @@ impl Previous {
 
 /// Bytes of an event before its frame.
 const HEADER_BYTES: usize = 1 + 1 + 5 * 8 + 16 + 4;
+/// Where in them its counter stands.
+const COUNTER_AT: usize = 10;
 /// Where in them stands what it follows.
 const PREVIOUS_AT: usize = 18;
 /// Where in them its age stands.
@@ -183,6 +185,14 @@ impl Event {
         Self::with_number(bytes, AGE_AT, age_ms)
     }
 
+    /// Which of its node's publications these bytes are, and which one it follows; `None` for bytes that are no event.
+    #[must_use]
+    pub fn follows(bytes: &[u8]) -> Option<(u64, Option<Previous>)> {
+        let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        bytes.first().filter(|kind| **kind == b'E')?;
+        Some((number(COUNTER_AT)?, Previous::from_number(number(PREVIOUS_AT)?)))
+    }
+
     /// The same bytes, saying that it follows this one. Bytes that are no event stay as they are.
     #[must_use]
     pub fn following(bytes: &Bytes, previous: Option<Previous>) -> Bytes {
@@ -210,7 +220,7 @@ impl Event {
         let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
         let seconds = u32::from_be_bytes(header[58..62].try_into().expect("four bytes"));
         Some(Self {
-            identity: Identity { origin: number(2), counter: number(10) },
+            identity: Identity { origin: number(2), counter: number(COUNTER_AT) },
             previous: Previous::from_number(number(PREVIOUS_AT)),
             accepted_ms: number(AGE_AT),
             repeat_of: number(34),
@@ -286,6 +296,8 @@ mod tests {
         assert_eq!((older.accepted_ms, older.repeat_of), (7, 9));
         let Some(Message::Event(first)) = Message::decode(&Event::following(&bytes, None)) else { panic!("an event") };
         assert_eq!((first.previous, first.accepted_ms), (None, event.accepted_ms));
+        assert_eq!(Event::follows(&bytes), Some((3, event.previous)));
+        assert_eq!(Event::follows(b"C12"), None);
         let bare = Event { previous: None, except: None, cache_for: None, ..event };
         let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
         assert_eq!((read.previous, read.except, read.cache_for), (None, None, None));

@@ -13,16 +13,14 @@ use super::topic::Topic;
 /// Those of one moment.
 #[derive(Debug, Default)]
 pub struct Withdrawn {
-    /// By the counter of each: what it had followed.
-    before: HashMap<u64, Option<Previous>>,
-    topics: Vec<Topic>,
+    /// By the counter of each: its topic, and what it had followed.
+    before: HashMap<u64, (Topic, Option<Previous>)>,
 }
 
 impl Withdrawn {
     /// One more.
     pub fn note(&mut self, topic: Topic, counter: u64, previous: Option<Previous>) {
-        self.before.insert(counter, previous);
-        self.topics.push(topic);
+        self.before.insert(counter, (topic, previous));
     }
 
     /// Whether there is none.
@@ -36,7 +34,7 @@ impl Withdrawn {
     pub fn passed(&self, mut previous: Option<Previous>) -> Option<Previous> {
         // Each step leads to a smaller counter, so there is an end.
         while let Some(this) = previous
-            && let Some(before) = self.before.get(&this.counter)
+            && let Some((_, before)) = self.before.get(&this.counter)
         {
             previous = before.filter(|before| before.counter < this.counter).map(|before| Previous {
                 counter: before.counter,
@@ -48,7 +46,7 @@ impl Withdrawn {
 
     /// Puts right what is known as the last publication of each topic: its counter, and when it was made.
     pub fn pass(&self, last: &mut HashMap<Topic, (u64, Duration)>) {
-        for topic in &self.topics {
+        for (topic, _) in self.before.values() {
             let Some(&(counter, at)) = last.get(topic) else { continue };
             match self.passed(Some(Previous { counter, ms_before: 0 })) {
                 Some(before) => {

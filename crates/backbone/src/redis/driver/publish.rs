@@ -171,7 +171,7 @@ impl Driver {
         let spec = Spec { cache_for: publication.cache_for, once, hook };
         let slot = topic.slot();
         let group = self.group_of(slot);
-        let item = Item::new(now, topic, &event, spec);
+        let item = Item::new(now, topic, event.encode(), spec);
         match self.slots.waiting(slot) {
             Some(waiting) => {
                 waiting.push(item);
