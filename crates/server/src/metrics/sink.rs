@@ -16,7 +16,7 @@ use crate::config::Metrics;
 use super::Registry;
 use super::statsd::Writer;
 
-/// How long a refusal may be on its way; what comes later is found in the next round.
+/// How long a refusal may be on its way, and a datagram wait for room; a refusal that comes later is found in the next round.
 const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 /// A name is looked up again after this, so that a sink that moves is followed.
 const LOOKED_UP_FOR: Duration = Duration::from_secs(60);
@@ -67,10 +67,15 @@ impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused(error),
-            io::ErrorKind::WouldBlock => Self::TooSlow,
+            _ if is_only_silence(&error) => Self::TooSlow,
             _ => Self::Unreachable(error),
         }
     }
+}
+
+/// The time was over and nothing had happened. Systems call it by either name.
+fn is_only_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Begins to tell, where a sink is configured. The thread ends with the process.
@@ -133,9 +138,10 @@ impl Courier {
             link.socket.send(datagram.text.as_bytes())?;
             self.writer.note_sent(datagram);
         }
-        thread::sleep(REFUSED_WITHIN);
-        if let Some(refusal) = link.socket.take_error()? {
-            return Err(refusal.into());
+        // Nobody says anything here but the system, of a refusal, and at once when it has come.
+        match link.socket.recv(&mut [0]) {
+            Err(error) if !is_only_silence(&error) => return Err(error.into()),
+            _ => {}
         }
         self.link = Some(link);
         Ok(())
@@ -157,9 +163,10 @@ impl Courier {
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
         let socket = UdpSocket::bind(any)?;
-        // Only a connected socket is told of refusals, and only one that does not block cannot be held up.
+        // Only a connected socket is told of refusals, and only one that waits for so long and no longer cannot be held up.
         socket.connect(found)?;
-        socket.set_nonblocking(true)?;
+        socket.set_write_timeout(Some(REFUSED_WITHIN))?;
+        socket.set_read_timeout(Some(REFUSED_WITHIN))?;
         Ok(Link { socket, made: Instant::now() })
     }
 
