@@ -67,7 +67,7 @@ impl Registry {
         if let Some(redis) = &self.hearing.redis {
             let figures = redis.figures();
             samples.extend(of_redis(&figures));
-            { figures.groups.iter() }.filter(|group| !group.is_left).for_each(|group| samples.extend(of_group(group)));
+            samples.extend(figures.groups.iter().filter(|group| !group.is_left).flat_map(of_group));
         }
         samples
     }

@@ -2,8 +2,9 @@
 //!
 //! The windows are equally long and under the same steady load. Each second has a p99 of its own. The middle one of a window is what
 //! its deliveries are like; the one that nine in ten seconds do not pass shows a harm of a few seconds, which a middle hides. One
-//! second that the machine had other things to do decides neither; seconds in which it is known to have been away are left out. What is the same in both windows without a fault is what the
-//! machine can do now: the slower of them is what `meanwhile` is held against.
+//! second that the machine had other things to do decides neither; seconds in which it is known to have been away are left out.
+//! What is the same in both windows without a fault is what the machine can do now: the slower of them is what `meanwhile` is held
+//! against.
 
 use std::collections::HashSet;
 use std::fmt;
