@@ -59,15 +59,21 @@ pub fn run(command: &mut Command) -> Outcome {
 
 /// Runs `command` to its end, shows its output and hands each line of it to `line` as well.
 pub fn run_and_read(command: &mut Command, mut line: impl FnMut(&str)) -> Outcome {
+    read(command, |text| {
+        println!("{text}");
+        line(text);
+    })
+}
+
+/// Runs `command` to its end and hands each line of its output to `line`.
+pub fn read(command: &mut Command, mut line: impl FnMut(&str)) -> Outcome {
     let shown = shown(command);
     let not_started = |error| Failure(format!("`{shown}` did not start: {error}"));
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(not_started)?;
     let mut output = BufReader::new(child.stdout.take().expect("it was asked for"));
     let mut bytes = Vec::new();
     while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-        let text = String::from_utf8_lossy(&bytes);
-        print!("{text}");
-        line(text.trim_end());
+        line(String::from_utf8_lossy(&bytes).trim_end());
         bytes.clear();
     }
     let status = child.wait().map_err(|error| Failure(format!("`{shown}` was lost: {error}")))?;

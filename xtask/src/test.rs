@@ -2,12 +2,15 @@
 //!
 //! No step stops the next: one run shows all that is wrong. The last line is the sum, in the words test runners use.
 
+mod binaries;
+
 use std::ops::AddAssign;
 use std::process::Command;
 use std::time::Instant;
 
 use crate::project::{self, Failure, Outcome};
 use crate::{check, conform, setup};
+use binaries::Binary;
 
 /// How many tests did what.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,13 @@ impl Totals {
         Some(Self { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
     }
 
+    /// Adds what the closing line of a Rust test binary says, if it is one.
+    fn take_in(&mut self, line: &str) {
+        if let Some(read) = Self::of_cargo(line) {
+            *self += read;
+        }
+    }
+
     /// A step that is either right or wrong.
     fn of_step(outcome: &Outcome) -> Self {
         let failed = u64::from(outcome.is_err());
@@ -59,45 +69,48 @@ impl Totals {
 pub fn run(fast: bool, valkey: bool) -> Outcome {
     let begun = Instant::now();
     let mut steps = Steps::default();
-    if fast {
-        steps.run("cargo test", cargo_test);
-        return steps.finish(begun);
+    if !fast && !valkey {
+        project::announce("what is installed");
+        setup::run()?;
+        for (name, check) in check::CHECKS {
+            steps.run(name, || {
+                let outcome = check();
+                (Totals::of_step(&outcome), outcome)
+            });
+        }
     }
-    if valkey {
-        steps.run("over Valkey", suite_over_valkey);
-        return steps.finish(begun);
+    let mut built = Vec::new();
+    steps.run("build of tests", || match binaries::build() {
+        Ok(binaries) => {
+            built = binaries;
+            (Totals::default(), Ok(()))
+        }
+        Err(failure) => (Totals::default(), Err(failure)),
+    });
+    if !valkey && !built.is_empty() {
+        steps.run("Rust tests", || binaries::run(&built));
+        steps.run("examples", examples);
     }
-    project::announce("what is installed");
-    setup::run()?;
-    for (name, check) in check::CHECKS {
-        steps.run(name, || {
-            let outcome = check();
-            (Totals::of_step(&outcome), outcome)
-        });
+    if !fast && !built.is_empty() {
+        steps.run("over Valkey", || suite_over_valkey(&built));
     }
-    steps.run("cargo test", cargo_test);
-    steps.run("over Valkey", suite_over_valkey);
-    steps.run("faults, short", faults_in_short);
-    steps.run("official SDKs", || conform::counted(&[]));
+    if !fast && !valkey {
+        steps.run("faults, short", faults_in_short);
+        steps.run("official SDKs", || conform::counted(&[]));
+    }
     steps.finish(begun)
 }
 
-fn cargo_test() -> (Totals, Outcome) {
-    count_cargo(&mut project::cargo(&["test", "--workspace", "--no-fail-fast"]))
-}
-
-fn count_cargo(command: &mut Command) -> (Totals, Outcome) {
+/// The examples in the documentation.
+fn examples() -> (Totals, Outcome) {
     let mut totals = Totals::default();
-    let outcome = project::run_and_read(command, |line| {
-        if let Some(read) = Totals::of_cargo(line) {
-            totals += read;
-        }
-    });
+    let mut command = project::cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]);
+    let outcome = project::run_and_read(&mut command, |line| totals.take_in(line));
     (totals, outcome)
 }
 
 /// The backbone's contract suite again, over every topology of Valkey: the tests before it ran over Redis where there is one.
-fn suite_over_valkey() -> (Totals, Outcome) {
+fn suite_over_valkey(built: &[Binary]) -> (Totals, Outcome) {
     const SUITES: [&str; 3] = ["redis_contract", "redis_sentinel_contract", "redis_cluster_contract"];
     let Some(program) = fulmar_rig::valkey_program() else {
         println!("!! SKIPPED: there is no Valkey here (`cargo xtask setup` says why): {}", SUITES.join(", "));
@@ -107,21 +120,7 @@ fn suite_over_valkey() -> (Totals, Outcome) {
     let product =
         said.map_or_else(|error| error.to_string(), |said| String::from_utf8_lossy(&said.stdout).into_owned());
     println!("{} ({})", product.trim_end(), program.display());
-    // Side by side: most of their time they wait for leases and holds, and one after another would be minutes.
-    let run = |suite: &'static str| {
-        let mut command = project::cargo(&["test", "--quiet", "--package", "fulmar-backbone", "--test", suite]);
-        count_cargo(command.env("FULMAR_TEST_REDIS", &program))
-    };
-    let ran = std::thread::scope(|scope| {
-        let runs = SUITES.map(|suite| scope.spawn(move || run(suite)));
-        runs.map(|run| run.join().unwrap_or_else(|_| (Totals::default(), Err(Failure("a suite was lost".to_owned())))))
-    });
-    let mut all = (Totals::default(), Ok(()));
-    for (totals, outcome) in ran {
-        all.0 += totals;
-        all.1 = all.1.and(outcome);
-    }
-    all
+    binaries::run_over(&program, &SUITES, built)
 }
 
 /// Three nodes over two groups under load while a primary dies, hangs and is failed over: the short form of `faults`, with the
