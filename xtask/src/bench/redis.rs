@@ -3,7 +3,9 @@
 //! One group with two replicas and three Sentinels lives as long as the run; both sides of a pair use it in turn, and nodes are
 //! there only while they are measured. Every publication is counted at its receiver on either side. It judges nothing.
 
+mod clients;
 mod failover;
+mod flow;
 mod plain;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use super::process::cpu_of;
 use super::sample::Sample;
 use super::wire::Signer;
 use super::{APP_ID, BenchError, KEY, SECRET};
+use clients::Clients;
+use flow::Flow;
 use plain::Plain;
 
 /// The one group.
@@ -84,7 +88,8 @@ impl Servers {
             Measure::Egress => self.by_count(plan, |count| self.flow(plan, count, length)),
             Measure::Connections => self.connections(plan),
             Measure::Failover => failover::take(&self.program, plan),
-            Measure::PrimaryCpu | Measure::NodeCpu | Measure::Delivery => self.flow(plan, 2, length),
+            Measure::PrimaryCpu | Measure::NodeCpu => self.flow(plan, 2, length),
+            Measure::Delivery => self.delivery(plan, length),
         }
     }
 
@@ -114,13 +119,24 @@ impl Servers {
         let meter = Meter::begin(primary)?;
         let flow = plain.publish(plan, length)?;
         let cpu = [meter.cpu()?, flow.subscriber_cpu];
-        let mut sample = meter.sample(plan, flow.published, cpu, flow.took)?;
-        sample.generator_busy = flow.own_cpu.as_secs_f64() / flow.took.as_secs_f64();
-        if plan.measure == Measure::Delivery {
-            let quantile = |share| flow.latency.quantile(share).as_secs_f64() * 1e3;
-            (sample.value, sample.note) = (quantile(0.99), format!("median {:.2} ms", quantile(0.5)));
-        }
-        Ok(sample)
+        let sample = meter.sample(plan, flow.published, cpu, flow.took)?;
+        Ok(of_flow(plan, &flow, sample))
+    }
+
+    /// From the publish on one node to the receipt of a connection on another.
+    fn delivery(&self, plan: &RedisPlan, length: Duration) -> Result<Sample, BenchError> {
+        let (primary, nodes) = (self.primary()?, start_nodes(&self.program, &self.deployment, 2)?);
+        let signer = Signer::new(APP_ID, KEY, SECRET);
+        let ends = [nodes[0].addr(), nodes[1].addr()];
+        let mut clients = Clients::connect(ends, signer, names(plan.channels), plan.publishers)?;
+        thread::sleep(ACQUAINTED);
+        clients.publish(plan, WARM_UP)?;
+        let meter = Meter::begin(primary)?;
+        let before = cpu_of_all(&nodes[1..])?;
+        let flow = clients.publish(plan, length)?;
+        let node_cpu = cpu_of_all(&nodes[1..])?.saturating_sub(before);
+        let sample = meter.sample(plan, flow.published, [meter.cpu()?, node_cpu], flow.took)?;
+        Ok(of_flow(plan, &flow, sample))
     }
 
     /// The first node takes what is published; the subscribers of the channels are spread over the others.
@@ -143,10 +159,6 @@ impl Servers {
         let published = tally.publishes * feed.batch as u64;
         let mut sample = meter.sample(plan, published, [meter.cpu()?, node_cpu], tally.took)?;
         sample.generator_busy = tally.own_cpu.as_secs_f64() / tally.took.as_secs_f64();
-        if plan.measure == Measure::Delivery {
-            let quantile = |share| tally.latency.quantile(share).as_secs_f64() * 1e3;
-            (sample.value, sample.note) = (quantile(0.99), format!("median {:.2} ms, {}", quantile(0.5), sample.note));
-        }
         Ok(sample)
     }
 
@@ -239,6 +251,16 @@ impl<'a> Meter<'a> {
         let server_busy = cpu[0].as_secs_f64() / took.as_secs_f64();
         Ok(Sample { value, counted: published, server_busy, note, ..Sample::default() })
     }
+}
+
+/// What a flow adds to the figures of its servers.
+fn of_flow(plan: &RedisPlan, flow: &Flow, mut sample: Sample) -> Sample {
+    sample.generator_busy = flow.own_cpu.as_secs_f64() / flow.took.as_secs_f64();
+    if plan.measure == Measure::Delivery {
+        let quantile = |share| flow.latency.quantile(share).as_secs_f64() * 1e3;
+        (sample.value, sample.note) = (quantile(0.99), format!("median {:.2} ms, {}", quantile(0.5), sample.note));
+    }
+    sample
 }
 
 fn publish(

@@ -12,22 +12,17 @@ use std::time::{Duration, Instant};
 
 use fulmar_rig::{Redis, Resp, Value};
 
+use super::flow::{Flow, PATIENCE, age, pause_until, stamped};
 use super::wrong;
 use crate::bench::BenchError;
 use crate::bench::case::RedisPlan;
 use crate::bench::histogram::Histogram;
 use crate::bench::process::own_cpu;
 
-const HEAD: &str = "~PT";
-const MARK_BYTES: usize = 3 + 16;
 /// Every subscriber hears this channel: when a phase is over, and when all is.
 const ASIDE: &str = "plain:aside";
 const PHASE_OVER: &str = "phase over";
 const ALL_OVER: &str = "all over";
-/// Nothing coming for so long is a loss.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// A sleep ends about so late: the rest is waited for awake.
-const SLEEP_SLACK: Duration = Duration::from_micros(80);
 
 /// The publisher and its subscribers.
 pub struct Plain {
@@ -54,20 +49,6 @@ struct Heard {
     count: usize,
     latency: Histogram,
     cpu: Duration,
-}
-
-/// What came of a phase.
-pub struct Flow {
-    /// Messages.
-    pub published: u64,
-    /// From the first message to the last receipt.
-    pub took: Duration,
-    /// CPU of the publisher.
-    pub own_cpu: Duration,
-    /// CPU of all subscribers.
-    pub subscriber_cpu: Duration,
-    /// From publisher's write to each receipt.
-    pub latency: Histogram,
 }
 
 impl Plain {
@@ -137,8 +118,7 @@ impl Plain {
             let channel = &self.channels[self.published % self.channels.len()];
             self.published += 1;
             let name = channel.rsplit(':').next().unwrap_or_default();
-            let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let data = format!("{HEAD}{now:016x}{}", "x".repeat(data_bytes.saturating_sub(MARK_BYTES)));
+            let data = stamped(&self.begun, Instant::now(), data_bytes);
             let text = format!(r#"{{"event":"bench","channel":"{name}","data":"{data}"}}"#);
             let (name_bytes, text_bytes) = (channel.len(), text.len());
             // Writing to a Vec cannot fail.
@@ -215,7 +195,7 @@ fn listen(connection: &mut Resp, begun: &Instant, said: &Sender<Heard>) {
             return;
         }
         if text != PHASE_OVER.as_bytes() {
-            latency.record(age(text, begun));
+            latency.record(age(text, begun).unwrap_or_default());
             count += 1;
             continue;
         }
@@ -225,20 +205,5 @@ fn listen(connection: &mut Resp, begun: &Instant, said: &Sender<Heard>) {
             return;
         }
         (count, cpu) = (0, now);
-    }
-}
-
-fn age(text: &[u8], begun: &Instant) -> Duration {
-    let now = begun.elapsed();
-    let at = crate::bench::wire::find(text, HEAD.as_bytes()).unwrap_or(text.len());
-    let digits = text.get(at + HEAD.len()..at + MARK_BYTES).unwrap_or_default();
-    let written = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    now.saturating_sub(Duration::from_nanos(written.unwrap_or(0)))
-}
-
-fn pause_until(due: Instant) {
-    let left = due.saturating_duration_since(Instant::now());
-    if left > SLEEP_SLACK {
-        thread::sleep(left - SLEEP_SLACK);
     }
 }
