@@ -1,9 +1,10 @@
 //! What a bare Debian lacks for the tests: installed when that can be done without asking anybody.
 //!
-//! Packages of npm, PyPI, Go and Maven are none of its business, Valkey's program apart (see `valkey`); the SDK suites install their
+//! Packages of npm, PyPI, Go and Maven are none of its business, Valkey's program apart (see `wheel`); the SDK suites install their
 //! own. It fails only where nothing can go on without what is missing; for the rest it says what will be skipped.
 
 mod valkey;
+mod wheel;
 
 use crate::project::{self, Failure, Outcome};
 
