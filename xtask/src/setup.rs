@@ -1,8 +1,9 @@
 //! What a bare Debian lacks for the tests: installed when that can be done without asking anybody.
 //!
-//! Packages of npm, PyPI, Go and Maven are none of its business, Valkey's program apart (see `wheel`); the SDK suites install their
+//! Packages of npm, PyPI, Go and Maven are none of its business, two server programs apart (see `wheel`); the SDK suites install their
 //! own. It fails only where nothing can go on without what is missing; for the rest it says what will be skipped.
 
+mod old_redis;
 mod valkey;
 mod wheel;
 
@@ -112,6 +113,7 @@ pub fn run() -> Outcome {
         None => println!("!! cannot install Debian packages here (no apt-get, or neither root nor password-less sudo)"),
     }
     valkey::obtain(apt.as_ref());
+    old_redis::obtain();
     for (program, suites) in TOOLCHAINS.iter().filter(|(program, _)| !project::is_installed(program)) {
         println!("!! `{program}` is missing: the suites that need it will be skipped ({suites})");
     }
