@@ -21,7 +21,7 @@ struct Need {
     required: bool,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 12] = [
     Need {
         programs: &["cc", "gcc", "clang"],
         probe: &[],
@@ -87,6 +87,20 @@ const NEEDS: [Need; 10] = [
         probe: &[],
         package: "redis-sentinel",
         purpose: "for every test of several nodes",
+        required: false,
+    },
+    Need {
+        programs: &["tc"],
+        probe: &[],
+        package: "iproute2",
+        purpose: "for lines that the kernel caps in the lab",
+        required: false,
+    },
+    Need {
+        programs: &["iptables"],
+        probe: &[],
+        package: "iptables",
+        purpose: "for lines that the kernel caps in the lab",
         required: false,
     },
 ];
@@ -203,8 +217,7 @@ fn privileged() -> Option<&'static [&'static str]> {
     if !project::is_installed("apt-get") {
         return None;
     }
-    let is_root = project::command("id", &["-u"]).output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
-    if is_root {
+    if project::is_root() {
         return Some(&[]);
     }
     succeeds("sudo", &["-n", "true"]).then_some(["sudo", "-n"].as_slice())
