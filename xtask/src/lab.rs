@@ -13,7 +13,9 @@ mod day;
 mod deploy;
 mod fifty;
 mod html;
+mod lines;
 mod lookout;
+mod namespace;
 mod picture;
 mod report;
 mod resync;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use account::Account;
 use day::{DAYS, Day};
+use lines::{Wanted, Way};
 use scene::Lab;
 
 use crate::faults::interrupt;
@@ -62,6 +65,12 @@ pub struct LabArgs {
     /// Keep the figures of each day as test data as well (tests/traces)
     #[arg(long)]
     record: bool,
+    /// What caps a line where a day wants it
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    lines: Wanted,
+    /// The network namespace that was left for one of the lab's own
+    #[arg(long, hide = true)]
+    left: Option<String>,
 }
 
 /// Runs what is asked for.
@@ -81,13 +90,21 @@ pub fn run(args: &LabArgs) -> Outcome {
     if open_files < OPEN_FILES_MIN {
         return Err(Failure(format!("only {open_files} files may be open; {OPEN_FILES_MIN} are needed (ulimit -n)")));
     }
+    let way = match &args.left {
+        Some(left) => namespace::settle(left).map(|()| Way::Namespace)?,
+        None => lines::decide(args.lines, days.iter().any(|day| day.caps_lines()), lines::obstacle)?,
+    };
     let programs = Programs::build(args, days.iter().any(|day| day.name == "D1"))?;
+    if way == Way::Namespace && args.left.is_none() {
+        // Everything that needs the world has been fetched and built by now.
+        return Err(namespace::enter());
+    }
     let out = project::root().join(&args.out);
     let mut accounts = Vec::new();
     for day in days {
         println!("\n== {} {}: {}", day.name, day.id, day.title);
         interrupt::watch(DAY_MAX);
-        let account = replay(day, args.seed, &programs);
+        let account = replay(day, args.seed, &programs, &way);
         interrupt::unwatch();
         let account = account?;
         report::print(&account);
@@ -126,8 +143,9 @@ impl Programs {
     fn build(args: &LabArgs, needs_faulty: bool) -> Result<Self, Failure> {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project::root().join("target"), PathBuf::from);
         let built = target.join("debug/fulmar");
-        let mut faulty = None;
-        if needs_faulty {
+        let copy = target.join("lab/fulmar-new");
+        let is_built = args.left.is_some();
+        if needs_faulty && !is_built {
             project::announce("building the binary that can fail as it is told");
             project::run(&mut project::cargo(&[
                 "build",
@@ -137,23 +155,26 @@ impl Programs {
                 "--features",
                 "lab-faults",
             ]))?;
-            let copy = target.join("lab/fulmar-new");
             fs::create_dir_all(target.join("lab"))
                 .and_then(|()| fs::copy(&built, &copy))
                 .map_err(|error| Failure(format!("copying {} to {}: {error}", built.display(), copy.display())))?;
-            faulty = Some(copy);
         }
-        if needs_faulty || args.binary.is_none() {
+        if (needs_faulty || args.binary.is_none()) && !is_built {
             // The other build has taken its place.
             project::announce("building the binary");
             project::run(&mut project::cargo(&["build", "--quiet", "--package", "fulmar"]))?;
         }
-        Ok(Self { sound: args.binary.clone().unwrap_or(built), faulty })
+        Ok(Self { sound: args.binary.clone().unwrap_or(built), faulty: needs_faulty.then_some(copy) })
     }
 }
 
-fn replay(day: &'static Day, seed: u64, programs: &Programs) -> Result<Account, Failure> {
-    let mut lab = Lab::open(day, &programs.sound, seed)?;
+/// What the hidden verb `lab-trial` does.
+pub fn trial(left: &str) -> Outcome {
+    namespace::trial(left)
+}
+
+fn replay(day: &'static Day, seed: u64, programs: &Programs, way: &Way) -> Result<Account, Failure> {
+    let mut lab = Lab::open(day, &programs.sound, seed, way)?;
     lab.own.faulty.clone_from(&programs.faulty);
     Ok(lab.play(day, seed))
 }

@@ -100,6 +100,13 @@ enum Verb {
     /// The naive node that `faults --naive` starts, called as the real binary is
     #[command(hide = true)]
     Serve(faults::NaiveArgs),
+    /// Whether the kernel caps lines in a network namespace, which `lab` asks before it enters one
+    #[command(hide = true)]
+    LabTrial {
+        /// The namespace that was left
+        #[arg(long)]
+        left: String,
+    },
     /// The bare server that `bench` starts
     #[command(hide = true)]
     BenchReference(bench::ReferenceArgs),
@@ -119,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map_err(|e| project::Failure(e.to_string())),
         Verb::Faults(args) => faults::run(&args),
         Verb::Lab(args) => lab::run(&args),
+        Verb::LabTrial { left } => lab::trial(&left),
         Verb::Serve(args) => faults::serve_naively(&args),
         Verb::BenchReference(args) => bench::run_reference(&args).map_err(|e| project::Failure(e.to_string())),
     };

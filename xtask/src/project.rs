@@ -45,6 +45,11 @@ pub fn is_installed(program: &str) -> bool {
     env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// Whether this runs as root.
+pub fn is_root() -> bool {
+    command("id", &["-u"]).output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+}
+
 /// Says what begins now.
 pub fn announce(what: &str) {
     println!("==> {what}");

@@ -1,9 +1,11 @@
 //! What a bare Debian lacks for the tests: installed when that can be done without asking anybody.
 //!
-//! Packages of npm, PyPI, Go and Maven are none of its business, Valkey's program apart (see `valkey`); the SDK suites install their
+//! Packages of npm, PyPI, Go and Maven are none of its business, two server programs apart (see `wheel`); the SDK suites install their
 //! own. It fails only where nothing can go on without what is missing; for the rest it says what will be skipped.
 
+mod old_redis;
 mod valkey;
+mod wheel;
 
 use crate::project::{self, Failure, Outcome};
 
@@ -19,7 +21,7 @@ struct Need {
     required: bool,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 12] = [
     Need {
         programs: &["cc", "gcc", "clang"],
         probe: &[],
@@ -87,6 +89,20 @@ const NEEDS: [Need; 10] = [
         purpose: "for every test of several nodes",
         required: false,
     },
+    Need {
+        programs: &["tc"],
+        probe: &[],
+        package: "iproute2",
+        purpose: "for lines that the kernel caps in the lab",
+        required: false,
+    },
+    Need {
+        programs: &["iptables"],
+        probe: &[],
+        package: "iptables",
+        purpose: "for lines that the kernel caps in the lab",
+        required: false,
+    },
 ];
 
 /// Services that come with packages above. Tests start their own; where we installed one, it is not left running.
@@ -111,6 +127,7 @@ pub fn run() -> Outcome {
         None => println!("!! cannot install Debian packages here (no apt-get, or neither root nor password-less sudo)"),
     }
     valkey::obtain(apt.as_ref());
+    old_redis::obtain();
     for (program, suites) in TOOLCHAINS.iter().filter(|(program, _)| !project::is_installed(program)) {
         println!("!! `{program}` is missing: the suites that need it will be skipped ({suites})");
     }
@@ -200,8 +217,7 @@ fn privileged() -> Option<&'static [&'static str]> {
     if !project::is_installed("apt-get") {
         return None;
     }
-    let is_root = project::command("id", &["-u"]).output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
-    if is_root {
+    if project::is_root() {
         return Some(&[]);
     }
     succeeds("sudo", &["-n", "true"]).then_some(["sudo", "-n"].as_slice())

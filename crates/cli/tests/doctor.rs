@@ -10,6 +10,8 @@ mod alone;
 mod group;
 #[path = "doctor/here.rs"]
 mod here;
+#[path = "doctor/other.rs"]
+mod other;
 #[path = "doctor/patient.rs"]
 mod patient;
 #[path = "doctor/redis_cluster.rs"]

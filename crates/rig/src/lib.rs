@@ -46,7 +46,8 @@ pub use node::{Node, NodeOptions, Ready};
 pub use ports::free_port;
 pub use process::Process;
 pub use redis::{
-    FETCHED_VALKEY, Redis, RedisOptions, Role, Tls, fetched_valkey, is_available, server_program, valkey_program,
+    FETCHED_VALKEY, OLD_REDIS, Redis, RedisOptions, Role, Tls, fetched_old_redis, fetched_valkey, is_available,
+    old_redis_program, server_program, valkey_program,
 };
 pub use redis_cluster::RedisCluster;
 pub use resp::{Resp, Value};

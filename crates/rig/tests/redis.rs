@@ -169,6 +169,26 @@ fn a_link_slows_replication_alone_and_can_fall_silent() {
 }
 
 #[test]
+fn replicas_connect_from_their_own_address_and_are_known_by_the_common_one() {
+    if !is_available() {
+        return;
+    }
+    let options = SentinelOptions { replicas_from: Some([127, 0, 0, 3].into()), ..Default::default() };
+    let deployment = SentinelDeployment::start(&[("g1", 2)], 3, &options).unwrap();
+    // Whoever is promoted is followed from there as well.
+    deployment.fail_over_wholly("g1").unwrap();
+    let primary = &deployment.primary_of("g1").unwrap().redis;
+    let connected = primary.call(&["CLIENT", "LIST", "TYPE", "replica"]).unwrap().text();
+    assert_eq!(connected.matches(" addr=127.0.0.3:").count(), 2, "{connected}");
+    let others = primary.call(&["CLIENT", "LIST", "TYPE", "pubsub"]).unwrap().text();
+    assert!(others.contains(" addr=127.0.0.1:") && !others.contains(" addr=127.0.0.3:"), "{others}");
+    for number in 0..2 {
+        let said = primary.info("replication", &format!("slave{number}")).unwrap().unwrap();
+        assert!(said.starts_with("ip=127.0.0.1,"), "{said}");
+    }
+}
+
+#[test]
 fn a_link_can_be_cut_and_mended() {
     if !is_available() {
         return;

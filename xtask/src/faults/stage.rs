@@ -3,7 +3,7 @@
 //! It knows how to set up and how to wait; what is done to it stands in `deeds`.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ const NODES: usize = 3;
 const LOOK: Duration = Duration::from_millis(20);
 /// The groups of a Sentinel topology, each with two replicas.
 pub const GROUPS: [&str; 2] = ["g1", "g2"];
+/// Where replicas connect from in a setting that tells them so from everybody else.
+pub const REPLICAS_FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The group that comes later.
 pub const MORE: &str = "g3";
 
@@ -36,6 +38,8 @@ pub enum Setting {
     Sentinel,
     /// The same, each server behind a wire.
     SentinelWithLinks,
+    /// The same without wires; replicas connect from `REPLICAS_FROM`, by which the kernel can tell them.
+    SentinelWithSources,
     /// Three primaries with a replica each as a Redis Cluster, three nodes.
     RedisCluster,
     /// The same as `Sentinel`, and a third group that nodes are not configured with.
@@ -96,10 +100,19 @@ impl Stage {
         let servers = match setting {
             Setting::Embedded => Servers::Nothing,
             Setting::Single => Servers::Single(Redis::start(&RedisOptions::default()).map_err(failure)?),
-            Setting::Sentinel | Setting::SentinelWithLinks | Setting::SentinelAndOneMore => {
+            Setting::Sentinel
+            | Setting::SentinelWithLinks
+            | Setting::SentinelWithSources
+            | Setting::SentinelAndOneMore => {
                 let has_links = setting == Setting::SentinelWithLinks;
-                // A first failover makes the epoch count; through wires it would only cost time.
-                let options = SentinelOptions { has_links, fails_over_first: !has_links, ..SentinelOptions::default() };
+                let has_sources = setting == Setting::SentinelWithSources;
+                let options = SentinelOptions {
+                    has_links,
+                    replicas_from: has_sources.then_some(REPLICAS_FROM),
+                    // It makes the epoch count; through wires it would only cost time, and without them all is as with them.
+                    fails_over_first: !has_links && !has_sources,
+                    ..SentinelOptions::default()
+                };
                 let more = (setting == Setting::SentinelAndOneMore).then_some(MORE);
                 let groups: Vec<_> = GROUPS.into_iter().chain(more).map(|name| (name, 2)).collect();
                 Servers::Sentinel(SentinelDeployment::start(&groups, 3, &options).map_err(failure)?)

@@ -59,6 +59,8 @@ pub struct Account {
     pub presence: Vec<String>,
     /// The machine's load average, before and after: where it is far above the number of cores, delays say little.
     pub machine: String,
+    /// What capped its lines, where any were.
+    pub lines: Option<String>,
     /// What official SDKs noted.
     pub sdk: Option<SdkAccount>,
     /// What no step can show.

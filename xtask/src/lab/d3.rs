@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use fulmar_rig::Link;
-
 use super::day::{Day, NOTHING, Step};
 use super::resync;
 use super::scene::{Lab, rig};
 use crate::faults::deeds;
 use crate::faults::stage::{Done, GROUPS, Setting};
-use crate::project::Failure;
 
 const GROUP: &str = GROUPS[0];
 const ADDED: usize = 3;
+/// What each replica gets of the stream while all of them are to lag.
+const LAGGING_BYTES_PER_S: u64 = 30_000;
 
 /// The day.
 pub const DAY: Day = Day {
@@ -78,8 +77,8 @@ fn fail_over(lab: &mut Lab) -> Done {
         lab.gap("whether a failover would be refused: this binary has no `fulmar redis failover`");
     }
     let primary = lab.stage.primary(GROUP)?;
-    let link = primary.link.as_ref().ok_or_else(|| Failure("the day says that there are wires".to_owned()))?;
-    link.limit_replication(30_000);
+    let replicas = resync::replication(&primary.redis)?.connected;
+    lab.lines.cap_replication(primary, LAGGING_BYTES_PER_S, replicas as u64)?;
     lab.stage.wait(Duration::from_secs(3))?;
     let lag_bytes = deeds::lag_bytes(&lab.stage, lab.stage.primary(GROUP)?, GROUP)?;
     lab.deed(format!("SENTINEL FAILOVER {GROUP} by hand; the best replica is {lag_bytes} bytes behind"));
@@ -91,9 +90,7 @@ fn fail_over(lab: &mut Lab) -> Done {
 }
 
 fn heal(lab: &mut Lab) -> Done {
-    for server in &lab.stage.deployment().group(GROUP).map_err(rig)?.servers {
-        server.link.iter().for_each(Link::mend);
-    }
+    lab.lines.free(&lab.stage.deployment().group(GROUP).map_err(rig)?.servers)?;
     resync::end_added(lab, GROUP)?;
     lab.stage.deployment().await_whole().map_err(rig)?;
     lab.seen("the group is whole");

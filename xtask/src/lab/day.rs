@@ -38,6 +38,13 @@ pub struct Step {
     pub allowed: Allowed,
 }
 
+impl Day {
+    /// Whether a step of it caps what a server's host may send.
+    pub fn caps_lines(&self) -> bool {
+        self.setting == Setting::SentinelWithLinks
+    }
+}
+
 /// What may happen in a step without a promise being broken. Nothing is ever lost, doubled, out of order or refused without a clear 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowed {

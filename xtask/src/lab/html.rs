@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::account::{Account, StepAccount, is_outline};
 use super::picture::{self, escaped};
-use super::report::ms;
+use super::report::{self, ms};
 use super::timeline::{Entry, Voice};
 
 const STYLE: &str = "\
@@ -82,6 +82,9 @@ fn day(page: &mut String, account: &Account) {
             ""
         },
     );
+    if let Some(words) = &account.lines {
+        let _ = write!(page, "<p>{}.</p>", escaped(&report::capitalized(words)));
+    }
     let marked: Vec<&Entry> = account.entries.iter().filter(|entry| is_mark(entry)).collect();
     page.push_str(&picture::draw(account, &marked));
     page.push_str(
@@ -203,6 +206,7 @@ mod tests {
             whole: ledger.verdict(&[]),
             presence: Vec::new(),
             machine: "0.1".to_owned(),
+            lines: Some("lines are capped by a proxy, because <nobody> is root".to_owned()),
             sdk: None,
             misses: Vec::new(),
             entries: vec![Entry { at: Duration::from_secs(4), voice: Voice::Deed, words: "SIGTERM".to_owned() }],
@@ -213,7 +217,14 @@ mod tests {
         };
         assert_eq!(account.verdict(), "MISSED");
         let page = page(&[account]);
-        for part in ["<svg viewBox", "INC-2022-04-11", "SIGTERM", "a primary &lt; paused &gt;", "1 load at all"] {
+        for part in [
+            "<svg viewBox",
+            "INC-2022-04-11",
+            "SIGTERM",
+            "a primary &lt; paused &gt;",
+            "1 load at all",
+            "Lines are capped by a proxy, because &lt;nobody&gt;",
+        ] {
             assert!(page.contains(part), "{part} is not in the page");
         }
     }

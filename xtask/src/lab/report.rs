@@ -33,6 +33,7 @@ pub fn print(account: &Account) {
         Some(sdk) => println!("  official SDKs: {}", sdk.words()),
         None => println!("  official SDKs: none took part"),
     }
+    account.lines.iter().for_each(|words| println!("  {words}"));
     account.misses.iter().for_each(|miss| println!("  MISSED: {miss}"));
     account.day.gaps.iter().for_each(|gap| println!("  not covered: {gap}"));
     let whole = &account.whole;
@@ -72,6 +73,12 @@ pub fn print_table(accounts: &[Account]) {
         let (day, gaps) = (account.day, account.all_gaps().len());
         println!("| {} {} | {} | {gaps} | {} |", day.name, day.title, figures.join(" | "), account.verdict());
     }
+}
+
+/// Words as a sentence begins with them.
+pub fn capitalized(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Milliseconds for the eye.

@@ -66,8 +66,7 @@ fn fill(lab: &mut Lab, group: &str) -> Done {
 pub fn cap(lab: &mut Lab, group: &str) -> Done {
     let primary = lab.stage.primary(group)?;
     configure(&primary.redis, &SMALL)?;
-    let link = primary.link.as_ref().ok_or_else(|| Failure("the day says that there are wires".to_owned()))?;
-    link.limit_line(LINE_BYTES_PER_S);
+    lab.lines.cap(primary, LINE_BYTES_PER_S)?;
     lab.deed(format!(
         "{group}'s primary has an uplink of {} Mbit/s and small buffers",
         LINE_BYTES_PER_S * 8 / 1_000_000
@@ -122,9 +121,7 @@ pub fn end_added(lab: &mut Lab, group: &str) -> Done {
 
 /// The limit is gone.
 pub fn mend(lab: &mut Lab, group: &str) -> Done {
-    for server in &lab.stage.deployment().group(group).map_err(rig)?.servers {
-        server.link.iter().for_each(fulmar_rig::Link::mend);
-    }
+    lab.lines.free(&lab.stage.deployment().group(group).map_err(rig)?.servers)?;
     lab.deed("the uplink is free again");
     Ok(())
 }

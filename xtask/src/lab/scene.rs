@@ -10,6 +10,7 @@ use fulmar_rig::{Folder, Node, Size};
 
 use super::account::{self, Account};
 use super::day::{Day, Step};
+use super::lines::{Lines, Way};
 use super::lookout::Lookout;
 use super::sdk::{self, Sdk};
 use super::timeline::{Timeline, Voice};
@@ -40,6 +41,8 @@ pub struct Lab {
     pub verbs: Verbs,
     /// What the system says of its groups, where the binary can.
     pub lookout: Option<Lookout>,
+    /// What servers' hosts may send.
+    pub lines: Lines,
     /// Official SDKs, where they are installed.
     pub sdk: Option<Sdk>,
     /// The ledger of presence, where the day has one open.
@@ -54,13 +57,16 @@ pub struct Lab {
     folder: Folder,
     ledger_began: Duration,
     busy_before: String,
+    said_of_lines: Option<String>,
 }
 
 impl Lab {
     /// Servers, without nodes and load.
-    pub fn open(day: &Day, program: &Path, seed: u64) -> Result<Self, Failure> {
+    pub fn open(day: &Day, program: &Path, seed: u64, way: &Way) -> Result<Self, Failure> {
         let timeline = Timeline::begin();
-        let mut stage = Stage::set(day.setting, program, seed, true)?;
+        let lines = Lines::lay(way)?;
+        let setting = if day.caps_lines() { way.setting() } else { day.setting };
+        let mut stage = Stage::set(setting, program, seed, true)?;
         stage.size = SIZE;
         let folder = Folder::make("lab").map_err(failure)?;
         let config = folder.path().join("fulmar.toml");
@@ -68,12 +74,15 @@ impl Lab {
             .map_err(|error| Failure(format!("writing {}: {error}", config.display())))?;
         let watch = Watch::start(&timeline);
         timeline.say(Voice::Seen, "Redis groups and Sentinels are up");
+        let said_of_lines = day.caps_lines().then(|| way.words());
+        said_of_lines.iter().for_each(|words| timeline.say(Voice::Seen, words.clone()));
         Ok(Self {
             verbs: Verbs::of(program, &config, &timeline),
             stage,
             timeline,
             watch,
             lookout: None,
+            lines,
             sdk: None,
             presence: None,
             retired: Vec::new(),
@@ -84,6 +93,7 @@ impl Lab {
             folder,
             ledger_began: Duration::ZERO,
             busy_before: load_average(),
+            said_of_lines,
         })
     }
 
@@ -309,6 +319,7 @@ impl Lab {
             steps,
             whole,
             presence: std::mem::take(&mut self.looks),
+            lines: self.said_of_lines.take(),
             machine: format!("{} before, {} after", self.busy_before, load_average()),
             sdk,
             misses,

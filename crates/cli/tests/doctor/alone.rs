@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fulmar_rig::{Folder, Link, Redis, RedisOptions, Tls, eventually, free_port, is_available, server_program};
+use fulmar_rig::{
+    Folder, Link, Redis, RedisOptions, Tls, eventually, free_port, is_available, old_redis_program, server_program,
+};
 use fulmar_server::redis::map::SlotMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::here::ending;
+use super::other::Other;
 use super::patient::{Again, PATIENCE, Patient, has, says, split, unix_ms};
 
 fn start(options: &RedisOptions) -> (Redis, Patient) {
@@ -62,6 +65,26 @@ fn what_a_server_suffers_by_itself_is_found() {
     redis.kill();
     let found = patient.await_findings(&["server-unreachable"]);
     says(&found, "server-unreachable", "grave", &[&redis.addr().to_string()]);
+}
+
+/// DOC-2 DOC-15
+#[test]
+fn a_server_that_is_older_than_what_nodes_need_is_found() {
+    let Some(program) = old_redis_program() else {
+        eprintln!("!! SKIPPED: a server that is too old, since there is no old Redis (cargo xtask setup fetches it)");
+        return;
+    };
+    let limits = "--maxmemory 4gb --client-output-buffer-limit pubsub 16mb 8mb 10";
+    let other = Other::start(program, &limits.split(' ').collect::<Vec<_>>());
+    let at = format!("127.0.0.1:{}", other.port);
+    let patient = Patient::new(&format!(
+        "[demo]\nenabled = true\n[storage]\npath = \"STORAGE\"\n[backbone]\nkind = \"redis\"\naddresses = [{at:?}]\n"
+    ));
+    // Nothing else is: what the old release does not know is not held against it.
+    let found = patient.await_findings(&["no-identity", "no-nodes", "redis-too-old"]);
+    let words = [&format!("{at} runs Redis 6.2."), "Redis 7.0 at least", "replace it by a newer one, replicas first"];
+    says(&found, "redis-too-old", "grave", &words);
+    assert_eq!(patient.run(&[]).code, 3, "what is grave tells a script");
 }
 
 /// DOC-17 DOC-19

@@ -2,13 +2,12 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use fulmar_rig::{
-    Folder, Node, Process, Ready, Redis, SentinelDeployment, SentinelOptions, free_port, is_available, server_program,
-    valkey_program,
+    Node, Ready, Redis, SentinelDeployment, SentinelOptions, is_available, server_program, valkey_program,
 };
 
+use super::other::Other;
 use super::patient::{Again, PATIENCE, Patient, WITHIN, has, says, split, unix_ms};
 
 const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
@@ -313,16 +312,10 @@ fn versions(stage: &Stage) {
         return;
     };
     let primary = stage.primary_by_role();
-    let port = free_port().unwrap();
-    let folder = Folder::make("valkey").unwrap();
-    let mut command = Command::new(program);
-    command.args(["--port", &port.to_string(), "--save", "", "--dir"]).arg(folder.path());
-    command.args(["--replicaof", &primary.ip().to_string(), &primary.port().to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _other = Process::start(command, "valkey-server").unwrap();
+    let other = Other::start(program, &["--replicaof", &primary.ip().to_string(), &primary.port().to_string()]);
     let found = stage.patient.await_some(&["redis-versions-differ"]);
     let product = if stage.is_valkey() { "runs Valkey" } else { "runs Redis" };
-    says(&found, "redis-versions-differ", "warning", &[&format!("127.0.0.1:{port} runs Valkey"), product]);
+    says(&found, "redis-versions-differ", "warning", &[&format!("127.0.0.1:{} runs Valkey", other.port), product]);
 }
 
 impl Stage {
