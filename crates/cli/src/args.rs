@@ -104,7 +104,8 @@ pub(crate) const RESHARD_EXAMPLES: &str = "\
 Examples:
   fulmar redis reshard plan --groups g1,g2,g3
   fulmar redis reshard apply --groups g1,g2,g3
-Exit code 3 when it is refused because of how things are: a group that is away, a replica that is missing, another mover.";
+Exit code 3 when it is refused because of how things are (a group that is away, a replica that is missing, another mover) and nothing
+was changed; 1 when it failed on the way, and `resume` goes on.";
 
 #[derive(Subcommand)]
 pub enum ConfigVerb {

@@ -49,13 +49,32 @@ pub fn reshard(verb: ReshardVerb) -> ExitCode {
             print(&said);
             ExitCode::SUCCESS
         }
-        Err(error) => {
+        Err(Stopped { error, has_begun }) => {
+            let is_refusal = error.is_refusal() && !has_begun;
             if args.json {
-                print(&format!("{:#}\n", json!({ "refused": error.is_refusal(), "why": error.to_string() })));
+                let said = json!({ "refused": is_refusal, "has_begun": has_begun, "why": error.to_string() });
+                print(&format!("{said:#}\n"));
             }
             eprintln!("fulmar: {error}");
-            ExitCode::from(if error.is_refusal() { EXIT_REFUSED } else { 1 })
+            if has_begun {
+                eprintln!(
+                    "fulmar: slots are on their way, nodes serve meanwhile: `fulmar redis reshard resume` goes on"
+                );
+            }
+            ExitCode::from(if is_refusal { EXIT_REFUSED } else { 1 })
         }
+    }
+}
+
+/// What ended a verb, and whether it had changed anything before.
+struct Stopped {
+    error: ReshardError,
+    has_begun: bool,
+}
+
+impl From<ReshardError> for Stopped {
+    fn from(error: ReshardError) -> Self {
+        Self { error, has_begun: false }
     }
 }
 
@@ -67,7 +86,7 @@ enum What {
     Abort,
 }
 
-async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<String, ReshardError> {
+async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<String, Stopped> {
     let wanted = if args.groups.is_empty() { settings.topology.groups() } else { args.groups.clone() };
     let is_shown = !args.json;
     let mut watch = move |progress: &Progress| {
@@ -79,12 +98,13 @@ async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<Stri
         ControlFlow::Continue(())
     };
     let mut mover = Mover::new(settings, &mut watch)?;
-    match what {
+    let done = match what {
         What::Plan => return Ok(shown(&mover.plan(&wanted).await?, args.json)),
-        What::Apply => mover.apply(&wanted).await?,
-        What::Resume => mover.resume().await?,
-        What::Abort => mover.abort().await?,
-    }
+        What::Apply => mover.apply(&wanted).await,
+        What::Resume => mover.resume().await,
+        What::Abort => mover.abort().await,
+    };
+    done.map_err(|error| Stopped { error, has_begun: mover.has_begun() })?;
     let map = mover.map().await?;
     Ok(if args.json { format!("{:#}\n", of_map(&map)) } else { format!("done\n{}", counts(&map)) })
 }

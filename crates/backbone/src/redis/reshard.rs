@@ -5,6 +5,7 @@
 //! node listens to a slot's topics on both groups and says so in its lease; then, a few slots at a time, the old group gives
 //! them away, what lies there is copied, and the new group has them; then nobody listens twice any more.
 
+mod error;
 mod group;
 mod state;
 mod webhooks;
@@ -12,6 +13,7 @@ mod webhooks;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+pub use self::error::ReshardError;
 use self::group::Group;
 use self::state::Cached;
 use super::keys::Keys;
@@ -29,77 +31,8 @@ const TOLD_MAX: Duration = Duration::from_secs(60);
 const TRY_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Why slots were not moved.
-#[derive(Debug, thiserror::Error)]
-pub enum ReshardError {
-    /// There is one server.
-    #[error("there is one Redis server here (backbone.topology = \"single\"), and so nowhere to move slots to")]
-    OneServer,
-    /// The product has slots of its own.
-    #[error(
-        "Redis Cluster moves its own slots, and the shares of a deployment go along: use `redis-cli --cluster reshard` or \
-         `redis-cli --cluster rebalance`"
-    )]
-    RedisCluster,
-    /// A group cannot be used.
-    #[error("group {0}: {1}")]
-    Unreachable(String, String),
-    /// A group lacks replicas.
-    #[error("group {group}: {online} of {known} replicas are online")]
-    Replicas {
-        /// Its name.
-        group: String,
-        /// Replicas that follow the primary.
-        online: usize,
-        /// Replicas that Sentinels know.
-        known: usize,
-    },
-    /// Another moves slots.
-    #[error("{0}")]
-    Busy(String),
-    /// Slots are on their way, and nobody moves them.
-    #[error("{0} slots are on their way already: `resume` or `abort`")]
-    UnderWay(usize),
-    /// There is nothing to go on with.
-    #[error("no slots are on their way")]
-    Nothing,
-    /// It is too late to undo.
-    #[error("{arrived} of {all} slots have arrived already: `resume`")]
-    TooLate {
-        /// Slots that their new group has.
-        arrived: usize,
-        /// Slots that were to move.
-        all: usize,
-    },
-    /// No plan leads there.
-    #[error("there must be between 1 and 1024 groups")]
-    Groups,
-    /// A node does not take the map in.
-    #[error("nodes that have not taken in version {version} of the map: {nodes}")]
-    Deaf {
-        /// The version.
-        version: u64,
-        /// Their names.
-        nodes: String,
-    },
-    /// A group that is to be left has webhooks that nobody has got yet.
-    #[error(
-        "webhooks are left in group {0}, which nobody would send when nobody goes there any more: `resume` when they are sent"
-    )]
-    Webhooks(String),
-    /// Whoever watches has stopped it.
-    #[error("stopped")]
-    Stopped,
-}
-
-impl ReshardError {
-    /// Whether nothing was done because of how things are, and not for a fault on the way.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Stopped | Self::Deaf { .. } | Self::Webhooks(_))
-    }
-}
+/// Longest wait for an answer: longer than a node waits, since nobody is kept by it and a `WAIT` for replicas has a second.
+const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 
 /// How far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,10 +61,11 @@ pub struct Outlook {
 
 /// Whoever moves slots.
 pub struct Mover<'a> {
-    settings: &'a Settings,
+    settings: Settings,
     keys: Keys,
     name: String,
     groups: Vec<Group>,
+    has_begun: bool,
     watch: Watch<'a>,
 }
 
@@ -140,14 +74,23 @@ impl<'a> Mover<'a> {
     ///
     /// # Errors
     /// When the topology has no groups under Sentinel.
-    pub fn new(settings: &'a Settings, watch: Watch<'a>) -> Result<Self, ReshardError> {
+    pub fn new(settings: &Settings, watch: Watch<'a>) -> Result<Self, ReshardError> {
         match settings.topology {
             Topology::Sentinel { .. } => {}
             Topology::Single(_) => return Err(ReshardError::OneServer),
             Topology::RedisCluster { .. } => return Err(ReshardError::RedisCluster),
         }
         let name = format!("{:016x}", fastrand::u64(..));
-        Ok(Self { settings, keys: Keys::new(&settings.deployment), name, groups: Vec::new(), watch })
+        let mut settings = settings.clone();
+        settings.limits.command_timeout = settings.limits.command_timeout.max(ANSWER_MAX);
+        let keys = Keys::new(&settings.deployment);
+        Ok(Self { settings, keys, name, groups: Vec::new(), has_begun: false, watch })
+    }
+
+    /// Whether it has changed anything but its own lease: what fails then is no refusal.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Says what [`Mover::apply`] would do, and changes nothing.
@@ -277,7 +220,7 @@ impl<'a> Mover<'a> {
 
     async fn open(&mut self, name: &str, may_claim: bool) -> Result<(), ReshardError> {
         if !self.groups.iter().any(|group| group.name == name) {
-            self.groups.push(Group::open(name, self.settings, &self.keys, may_claim).await?);
+            self.groups.push(Group::open(name, &self.settings, &self.keys, may_claim).await?);
         }
         Ok(())
     }
@@ -328,6 +271,7 @@ impl<'a> Mover<'a> {
         if slots.is_empty() {
             return Ok(());
         }
+        self.has_begun = true;
         let (keys, name) = (self.keys.clone(), self.name.clone());
         let words = words.iter().cloned().chain(slots.iter().map(u16::to_string));
         let words: Vec<Vec<u8>> =
@@ -339,6 +283,7 @@ impl<'a> Mover<'a> {
 
     /// The map lies in every group, those that are left among them: whoever reads it anywhere learns of it.
     async fn write(&mut self, map: &SlotMap) -> Result<(), ReshardError> {
+        self.has_begun = true;
         let words = [b"map".to_vec(), map.version.to_string().into_bytes(), map.text().into_bytes()];
         for group in &mut self.groups {
             group.step(&self.keys, &self.name, &words).await?;

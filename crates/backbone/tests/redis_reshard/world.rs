@@ -292,7 +292,15 @@ impl World {
         let mut watch = |progress: &fulmar_backbone::redis::reshard::Progress| {
             if stop == Some(progress.what) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let done = run(Mover::new(&self.settings, &mut watch)?.apply(&names(groups)));
+        let mut mover = Mover::new(&self.settings, &mut watch)?;
+        let done = run(mover.apply(&names(groups)));
+        if done.is_err() {
+            assert_eq!(
+                mover.has_begun(),
+                stop.is_some(),
+                "a refusal has changed nothing, and what was stopped has: {done:?}"
+            );
+        }
         if stop.is_some() {
             for group in ["g1", "g2", "g3"] {
                 let primary = &self.servers.group(group).expect("a group").servers[0].redis;
