@@ -105,6 +105,11 @@ impl Node {
         self.process().kill();
     }
 
+    /// SIGKILL, and does not wait: one with niceness comes to its end only when others leave it the time.
+    pub fn begin_to_kill(&self) {
+        self.process().begin_to_kill();
+    }
+
     /// SIGSTOP.
     pub fn stop(&self) {
         self.process().stop();

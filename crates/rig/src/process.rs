@@ -57,6 +57,11 @@ impl Process {
         }
     }
 
+    /// SIGKILL, and does not wait.
+    pub fn begin_to_kill(&self) {
+        self.signal(libc::SIGKILL);
+    }
+
     /// SIGSTOP: it hangs, its sockets stay open.
     pub fn stop(&self) {
         self.signal(libc::SIGSTOP);

@@ -128,7 +128,7 @@ fn fifty_nodes(lab: &mut Lab) -> Done {
     if more > loaded * Fifty::COUNT || each < 1.0 {
         lab.wrong(format!("fifty nodes have {more} connections, more than {loaded} each"));
     }
-    fifty.end();
+    fifty.end(lab);
     lab.deed("the fifty nodes are ended (SIGKILL)");
     lab.stage.go_on(2, 2)?;
     if self::primaries(lab)? != primaries {

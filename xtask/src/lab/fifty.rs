@@ -1,6 +1,5 @@
 //! Fifty nodes at once: what a deployment does to Redis, and what each node costs there.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_rig::{Node, NodeOptions, Ready, Role};
@@ -56,13 +55,11 @@ impl Fifty {
         Some(ended.log().lines().last().unwrap_or_default().to_owned())
     }
 
-    /// Ends all, side by side: one after another the last of them would have the machine for a minute.
-    pub fn end(self) {
-        thread::scope(|scope| {
-            for node in &self.nodes {
-                scope.spawn(|| node.kill());
-            }
-        });
+    /// Ends all. Ending is work too, which at this niceness may take a minute beside the day's load: they are waited for when the
+    /// day is over, among those that have retired.
+    pub fn end(self, lab: &mut Lab) {
+        self.nodes.iter().for_each(Node::begin_to_kill);
+        lab.retired.extend(self.nodes);
     }
 
     /// What nodes cost Redis now. Of several looks the fewest connections: one that was just given up is still listed for a while.
