@@ -21,7 +21,7 @@ struct Need {
     required: bool,
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     Need {
         programs: &["cc", "gcc", "clang"],
         probe: &[],
@@ -101,6 +101,14 @@ const NEEDS: [Need; 12] = [
         probe: &[],
         package: "iptables",
         purpose: "for lines that the kernel caps in the lab",
+        required: false,
+    },
+    Need {
+        // The tests want its library, which lies off every path.
+        programs: &["faketime"],
+        probe: &["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"],
+        package: "faketime",
+        purpose: "for servers with a wrong clock, which `fulmar doctor` must find",
         required: false,
     },
 ];

@@ -6,6 +6,8 @@
 
 #[path = "doctor/alone.rs"]
 mod alone;
+#[path = "doctor/clocks.rs"]
+mod clocks;
 #[path = "doctor/group.rs"]
 mod group;
 #[path = "doctor/here.rs"]

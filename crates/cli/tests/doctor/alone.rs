@@ -75,7 +75,7 @@ fn a_server_that_is_older_than_what_nodes_need_is_found() {
         return;
     };
     let limits = "--maxmemory 4gb --client-output-buffer-limit pubsub 16mb 8mb 10";
-    let other = Other::start(program, &limits.split(' ').collect::<Vec<_>>());
+    let other = Other::start(Command::new(program), &limits.split(' ').collect::<Vec<_>>());
     let at = format!("127.0.0.1:{}", other.port);
     let patient = Patient::new(&format!(
         "[demo]\nenabled = true\n[storage]\npath = \"STORAGE\"\n[backbone]\nkind = \"redis\"\naddresses = [{at:?}]\n"

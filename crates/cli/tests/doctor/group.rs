@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::Command;
 
 use fulmar_rig::{
     Node, Ready, Redis, SentinelDeployment, SentinelOptions, is_available, server_program, valkey_program,
@@ -312,7 +313,8 @@ fn versions(stage: &Stage) {
         return;
     };
     let primary = stage.primary_by_role();
-    let other = Other::start(program, &["--replicaof", &primary.ip().to_string(), &primary.port().to_string()]);
+    let following = ["--replicaof", &primary.ip().to_string(), &primary.port().to_string()];
+    let other = Other::start(Command::new(program), &following);
     let found = stage.patient.await_some(&["redis-versions-differ"]);
     let product = if stage.is_valkey() { "runs Valkey" } else { "runs Redis" };
     says(&found, "redis-versions-differ", "warning", &[&format!("127.0.0.1:{} runs Valkey", other.port), product]);

@@ -23,6 +23,8 @@ pub struct Patient {
     pub folder: Folder,
     /// Further words of the command line.
     pub words: Vec<String>,
+    /// All of the command's environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// What the command said.
@@ -39,7 +41,7 @@ impl Patient {
         let folder = Folder::make("doctor").unwrap();
         let storage = folder.path().join("storage").display().to_string();
         std::fs::write(folder.path().join("fulmar.toml"), config.replace("STORAGE", &storage)).unwrap();
-        Self { folder, words: Vec::new() }
+        Self { folder, words: Vec::new(), environment: Vec::new() }
     }
 
     pub fn file(&self) -> PathBuf {
@@ -49,7 +51,8 @@ impl Patient {
     pub fn run(&self, words: &[&str]) -> Said {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
         // Nothing of the environment of the test run may reach the command under test.
-        command.env_clear().arg("doctor").args(words).args(&self.words).arg("--config").arg(self.file());
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg("doctor").args(words).args(&self.words).arg("--config").arg(self.file());
         let begun = Instant::now();
         let done = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
