@@ -74,11 +74,24 @@ class OwnNode {
   }
 }
 
-/** A load balancer: passes each new connection to the port it is told at that moment. */
+/** How a fallback client asks for what comes next. */
+const RECEIVE = /^POST \/[^ ?]*\/xhr(_streaming)?\?/;
+
+/** A load balancer: passes each new connection to the port it is told at that moment, and sees which receives are open. */
 async function balancer(t, firstPort) {
   const sockets = new Set();
+  const receives = new Set();
   const server = net.createServer((client) => {
     const upstream = net.connect(balancing.target, "127.0.0.1");
+    client.on("data", (bytes) => {
+      const asked = RECEIVE.exec(bytes.subarray(0, 512).toString("latin1"));
+      if (!asked) return;
+      const receive = { isStream: Boolean(asked[1]) };
+      receives.add(receive);
+      client.once("close", () => receives.delete(receive));
+      // A poll is over with its answer, a stream with its connection.
+      if (!receive.isStream) upstream.once("data", () => receives.delete(receive));
+    });
     for (const [one, other] of [
       [client, upstream],
       [upstream, client],
@@ -89,7 +102,7 @@ async function balancer(t, firstPort) {
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const balancing = { port: server.address().port, target: firstPort };
+  const balancing = { port: server.address().port, target: firstPort, receives };
   t.after(() => {
     server.close();
     for (const socket of sockets) socket.destroy();

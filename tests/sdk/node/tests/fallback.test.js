@@ -25,6 +25,19 @@ async function settled(port = settings.port) {
   for (let round = 0; round < 5; round += 1) await serverFor(apps.everything, { port: String(port) }).get({ path: "/channels" });
 }
 
+/** Waits until a client listens: one of its receive requests is among `open`, and stays there while the node answers others. */
+async function receiving(open, port) {
+  let stays = new Set();
+  const found = async () => {
+    for (let rounds = 0; rounds < 3; rounds = stays.size ? rounds + 1 : 0) {
+      if (!stays.size) stays = new Set(open);
+      await settled(port);
+      stays = new Set([...stays].filter((request) => open.has(request)));
+    }
+  };
+  await within(found(), "a receive request that stays open");
+}
+
 for (const transport of TRANSPORTS) {
   for (const version of [8, 7, 4]) {
     const connect = (t, { port, ...rest } = {}) =>
@@ -103,7 +116,7 @@ for (const transport of TRANSPORTS) {
         const client = await connect(t, { port: entrance.port });
         const channel = await subscribe(client, unique("private-moving"));
         const [answers, heard] = [hear(channel, "pusher:subscription_succeeded"), hear(channel, "event")];
-        await settled(old.port);
+        await receiving(entrance.receives, old.port);
         entrance.target = next.port;
         const ended = old.stop();
         await answers.next();
@@ -217,7 +230,7 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
         assert.deepEqual(await talk.next(), { from: "here" });
         theirs.trigger("client-talk", { from: "there" });
         assert.deepEqual((await logged(page, { channel: name, event: "client-talk" })).data, { from: "there" });
-        await receiving(page);
+        await receiving(page.open);
         await page.close();
         assert.equal((await removed.next(10000)).id, "here");
       });
@@ -244,7 +257,7 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
         const page = await connected(t, { port: entrance.port });
         const name = unique("private-page-moving");
         await join(page, name, "event");
-        await receiving(page, old.port);
+        await receiving(page.open, old.port);
         const from = await page.evaluate(() => window.log.length);
         entrance.target = next.port;
         const ended = old.stop();
@@ -298,19 +311,6 @@ describe("pusher-js in Chromium", { skip: !settings.chromium && "no Chromium" },
       const log = await page.evaluate(() => JSON.stringify(window.log).slice(-3000)).catch(() => "(the page is gone)");
       throw new Error(`no ${JSON.stringify(pattern)} in the page's log: ${log}`, { cause: problem });
     }
-  }
-
-  /** Waits until the page listens: one receive request is open, and was so while the node answered others. */
-  async function receiving(page, port) {
-    let stays = new Set();
-    const found = async () => {
-      for (let rounds = 0; rounds < 3; rounds = stays.size ? rounds + 1 : 0) {
-        if (!stays.size) stays = new Set(page.open);
-        await settled(port);
-        stays = new Set([...stays].filter((request) => page.open.has(request)));
-      }
-    };
-    await within(found(), "a receive request that stays open");
   }
 
   async function join(page, name, ...events) {
