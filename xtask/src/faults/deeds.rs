@@ -333,11 +333,18 @@ pub fn slow_node(stage: &mut Stage) -> Done {
 
 /// One after another, each when the groups are whole again.
 pub fn random(stage: &mut Stage) -> Done {
-    const DEEDS: [fn(&mut Stage) -> Done; 6] =
-        [kill_primary, hang_primary, planned_failover, subscribers_dropped, script_flush, sentinel_names_replica];
-    let until = Instant::now() + Duration::from_secs(stage.random_s);
-    while Instant::now() < until {
-        let deed = DEEDS[stage.chance.usize(0..DEEDS.len())];
+    const DEEDS: [(&str, fn(&mut Stage) -> Done); 6] = [
+        ("a primary is killed", kill_primary),
+        ("a primary hangs", hang_primary),
+        ("SENTINEL FAILOVER by hand", planned_failover),
+        ("a primary drops its subscribers", subscribers_dropped),
+        ("every server forgets its scripts", script_flush),
+        ("a Sentinel names a replica", sentinel_names_replica),
+    ];
+    let (begun, length) = (Instant::now(), Duration::from_secs(stage.random_s));
+    while begun.elapsed() < length {
+        let (name, deed) = DEEDS[stage.chance.usize(0..DEEDS.len())];
+        println!("{:>6} of {} s  {name}", begun.elapsed().as_secs(), length.as_secs());
         deed(stage)?;
         stage.deployment().await_whole().map_err(failure)?;
     }

@@ -287,3 +287,37 @@ fn subscribe(addr: SocketAddr, key: &str, name: &str) -> Result<TcpStream, Bench
 fn next_frame(bytes: &[u8]) -> Result<Option<wire::ServerFrame>, BenchError> {
     wire::read_frame(bytes).map_err(|why| BenchError::Peer(why.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::bench::reference::{self, Reference};
+
+    #[test]
+    fn everything_that_is_published_is_heard_once_and_has_an_age() {
+        let listener = reference::listen(0).expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_over);
+        let server = thread::spawn(move || {
+            let mut reference = Reference::new(listener, false).expect("an epoll");
+            while !asked.load(Ordering::Relaxed) {
+                reference.turn(Some(Duration::from_millis(5))).expect("epoll works");
+            }
+        });
+        let plan: RedisPlan =
+            toml::from_str("measure = \"delivery\"\nmessages_per_s = 200\ndata_bytes = 140").expect("a plan");
+        let names = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let mut clients = Clients::connect([addr, addr], Signer::new("1", "k", "s"), names, 2).expect("all connect");
+        for _ in 0..2 {
+            let flow = clients.publish(&plan, Duration::from_millis(40)).expect("nothing is lost");
+            assert_eq!(flow.published, 8);
+            assert!(flow.latency.quantile(0.5) > Duration::ZERO);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        server.join().expect("the reference did not panic");
+    }
+}
