@@ -333,7 +333,8 @@ pub fn slow_node(stage: &mut Stage) -> Done {
 
 /// One after another, each when the groups are whole again.
 pub fn random(stage: &mut Stage) -> Done {
-    const DEEDS: [(&str, fn(&mut Stage) -> Done); 6] = [
+    type Deed = fn(&mut Stage) -> Done;
+    const DEEDS: [(&str, Deed); 6] = [
         ("a primary is killed", kill_primary),
         ("a primary hangs", hang_primary),
         ("SENTINEL FAILOVER by hand", planned_failover),
