@@ -49,33 +49,26 @@ pub fn reshard(verb: ReshardVerb) -> ExitCode {
             print(&said);
             ExitCode::SUCCESS
         }
-        Err(Stopped { error, has_begun }) => {
-            let is_refusal = error.is_refusal() && !has_begun;
+        Err(NotDone { error, has_begun }) => {
             if args.json {
-                let said = json!({ "refused": is_refusal, "has_begun": has_begun, "why": error.to_string() });
+                let said = json!({ "refused": !has_begun, "has_begun": has_begun, "why": error.to_string() });
                 print(&format!("{said:#}\n"));
             }
             eprintln!("fulmar: {error}");
             if has_begun {
                 eprintln!(
-                    "fulmar: slots are on their way, nodes serve meanwhile: `fulmar redis reshard resume` goes on"
+                    "fulmar: it had begun, and nodes serve meanwhile: `fulmar redis reshard resume` does what is left"
                 );
             }
-            ExitCode::from(if is_refusal { EXIT_REFUSED } else { 1 })
+            ExitCode::from(if has_begun { 1 } else { EXIT_REFUSED })
         }
     }
 }
 
-/// What ended a verb, and whether it had changed anything before.
-struct Stopped {
+/// What ended a verb, and whether it had changed anything before: if not, it was refused.
+struct NotDone {
     error: ReshardError,
     has_begun: bool,
-}
-
-impl From<ReshardError> for Stopped {
-    fn from(error: ReshardError) -> Self {
-        Self { error, has_begun: false }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,7 +79,7 @@ enum What {
     Abort,
 }
 
-async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<String, Stopped> {
+async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<String, NotDone> {
     let wanted = if args.groups.is_empty() { settings.topology.groups() } else { args.groups.clone() };
     let is_shown = !args.json;
     let mut watch = move |progress: &Progress| {
@@ -97,16 +90,20 @@ async fn run(settings: &Settings, args: &ReshardArgs, what: What) -> Result<Stri
         }
         ControlFlow::Continue(())
     };
-    let mut mover = Mover::new(settings, &mut watch)?;
-    let done = match what {
-        What::Plan => return Ok(shown(&mover.plan(&wanted).await?, args.json)),
-        What::Apply => mover.apply(&wanted).await,
-        What::Resume => mover.resume().await,
-        What::Abort => mover.abort().await,
-    };
-    done.map_err(|error| Stopped { error, has_begun: mover.has_begun() })?;
+    let mut mover = Mover::new(settings, &mut watch).map_err(|error| NotDone { error, has_begun: false })?;
+    let said = act(&mut mover, what, &wanted, args.json).await;
+    said.map_err(|error| NotDone { error, has_begun: mover.has_begun() })
+}
+
+async fn act(mover: &mut Mover<'_>, what: What, wanted: &[String], is_json: bool) -> Result<String, ReshardError> {
+    match what {
+        What::Plan => return Ok(shown(&mover.plan(wanted).await?, is_json)),
+        What::Apply => mover.apply(wanted).await?,
+        What::Resume => mover.resume().await?,
+        What::Abort => mover.abort().await?,
+    }
     let map = mover.map().await?;
-    Ok(if args.json { format!("{:#}\n", of_map(&map)) } else { format!("done\n{}", counts(&map)) })
+    Ok(if is_json { format!("{:#}\n", of_map(&map)) } else { format!("done\n{}", counts(&map)) })
 }
 
 fn shown(outlook: &Outlook, is_json: bool) -> String {

@@ -87,7 +87,7 @@ impl<'a> Mover<'a> {
         Ok(Self { settings, keys, name, groups: Vec::new(), has_begun: false, watch })
     }
 
-    /// Whether it has changed anything but its own lease: what fails then is no refusal.
+    /// Whether it has changed anything but its own lease: what fails before that is a refusal.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.has_begun

@@ -62,11 +62,3 @@ pub enum ReshardError {
     #[error("stopped")]
     Stopped,
 }
-
-impl ReshardError {
-    /// Whether this is about how things are, where nothing had begun ([`super::Mover::has_begun`]), and no fault on the way.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Stopped | Self::Deaf { .. } | Self::Webhooks(_))
-    }
-}
