@@ -468,29 +468,15 @@ struct Phase {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
-
     use super::*;
-    use crate::bench::reference::{self, Reference};
+    use crate::bench::reference;
 
     /// Runs `conversation` against a reference in this process.
     fn against_reference(gather: bool, names: Vec<String>, conversation: impl FnOnce(&mut Generator)) {
-        let listener = reference::listen(0).expect("a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let over = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&over);
-        let server = thread::spawn(move || {
-            let mut reference = Reference::new(listener, gather).expect("an epoll");
-            while !asked.load(Ordering::Relaxed) {
-                reference.turn(Some(Duration::from_millis(5))).expect("epoll works");
-            }
+        reference::while_serving(gather, |addr| {
+            let mut generator = Generator::new(addr, Signer::new("1", "k", "s"), names).expect("an epoll");
+            conversation(&mut generator);
         });
-        let mut generator = Generator::new(addr, Signer::new("1", "k", "s"), names).expect("an epoll");
-        conversation(&mut generator);
-        over.store(true, Ordering::Relaxed);
-        server.join().expect("the reference did not panic");
     }
 
     const SHORT: Duration = Duration::from_millis(40);

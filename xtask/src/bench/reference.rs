@@ -473,6 +473,29 @@ fn accept_key(key: &[u8]) -> [u8; 28] {
     text
 }
 
+/// Runs `conversation` with the address of a reference that serves in this process meanwhile.
+#[cfg(test)]
+pub fn while_serving(gather: bool, conversation: impl FnOnce(SocketAddr)) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let listener = listen(0).expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut reference = Reference::new(listener, gather).expect("an epoll");
+            while !is_over.load(Ordering::Relaxed) {
+                reference.turn(Some(Duration::from_millis(5))).expect("epoll works");
+            }
+        });
+        // A conversation that fails must not leave the scope waiting for its server.
+        let talked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| conversation(addr)));
+        is_over.store(true, Ordering::Relaxed);
+        if let Err(panic) = talked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::account::{Account, StepAccount, is_outline};
 use super::picture::{self, escaped};
-use super::report::{self, ms};
+use super::report::ms;
 use super::timeline::{Entry, Voice};
 
 const STYLE: &str = "\
@@ -83,7 +83,7 @@ fn day(page: &mut String, account: &Account) {
         },
     );
     if let Some(words) = &account.lines {
-        let _ = write!(page, "<p>{}.</p>", escaped(&report::capitalized(words)));
+        let _ = write!(page, "<p>Here {}.</p>", escaped(words));
     }
     let marked: Vec<&Entry> = account.entries.iter().filter(|entry| is_mark(entry)).collect();
     page.push_str(&picture::draw(account, &marked));
@@ -223,7 +223,7 @@ mod tests {
             "SIGTERM",
             "a primary &lt; paused &gt;",
             "1 load at all",
-            "Lines are capped by a proxy, because &lt;nobody&gt;",
+            "Here lines are capped by a proxy, because &lt;nobody&gt;",
         ] {
             assert!(page.contains(part), "{part} is not in the page");
         }

@@ -75,12 +75,6 @@ pub fn print_table(accounts: &[Account]) {
     }
 }
 
-/// Words as a sentence begins with them.
-pub fn capitalized(words: &str) -> String {
-    let mut letters = words.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
 /// Milliseconds for the eye.
 pub fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -179,7 +179,6 @@ impl Listener {
 
     /// Hears events until a phase is over and has arrived as a whole; `None` when there is to be no other.
     fn phase(&mut self) -> Option<Result<Heard, BenchError>> {
-        use std::sync::mpsc::TryRecvError;
         let (mut latency, mut count, cpu) = (Histogram::new(), 0, own_cpu());
         let (mut events, mut wanted, mut progress) = (Events::with_capacity(256), None, Instant::now());
         while wanted.is_none_or(|wanted| count < wanted) {
@@ -290,34 +289,22 @@ fn next_frame(bytes: &[u8]) -> Result<Option<wire::ServerFrame>, BenchError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
-    use crate::bench::reference::{self, Reference};
+    use crate::bench::reference;
 
     #[test]
     fn everything_that_is_published_is_heard_once_and_has_an_age() {
-        let listener = reference::listen(0).expect("a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let is_over = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&is_over);
-        let server = thread::spawn(move || {
-            let mut reference = Reference::new(listener, false).expect("an epoll");
-            while !asked.load(Ordering::Relaxed) {
-                reference.turn(Some(Duration::from_millis(5))).expect("epoll works");
-            }
-        });
         let plan: RedisPlan =
             toml::from_str("measure = \"delivery\"\nmessages_per_s = 200\ndata_bytes = 140").expect("a plan");
         let names = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let mut clients = Clients::connect([addr, addr], Signer::new("1", "k", "s"), names, 2).expect("all connect");
-        for _ in 0..2 {
-            let flow = clients.publish(&plan, Duration::from_millis(40)).expect("nothing is lost");
-            assert_eq!(flow.published, 8);
-            assert!(flow.latency.quantile(0.5) > Duration::ZERO);
-        }
-        is_over.store(true, Ordering::Relaxed);
-        server.join().expect("the reference did not panic");
+        reference::while_serving(false, |addr| {
+            let mut clients =
+                Clients::connect([addr, addr], Signer::new("1", "k", "s"), names, 2).expect("all connect");
+            for _ in 0..2 {
+                let flow = clients.publish(&plan, Duration::from_millis(40)).expect("nothing is lost");
+                assert_eq!(flow.published, 8);
+                assert!(flow.latency.quantile(0.5) > Duration::ZERO);
+            }
+        });
     }
 }
