@@ -19,8 +19,8 @@ end
 local function gone_from(slot, topic, bits, user)
   if wants(bits, MR) and not is_elsewhere(slot, topic, user) then hook(bits, MR, slot, 'mr', topic, 'u', user) end
 end
--- A list that was large keeps the room of a large one: where most of it was nobody, it is made anew. No longer one than a call may
--- delete users from, so that Lua can hand all of it over at once.
+-- A list that was large keeps the room of a large one: where at least half of it was nobody, it is made anew. What is left is then no
+-- more than one call takes away, which `unpack` can carry.
 local function rebuild(key, gone)
   local left = call('HLEN', key) or 0
   if left == 0 or left > gone then return end
