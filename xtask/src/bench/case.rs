@@ -30,9 +30,9 @@ pub struct Plan {
     pub target: Target,
     /// Pairs of samples are cut to this where the figure does not vary.
     pub pairs_max: Option<u32>,
-    /// Whether the gathering reference is shown as well.
+    /// Whether the second reference is shown as well ([`Work::second`]).
     #[serde(default)]
-    pub show_gathering: bool,
+    pub show_second: bool,
     /// What is done.
     pub work: Work,
 }
@@ -153,6 +153,12 @@ impl Work {
     /// Whether there is something to compare with.
     pub fn has_reference(&self) -> bool {
         !matches!(self, Self::Redis(plan) if matches!(plan.measure, Measure::Connections | Measure::Failover))
+    }
+
+    /// What the second reference is: one that writes once per turn and subscriber or, over Redis, two bare servers in place of
+    /// nodes.
+    pub fn second(&self) -> &'static str {
+        if matches!(self, Self::Redis(_)) { "bare servers" } else { "gathering reference" }
     }
 
     /// The unit of the figure.

@@ -473,7 +473,7 @@ mod tests {
 
     /// Runs `conversation` against a reference in this process.
     fn against_reference(gather: bool, names: Vec<String>, conversation: impl FnOnce(&mut Generator)) {
-        reference::while_serving(gather, |addr| {
+        reference::while_serving(gather, None, |addr| {
             let mut generator = Generator::new(addr, Signer::new("1", "k", "s"), names).expect("an epoll");
             conversation(&mut generator);
         });

@@ -13,6 +13,7 @@ mod histogram;
 mod process;
 mod redis;
 mod reference;
+mod relay;
 mod report;
 mod sample;
 mod wire;
@@ -264,7 +265,7 @@ struct Bench {
 #[derive(Clone, Copy)]
 enum Side {
     Reference,
-    Gathering,
+    Second,
     Ours,
 }
 
@@ -292,9 +293,9 @@ impl Bench {
                 let sample = self.sample(case, Side::Reference, pairs, &mut others)?;
                 pairs.reference.push(sample);
             }
-            if case.plan.show_gathering {
-                let sample = self.sample(case, Side::Gathering, pairs, &mut others)?;
-                pairs.gathering.push(sample);
+            if case.plan.show_second {
+                let sample = self.sample(case, Side::Second, pairs, &mut others)?;
+                pairs.second.push(sample);
             }
             if !matches!(self.contender, Contender::Nobody) {
                 let sample = self.sample(case, Side::Ours, pairs, &mut others)?;
@@ -354,7 +355,8 @@ impl Bench {
         };
         match side {
             Side::Ours => servers.nodes(&self.shortened(plan), self.length),
-            Side::Reference | Side::Gathering => servers.plain(plan, self.length),
+            Side::Second => servers.bare(plan, self.length, &self.logs),
+            Side::Reference => servers.plain(plan, self.length),
         }
     }
 
@@ -434,7 +436,7 @@ impl Bench {
                 // This very program, even when it was built anew since it started.
                 let mut command = Command::new("/proc/self/exe");
                 command.args(["bench-reference", "--port", &port]);
-                if matches!(side, Side::Gathering) {
+                if matches!(side, Side::Second) {
                     command.arg("--gather");
                 }
                 Ok(command)
@@ -468,7 +470,7 @@ impl Side {
     fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
-            Self::Gathering => "gathering",
+            Self::Second => "second",
             Self::Ours => "ours",
         }
     }

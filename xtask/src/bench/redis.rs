@@ -3,12 +3,14 @@
 //! One group with two replicas and three Sentinels lives as long as the run; both sides of a pair use it in turn, and nodes are
 //! there only while they are measured. Every publication is counted at its receiver on either side. It judges nothing.
 
-mod clients;
+pub(super) mod clients;
 mod failover;
 mod flow;
 mod plain;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use fulmar_rig::{Node, Ready, Redis, RigError, SentinelDeployment, SentinelOptio
 
 use super::case::{Measure, RedisPlan};
 use super::generator::{Feed, Generator, Tally};
-use super::process::cpu_of;
+use super::process::{Server, cpu_of, free_port};
 use super::sample::Sample;
 use super::wire::Signer;
 use super::{APP_ID, BenchError, KEY, SECRET};
@@ -136,6 +138,33 @@ impl Servers {
         let flow = clients.publish(plan, length)?;
         let node_cpu = cpu_of_all(&nodes[1..])?.saturating_sub(before);
         let sample = meter.sample(plan, flow.published, [meter.cpu()?, node_cpu], flow.took)?;
+        Ok(of_flow(plan, &flow, sample))
+    }
+
+    /// The same between two bare servers, which publish with PUBLISH and hear with SUBSCRIBE, and do nothing beside.
+    ///
+    /// # Errors
+    /// A server does not come up, or an event is lost.
+    pub fn bare(&self, plan: &RedisPlan, length: Duration, logs: &Path) -> Result<Sample, BenchError> {
+        let primary = self.primary()?;
+        let start = |which: usize| {
+            let port = free_port()?;
+            // This very program, even when it was built anew since it started.
+            let mut command = Command::new("/proc/self/exe");
+            command.args(["bench-reference", "--port", &port.to_string(), "--over", &primary.addr().to_string()]);
+            let log = logs.join(format!("bare-{which}.log"));
+            Server::start(&mut command, SocketAddr::from(([127, 0, 0, 1], port)), &log)
+        };
+        let servers = [start(0)?, start(1)?];
+        let ends = [servers[0].addr, servers[1].addr];
+        let mut clients =
+            Clients::connect(ends, Signer::new(APP_ID, KEY, SECRET), names(plan.channels), plan.publishers)?;
+        clients.publish(plan, WARM_UP)?;
+        let meter = Meter::begin(primary)?;
+        let before = servers[1].cpu()?;
+        let flow = clients.publish(plan, length)?;
+        let listening_cpu = servers[1].cpu()?.saturating_sub(before);
+        let sample = meter.sample(plan, flow.published, [meter.cpu()?, listening_cpu], flow.took)?;
         Ok(of_flow(plan, &flow, sample))
     }
 

@@ -5,7 +5,9 @@
 //! per connection and no presence. The second mode gathers what one turn of the loop wants to say and writes once per
 //! subscriber. What it does promise is that no delivery is lost or reordered, because the bench counts them.
 
-use std::collections::HashMap;
+mod channels;
+mod text;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +16,10 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
+use self::channels::Channels;
+use self::text::{accept_key, header, push_frame, value};
 use super::BenchError;
+use super::relay::{self, Heard, Relay};
 use super::wire::find;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -24,6 +29,7 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// No request or frame of a bench is longer.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
 const NOWHERE: u32 = u32::MAX;
+const ACCEPTED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
 /// `bench-reference`: not for people; the bench starts it as a process of its own so that its CPU can be told apart.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,6 +40,9 @@ pub struct ReferenceArgs {
     /// Gather a turn of the loop and write once per subscriber.
     #[arg(long)]
     gather: bool,
+    /// Be one of several: publish and hear over the Redis at this address.
+    #[arg(long)]
+    over: Option<SocketAddr>,
 }
 
 /// Serves until killed.
@@ -45,6 +54,9 @@ pub fn run_reference(args: &ReferenceArgs) -> Result<(), BenchError> {
     let listener = listen(args.port).map_err(|e| BenchError::io(format!("listening on port {}", args.port), e))?;
     let serve = || -> io::Result<()> {
         let mut reference = Reference::new(listener, args.gather)?;
+        if let Some(redis) = args.over {
+            reference.join(redis)?;
+        }
         loop {
             reference.turn(None)?;
         }
@@ -75,6 +87,7 @@ pub struct Reference {
     channels: Channels,
     scratch: Vec<u8>,
     gather: bool,
+    relay: Option<Relay>,
     /// Peers with something gathered this turn.
     dirty: Vec<u32>,
 }
@@ -113,24 +126,6 @@ struct Rest {
     watched: bool,
 }
 
-#[derive(Default)]
-struct Channels {
-    by_name: HashMap<Box<[u8]>, u32>,
-    subscribers: Vec<Vec<u32>>,
-}
-
-impl Channels {
-    fn named(&mut self, name: &[u8]) -> u32 {
-        if let Some(index) = self.by_name.get(name) {
-            return *index;
-        }
-        let index = u32::try_from(self.subscribers.len()).expect("a bench has fewer than 2^32 channels");
-        self.by_name.insert(name.into(), index);
-        self.subscribers.push(Vec::new());
-        index
-    }
-}
-
 impl Reference {
     /// Takes over a listening socket.
     ///
@@ -148,8 +143,18 @@ impl Reference {
             channels: Channels::default(),
             scratch: vec![0; SCRATCH_BYTES],
             gather,
+            relay: None,
             dirty: Vec::new(),
         })
+    }
+
+    /// Becomes one of several that hear each other over `redis`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn join(&mut self, redis: SocketAddr) -> io::Result<()> {
+        self.relay = Some(Relay::connect(redis, self.poll.registry())?);
+        Ok(())
     }
 
     /// Waits for something to happen and handles it.
@@ -158,18 +163,40 @@ impl Reference {
     /// epoll failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = self.events.take().expect("put back at the end of every turn");
-        let polled = self.poll.poll(&mut events, timeout);
+        let mut polled = self.poll.poll(&mut events, timeout);
         if polled.is_ok() {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
+                    relay::PUBLISHER | relay::SUBSCRIBER => polled = self.relayed(event.token()),
                     Token(index) => self.happened(index, event),
                 }
             }
             self.flush_gathered();
+            if let Some(relay) = &mut self.relay {
+                polled = polled.and_then(|()| relay.flush());
+            }
         }
         self.events = Some(events);
         polled.or_else(|e| if e.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(e) })
+    }
+
+    /// Something came from Redis.
+    fn relayed(&mut self, token: Token) -> io::Result<()> {
+        let Some(mut relay) = self.relay.take() else { return Ok(()) };
+        let done = if token == relay::PUBLISHER {
+            relay.answered().map(|peers| peers.into_iter().for_each(|peer| self.send(peer, ACCEPTED)))
+        } else {
+            relay.hear(|heard| match heard {
+                Heard::Message(channel, frame) => {
+                    let channel = self.channels.named(channel);
+                    self.fan_out(channel, NOWHERE, frame);
+                }
+                Heard::Joined(peer, channel) => self.succeed(peer, channel),
+            })
+        };
+        self.relay = Some(relay);
+        done
     }
 
     fn accept(&mut self) {
@@ -287,7 +314,10 @@ impl Reference {
         while let Some(used) = self.publish(&body[at..]) {
             at += used;
         }
-        self.send(index, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+        match &mut self.relay {
+            Some(relay) => relay.awaits(index),
+            None => self.send(index, ACCEPTED),
+        }
         Some(head + length)
     }
 
@@ -300,6 +330,10 @@ impl Reference {
         let parts: [&[u8]; 7] =
             [br#"{"event":""#, name, br#"","channel":""#, channel, br#"","data":""#, data, br#""}"#];
         push_frame(&mut frame, &parts);
+        if let Some(relay) = &mut self.relay {
+            relay.publish(channel, &frame);
+            return Some(end);
+        }
         let channel = self.channels.named(channel);
         self.fan_out(channel, NOWHERE, &frame);
         Some(end)
@@ -372,13 +406,20 @@ impl Reference {
             peer.channel = channel;
             peer.place = u32::try_from(list.len()).expect("indices are handed out as u32");
             list.push(own);
-            let mut frame = Vec::with_capacity(96 + name.len());
-            let parts: [&[u8]; 3] =
-                [br#"{"event":"pusher_internal:subscription_succeeded","channel":""#, name, br#"","data":"{}"}"#];
-            push_frame(&mut frame, &parts);
-            self.send(index, &frame);
+            match &mut self.relay {
+                Some(relay) => relay.subscribe(index, name),
+                None => self.succeed(index, name),
+            }
         }
         Some(())
+    }
+
+    fn succeed(&mut self, index: usize, name: &[u8]) {
+        let mut frame = Vec::with_capacity(96 + name.len());
+        let parts: [&[u8]; 3] =
+            [br#"{"event":"pusher_internal:subscription_succeeded","channel":""#, name, br#"","data":"{}"}"#];
+        push_frame(&mut frame, &parts);
+        self.send(index, &frame);
     }
 
     fn flush_gathered(&mut self) {
@@ -422,60 +463,9 @@ impl Reference {
     }
 }
 
-/// The text between the quotes after `key`, escapes left as they are, and where it ends.
-fn value<'a>(text: &'a [u8], key: &[u8]) -> Option<(&'a [u8], usize)> {
-    let start = find(text, key)? + key.len();
-    let mut at = start;
-    loop {
-        match text.get(at)? {
-            b'"' => return Some((&text[start..at], at + 1)),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let rest = &head[find(head, name)? + name.len()..];
-    Some(&rest[..find(rest, b"\r\n")?])
-}
-
-fn push_frame(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    let len: usize = parts.iter().map(|p| p.len()).sum();
-    out.push(0x81);
-    match u8::try_from(len) {
-        Ok(short) if short < 126 => out.push(short),
-        _ => {
-            out.push(126);
-            let len = u16::try_from(len).expect("a bench sends no frame above 64 KiB");
-            out.extend_from_slice(&len.to_be_bytes());
-        }
-    }
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-fn accept_key(key: &[u8]) -> [u8; 28] {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut sha1 = sha1_smol::Sha1::new();
-    sha1.update(key);
-    sha1.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let digest = sha1.digest().bytes();
-    let mut text = [b'='; 28];
-    for (group, out) in digest.chunks(3).zip(text.chunks_mut(4)) {
-        let at = |i: usize| u32::from(*group.get(i).unwrap_or(&0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for (i, letter) in out.iter_mut().enumerate().take(group.len() + 1) {
-            *letter = LETTERS[(bits >> (18 - 6 * i) & 63) as usize];
-        }
-    }
-    text
-}
-
 /// Runs `conversation` with the address of a reference that serves in this process meanwhile.
 #[cfg(test)]
-pub fn while_serving(gather: bool, conversation: impl FnOnce(SocketAddr)) {
+pub fn while_serving(gather: bool, over: Option<SocketAddr>, conversation: impl FnOnce(SocketAddr)) {
     use std::sync::atomic::{AtomicBool, Ordering};
     let listener = listen(0).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
@@ -483,6 +473,7 @@ pub fn while_serving(gather: bool, conversation: impl FnOnce(SocketAddr)) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut reference = Reference::new(listener, gather).expect("an epoll");
+            over.into_iter().for_each(|redis| reference.join(redis).expect("it answers"));
             while !is_over.load(Ordering::Relaxed) {
                 reference.turn(Some(Duration::from_millis(5))).expect("epoll works");
             }
@@ -494,22 +485,4 @@ pub fn while_serving(gather: bool, conversation: impl FnOnce(SocketAddr)) {
             std::panic::resume_unwind(panic);
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_accept_key_is_that_of_rfc_6455() {
-        assert_eq!(&accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn a_value_ends_at_its_own_quote() {
-        let text = br#"{"name":"a\"b","data":"x"}"#;
-        assert_eq!(value(text, br#""name":""#), Some((&br#"a\"b"#[..], 14)));
-        assert_eq!(value(text, br#""data":""#), Some((&b"x"[..], 25)));
-        assert_eq!(value(br#"{"data":"x"#, br#""data":""#), None);
-    }
 }

@@ -17,8 +17,8 @@ pub struct Pairs {
     pub reference: Vec<Sample>,
     /// Of the server in question, one per pair; none when only the reference ran.
     pub ours: Vec<Sample>,
-    /// Of the gathering reference.
-    pub gathering: Vec<Sample>,
+    /// Of the second reference.
+    pub second: Vec<Sample>,
     /// Samples thrown away because the echo stalled.
     pub voided: u32,
     /// CPU that neither server nor generator used, in cores.
@@ -54,8 +54,10 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The smallest and largest of these ratios.
     pub ratio_range: Option<[f64; 2]>,
-    /// The gathering reference by the plain one.
-    pub gathering_ratio: Option<f64>,
+    /// What the second reference is.
+    pub second: &'static str,
+    /// The second reference by the first.
+    pub second_ratio: Option<f64>,
     /// What is asked, in words.
     pub target: String,
     /// Whether it is met; none when it could not be judged.
@@ -79,7 +81,7 @@ pub struct Row {
 pub struct Samples {
     ours: Vec<f64>,
     reference: Vec<f64>,
-    gathering: Vec<f64>,
+    second: Vec<f64>,
 }
 
 /// Judges a case.
@@ -109,7 +111,8 @@ pub fn judge(case: &Case, pairs: &Pairs, outcome: Outcome) -> Row {
             .reduce(f64::min)
             .zip(ratios.iter().copied().reduce(f64::max))
             .map(Into::into),
-        gathering_ratio: median(&self::ratios(&pairs.gathering, &pairs.reference)),
+        second: case.plan.work.second(),
+        second_ratio: median(&self::ratios(&pairs.second, &pairs.reference)),
         target,
         met: met.filter(|_| outcome == Outcome::Done),
         outcome,
@@ -120,7 +123,7 @@ pub fn judge(case: &Case, pairs: &Pairs, outcome: Outcome) -> Row {
         samples: Samples {
             ours: values(&pairs.ours),
             reference: values(&pairs.reference),
-            gathering: values(&pairs.gathering),
+            second: values(&pairs.second),
         },
     }
 }
@@ -183,8 +186,8 @@ fn cells(row: &Row) -> [String; 8] {
     if let Outcome::Failed(why) = &row.outcome {
         notes.push(why.clone());
     }
-    if let Some(ratio) = row.gathering_ratio {
-        notes.push(format!("gathering reference {ratio:.2}x"));
+    if let Some(ratio) = row.second_ratio {
+        notes.push(format!("{} {ratio:.2}x", row.second));
     }
     if row.voided > 0 {
         notes.push(format!("{} voided and repeated", row.voided));
@@ -211,7 +214,7 @@ mod tests {
 
     fn case(target: Target) -> Case {
         let work = Work::Memory { connections: 1, layout: Layout::OneChannel };
-        let plan = Plan { order: 1, why: String::new(), target, pairs_max: None, show_gathering: false, work };
+        let plan = Plan { order: 1, why: String::new(), target, pairs_max: None, show_second: false, work };
         Case { name: "a".into(), plan }
     }
 

@@ -297,7 +297,7 @@ mod tests {
         let plan: RedisPlan =
             toml::from_str("measure = \"delivery\"\nmessages_per_s = 200\ndata_bytes = 140").expect("a plan");
         let names = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        reference::while_serving(false, |addr| {
+        reference::while_serving(false, None, |addr| {
             let mut clients =
                 Clients::connect([addr, addr], Signer::new("1", "k", "s"), names, 2).expect("all connect");
             for _ in 0..2 {
