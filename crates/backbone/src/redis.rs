@@ -94,6 +94,8 @@ pub struct GroupFigures {
     pub unlogged_bytes: u64,
     /// Messages read from the log to fill gaps. Rises.
     pub filled: u64,
+    /// How often its log had not kept all that was to be read. Rises.
+    pub gaps: u64,
     /// Edges for webhooks that its outbox had no room for, on whatever node they were made. Rises.
     pub edges_dropped: u64,
 }

@@ -311,6 +311,7 @@ fn line(delivery: &Delivery) -> Line {
         Happening::MemberAdded(m) => format!("+{} {}", m.user_id.as_str(), m.user_info.as_deref().unwrap_or_default()),
         Happening::MemberRemoved(user) => format!("-{}", user.as_str()),
         Happening::Count(count) => format!("={count}"),
+        Happening::Missed => panic!("memory misses nothing"),
     };
     (place, text)
 }

@@ -17,6 +17,9 @@ use crate::subscriptions::{Channel, ChannelKey};
 use crate::time::Moment;
 use crate::worker::{Wake, Worker};
 
+/// Over how long those who missed something are closed: SDKs come back at once, all together if they were closed so.
+const SENT_BACK_OVER_MS: u64 = 10_000;
+
 impl Worker {
     pub(crate) fn delivered(&mut self, now: Moment, delivery: &Arc<Delivery>, effects: &mut Effects) {
         let Some(channel) = self.channels.find(&delivery.app, delivery.channel.as_str()) else { return };
@@ -41,6 +44,20 @@ impl Worker {
                 self.fan_out(channel, &frame, Some(delivery.position), None, effects);
             }
             Happening::Count(count) => self.count_changed(now, channel, *count, delivery.position, effects),
+            Happening::Missed => self.send_back(now, channel, delivery.position),
+        }
+    }
+
+    /// Subscribers from before this come back, each in its own moment (DEL-20).
+    fn send_back(&mut self, now: Moment, channel: ChannelKey, position: Position) {
+        let sessions = &self.sessions;
+        let is_older = |key: &SessionKey| {
+            let subscription = sessions.get(*key).and_then(|session| session.subscriptions.get(&channel));
+            subscription.is_some_and(|subscription| subscription.from < position)
+        };
+        let concerned: Vec<_> = self.channels.get(channel).subscribers.iter().copied().filter(is_older).collect();
+        for key in concerned {
+            self.leave_within(now, key, SENT_BACK_OVER_MS);
         }
     }
 
@@ -73,6 +90,8 @@ impl Worker {
                     effects.send(session, server_message::subscription_count(&record.name, *count));
                 }
             }
+            // It is told only now that it has succeeded: what was missed lies before.
+            Happening::Missed => {}
         }
     }
 

@@ -21,6 +21,7 @@ mod limits;
 mod opening;
 mod refusal;
 mod session;
+mod sessions;
 mod subscribe;
 mod subscriptions;
 mod time;

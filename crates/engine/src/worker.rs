@@ -21,6 +21,7 @@ use crate::effect::{Effects, Seating, SessionKey};
 use crate::opening::{OVER_CAPACITY, OVER_QUOTA, Opening, judge};
 use crate::refusal::Refusal;
 use crate::session::{Liveness, Session};
+use crate::sessions::Sessions;
 use crate::subscribe::Waiting;
 use crate::subscriptions::{ChannelKey, Channels};
 use crate::time::Moment;
@@ -144,6 +145,8 @@ pub struct Figures {
     pub refused_client_events: u64,
     /// Sessions ended because a ping was not answered.
     pub pongs_missed: u64,
+    /// Sessions told to come back: the node drains, or something passed unheard.
+    pub sent_back: u64,
 }
 
 /// Why a timer was set.
@@ -392,6 +395,7 @@ impl Worker {
                 );
             }
             Liveness::TimeToLeave => {
+                self.figures.sent_back += 1;
                 self.end(key, Refusal::closing(CloseCode::RECONNECT, "Please reconnect immediately"), effects);
             }
         }
@@ -447,11 +451,17 @@ impl Worker {
     fn drain(&mut self, now: Moment, over_ms: u64) {
         self.drained_by = Some(now.plus_ms(over_ms));
         for key in self.sessions.keys_where(|_| true) {
-            let session = self.sessions.expect_mut(key);
-            let at = now.plus_ms(session.socket_id.spread(over_ms));
-            session.leave_at = Some(at);
-            self.arm(key, at);
+            self.leave_within(now, key, over_ms);
         }
+    }
+
+    /// Gives a session its own moment within the span, unless it has an earlier one.
+    pub(crate) fn leave_within(&mut self, now: Moment, key: SessionKey, over_ms: u64) {
+        let session = self.sessions.expect_mut(key);
+        let at = now.plus_ms(session.socket_id.spread(over_ms));
+        let at = session.leave_at.map_or(at, |known| known.min(at));
+        session.leave_at = Some(at);
+        self.arm(key, at);
     }
 }
 
@@ -460,41 +470,6 @@ fn close(key: SessionKey, refusal: Refusal, effects: &mut Effects) {
     effects.send(key, refusal.frame());
     let code = CloseCode(refusal.code().unwrap_or(CloseCode::RECONNECT.0));
     effects.close(key, code, refusal.into_message());
-}
-
-/// Sessions by the driver's keys.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions(Vec<Option<Box<Session>>>);
-
-impl Sessions {
-    pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
-        self.0.get(key as usize)?.as_deref()
-    }
-
-    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        self.0.get_mut(key as usize)?.as_deref_mut()
-    }
-
-    /// For keys that came out of the worker's own tables.
-    pub(crate) fn expect_mut(&mut self, key: SessionKey) -> &mut Session {
-        self.get_mut(key).expect("the worker's tables name only open sessions")
-    }
-
-    fn insert(&mut self, key: SessionKey, session: Session) {
-        let index = key as usize;
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, || None);
-        }
-        self.0[index] = Some(Box::new(session));
-    }
-
-    fn remove(&mut self, key: SessionKey) -> Option<Box<Session>> {
-        self.0.get_mut(key as usize)?.take()
-    }
-
-    fn keys_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionKey> {
-        (0..).zip(&self.0).filter(|(_, slot)| slot.as_deref().is_some_and(&wanted)).map(|(key, _)| key).collect()
-    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ pub enum Happening {
     MemberRemoved(UserId),
     /// The number of subscribed connections changed.
     Count(u64),
+    /// Something before this may have passed unheard, and cannot be told any more.
+    Missed,
 }
 
 /// A user on a presence channel.

@@ -67,6 +67,7 @@ impl Registry {
         if let Some(redis) = &self.hearing.redis {
             let figures = redis.figures();
             samples.extend(of_redis(&figures));
+            samples.extend(of_apps(&figures));
             samples.extend(figures.groups.iter().filter(|group| !group.is_left).flat_map(of_group));
         }
         samples
@@ -89,13 +90,14 @@ fn gauge(name: &'static str, value: u64) -> Sample {
     Sample { name, of: None, figure: Figure::Gauge(value as f64) }
 }
 
-fn of_workers(workers: &[Figures]) -> [Sample; 8] {
+fn of_workers(workers: &[Figures]) -> [Sample; 9] {
     let all = |name, of: fn(&Figures) -> u64| counter(name, workers.iter().map(of).sum());
     [
         all("sessions_opened_total", |figures| figures.opened),
         all("sessions_refused_total", |figures| figures.refused),
         all("sessions_unauthorized_total", |figures| figures.unauthorized),
         all("pongs_missed_total", |figures| figures.pongs_missed),
+        all("sessions_sent_back_total", |figures| figures.sent_back),
         all("client_messages_total", |figures| figures.messages),
         all("subscriptions_refused_total", |figures| figures.refused_subscriptions),
         all("sign_ins_refused_total", |figures| figures.refused_sign_ins),
@@ -144,7 +146,15 @@ fn of_redis(figures: &redis::Figures) -> [Sample; 8] {
     ]
 }
 
-fn of_group(group: &GroupFigures) -> [Sample; 7] {
+fn of_apps(figures: &redis::Figures) -> impl Iterator<Item = Sample> {
+    let missed = |(app, count): (&String, &u64)| {
+        let of = Some(("app", app.clone()));
+        Sample { of, ..counter("channels_missed_total", *count) }
+    };
+    figures.hub.missed.iter().map(missed)
+}
+
+fn of_group(group: &GroupFigures) -> [Sample; 8] {
     let switch = u64::from;
     [
         gauge("group_here", switch(group.is_here)),
@@ -153,6 +163,7 @@ fn of_group(group: &GroupFigures) -> [Sample; 7] {
         gauge("group_unlogged_bytes", group.unlogged_bytes),
         counter("group_circuit_openings_total", group.circuit_openings),
         counter("group_filled_total", group.filled),
+        counter("group_gaps_total", group.gaps),
         counter("group_edges_dropped_total", group.edges_dropped),
     ]
     .map(|sample| Sample { of: Some(("group", group.name.clone())), ..sample })

@@ -33,6 +33,31 @@ fn a_draining_node_closes_its_connections_evenly_over_the_span() {
     assert_eq!(world.load(), (0, 0));
 }
 
+/// DEL-20, T-20
+#[test]
+fn who_may_have_missed_something_comes_back_and_nobody_else() {
+    let mut world = World::new();
+    let concerned: Vec<_> = (0..500).map(|_| world.connect("app-1")).collect();
+    let others: Vec<_> = (0..50).map(|_| world.connect("app-1")).collect();
+    concerned.iter().for_each(|connection| world.join(*connection, "news"));
+    others.iter().for_each(|connection| world.join(*connection, "sport"));
+    world.miss("app-1", "news");
+    assert_eq!(is_open(&world, &concerned), 500, "nobody is closed at once");
+    let newcomer = world.connect("app-1");
+    world.join(newcomer, "news");
+    world.wait(5_000);
+    // Told again: nobody's moment is put off.
+    world.miss("app-1", "nothing");
+    assert!((150..350).contains(&is_open(&world, &concerned)), "{}", is_open(&world, &concerned));
+    world.wait(5_000);
+    for connection in concerned {
+        world.expect_closed(connection, CloseCode::RECONNECT);
+    }
+    assert_eq!((is_open(&world, &others), world.is_open(newcomer)), (50, true));
+    world.publish("app-1", "news", "e", "x");
+    world.expect(newcomer, event("news", "e", "x"));
+}
+
 /// WS-118, WS-34
 #[test]
 fn until_it_is_closed_a_connection_of_a_draining_node_works_as_ever() {

@@ -350,7 +350,7 @@ fn edges(worker: &Worker, room: &str, after: Position) -> Edges {
     let edges = heard.iter().filter_map(|d| match &d.happening {
         Happening::MemberAdded(member) => Some((d.position, member.user_id.as_str().to_owned(), true)),
         Happening::MemberRemoved(user) => Some((d.position, user.as_str().to_owned(), false)),
-        Happening::Event { .. } | Happening::Count(_) => None,
+        Happening::Event { .. } | Happening::Count(_) | Happening::Missed => None,
     });
     edges.collect()
 }

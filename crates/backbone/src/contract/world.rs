@@ -332,7 +332,7 @@ fn ticket_of(answer: &Answer) -> Option<Ticket> {
 pub(super) fn event_text(delivery: &Delivery) -> Option<&str> {
     match &delivery.happening {
         Happening::Event { frame, .. } => Some(frame.text()),
-        Happening::MemberAdded(_) | Happening::MemberRemoved(_) | Happening::Count(_) => None,
+        Happening::MemberAdded(_) | Happening::MemberRemoved(_) | Happening::Count(_) | Happening::Missed => None,
     }
 }
 

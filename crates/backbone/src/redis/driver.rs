@@ -8,6 +8,7 @@
 mod attach;
 mod bus;
 mod calls;
+mod fill;
 mod frozen;
 mod hear;
 mod listen;

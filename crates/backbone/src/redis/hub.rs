@@ -19,6 +19,7 @@ mod tests;
 mod topics;
 mod users;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ pub enum Out {
 }
 
 /// How full the hub is, and what happened so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HubFigures {
     /// Topics with interest, lingering ones included.
     pub topics: u64,
@@ -105,6 +106,8 @@ pub struct HubFigures {
     pub leaves_ignored: u64,
     /// Edges that rosters read anew had and nobody had heard, or the other way round. Rises.
     pub edges_mended: u64,
+    /// By app: how often subscribers of a channel were told that they may have missed something. Rise.
+    pub missed: BTreeMap<String, u64>,
 }
 
 /// The tables of one node.
@@ -164,6 +167,11 @@ impl Hub {
         entry.is_followed = true;
         self.desk.settle(&mut Turn { now, outs }, entry);
         self.answer_ready();
+    }
+
+    /// Something of these topics may have passed unheard: their subscribers are told. Says of how many channels there were any.
+    pub fn missed<'a>(&mut self, topics: impl IntoIterator<Item = &'a Topic>) -> usize {
+        topics.into_iter().filter(|topic| self.topics.find(topic.as_str()).is_some_and(|e| self.desk.missed(e))).count()
     }
 
     /// The records answered, or spoke up.
@@ -301,6 +309,6 @@ impl Hub {
     /// How full it is and what happened so far.
     #[must_use]
     pub fn figures(&self) -> HubFigures {
-        HubFigures { topics: self.topics.len() as u64, ..self.desk.figures }
+        HubFigures { topics: self.topics.len() as u64, ..self.desk.figures.clone() }
     }
 }

@@ -40,6 +40,7 @@ fn group(group: &GroupFigures) -> Value {
         "circuit_openings": group.circuit_openings,
         "unlogged_bytes": group.unlogged_bytes,
         "filled": group.filled,
+        "gaps": group.gaps,
         "edges_dropped": group.edges_dropped,
     })
 }

@@ -286,6 +286,7 @@ fn backbone() -> Value {
         "circuit_openings": number(),
         "unlogged_bytes": number(),
         "filled": number(),
+        "gaps": number(),
         "edges_dropped": number(),
     });
     let group = object(group, &["name", "server", "is_here", "hears", "epoch", "over_the_bus", "unlogged_bytes"]);

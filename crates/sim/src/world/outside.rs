@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::{Backbone, ChannelState, Query, Reply};
+use fulmar_backbone::{Backbone, ChannelState, Inbox as _, Query, Reply};
 use fulmar_engine::{Input, Moment};
 use fulmar_protocol::app::{App, AppId};
+use fulmar_protocol::exchange::{Delivery, Happening, Identity, Position};
 use fulmar_protocol::name::{ChannelName, UserId};
 
 use super::{Letter, World, ready};
@@ -170,6 +171,17 @@ impl World {
             Letter::Answer(answer) => self.handle(worker, Input::Answered(answer)),
         }
         true
+    }
+
+    /// The backbone says that something of a channel may have passed unheard.
+    pub fn miss(&mut self, app: &str, channel: &str) {
+        let (app, channel) = (AppId::new(app), ChannelName::parse(channel, usize::MAX).expect("a valid name"));
+        let (identity, position) = (Identity { origin: 0, counter: 0 }, Position(u64::MAX));
+        let delivery = Arc::new(Delivery { app, channel, identity, position, happening: Happening::Missed });
+        for desk in &self.desks {
+            desk.mailbox.deliver(Arc::clone(&delivery));
+        }
+        self.settle();
     }
 
     /// How many workers there are.

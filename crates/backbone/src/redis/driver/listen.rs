@@ -10,9 +10,7 @@ use redis::Value;
 use super::{Driver, Place, Purpose};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
-use crate::redis::records::Told;
 use crate::redis::scripts;
-use crate::redis::store;
 use crate::redis::topic::Topic;
 
 /// Names in one SUBSCRIBE.
@@ -29,15 +27,6 @@ const DEAF_AFTER: Duration = Duration::from_millis(50);
 const SAY_DEAF_EVERY: Duration = Duration::from_millis(150);
 /// How long the subscriptions on the primary before stay open.
 const OLD_FOR: Duration = Duration::from_secs(3);
-/// How much of the time that an entry seems to have lain in the log may be the difference of two servers' clocks: who appended it
-/// may be another than who is asked. By so much what is read seems younger; better heard a second too old than missed.
-const CLOCKS_MS: u64 = 1_000;
-/// How far before the last position a log is read whose server is another: its clock may be behind.
-const OTHER_SERVER_MS: u64 = 3_000;
-/// Entries of the log looked at in one call.
-const FILL_ENTRIES: usize = 256;
-/// Topics up to which a fill names what it wants; beyond it everything is read.
-const FILL_TOPICS_MAX: usize = 2_000;
 /// Messages held while the log is read; beyond it they are delivered, and the fill's come late.
 const HELD_MAX: usize = 65_536;
 
@@ -46,29 +35,33 @@ const HELD_MAX: usize = 65_536;
 pub(super) struct Hearing {
     pub(super) link: Option<LinkId>,
     /// Run id of the server that the link leads to.
-    run: Option<String>,
+    pub(super) run: Option<String>,
     /// Names that are to be subscribed to.
     queue: VecDeque<Topic>,
     /// The same, to be left.
     leaving: Vec<Topic>,
     /// Confirmed on the present connection.
-    confirmed: HashSet<Topic>,
+    pub(super) confirmed: HashSet<Topic>,
     is_asking: bool,
     asked_at: Duration,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The last entry heard on a believed connection, and its server.
-    position: Option<(String, LogId)>,
-    fill_from: String,
-    held: VecDeque<(Topic, LogId, Bytes)>,
-    heard_at: Duration,
+    pub(super) position: Option<(String, LogId)>,
+    /// How many entries its log was ever given when a heartbeat was heard last: all of them were heard.
+    pub(super) counted: Option<u64>,
+    /// Where the log is read from next, and whether that is where the last share of it ended.
+    pub(super) fill_from: (String, bool),
+    pub(super) held: VecDeque<(Topic, LogId, Bytes)>,
+    pub(super) heard_at: Duration,
     pulsed_at: Duration,
     is_pulsing: bool,
-    deaf_since: Option<Duration>,
+    pub(super) deaf_since: Option<Duration>,
     /// It has heard everything once: before that nobody here could miss anything.
-    was_ready: bool,
+    pub(super) was_ready: bool,
     said_deaf_at: Option<Duration>,
     old: Option<(LinkId, Duration)>,
     pub(super) filled: u64,
+    /// Gaps that the log could not fill.
     pub(super) gaps: u64,
 }
 
@@ -84,7 +77,7 @@ impl Hearing {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The connection, or its server, is not the believed primary's.
     #[default]
     Away,
@@ -259,121 +252,11 @@ impl Driver {
         self.outs = outs;
     }
 
-    fn start_filling(&mut self, group: usize) {
-        let this = &mut self.groups[group];
-        let hearing = &mut this.hearing;
-        let from = match (&hearing.position, &hearing.run) {
-            (None, _) | (_, None) => None,
-            (Some((of, at)), Some(run)) if of == run => Some(at.to_string()),
-            (Some((_, at)), Some(_)) => Some(format!("{}-0", at.ms().saturating_sub(OTHER_SERVER_MS))),
-        };
-        match from {
-            // Nothing was heard here before, so nothing can have been missed.
-            None => self.heard_everything(group),
-            Some(from) => {
-                hearing.stage = Stage::Filling;
-                hearing.fill_from = from;
-                self.ask_to_fill(group);
-            }
-        }
-    }
-
-    fn ask_to_fill(&mut self, group: usize) {
-        let Some(facts) = self.groups[group].facts() else { return };
-        let hearing = &self.groups[group].hearing;
-        let mut command = scripts::FILL.call(&self.groups[group].keys, &facts);
-        command.arg(&hearing.fill_from).arg(FILL_ENTRIES);
-        if hearing.confirmed.len() <= FILL_TOPICS_MAX {
-            for topic in &hearing.confirmed {
-                command.arg(topic.as_str());
-            }
-            if hearing.confirmed.is_empty() {
-                // No topics would mean all of them.
-                command.arg("");
-            }
-        }
-        let link = self.groups[group].command;
-        if !self.ask(link, Purpose::Fill(group), Ask::Command(command)) {
-            self.detach(group);
-        }
-    }
-
-    pub(super) fn filled(&mut self, group: usize, outcome: Result<Value, Lost>) {
-        if self.groups[group].hearing.stage != Stage::Filling {
-            return;
-        }
-        let parts = match outcome {
-            Ok(Value::Array(parts)) if parts.len() >= 3 => parts,
-            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
-                self.load_scripts(self.groups[group].command);
-                return self.ask_to_fill(group);
-            }
-            Ok(Value::ServerError(error)) if is_wrong_server(error.code()) => {
-                // What was missed is read from the server that is attached next.
-                self.groups[group].hearing.stage = Stage::Away;
-                return self.distrust(group, error.code());
-            }
-            Ok(other) => {
-                let now = self.now();
-                self.groups[group].complain(now, &format!("the log cannot be read: {other:?}"));
-                return self.heard_everything(group);
-            }
-            // The next connection begins anew.
-            Err(Lost) => return,
-        };
-        let text = |value: &Value| match value {
-            Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
-            _ => None,
-        };
-        let server_ms = match &parts[2] {
-            Value::Int(ms) => u64::try_from(*ms).unwrap_or(0),
-            _ => 0,
-        };
-        for entry in parts[3..].chunks_exact(3) {
-            let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
-            else {
-                continue;
-            };
-            self.groups[group].hearing.filled += 1;
-            let id = LogId::parse(&id);
-            // The message says how old it was when it was appended.
-            let lay_for = id.map_or(0, |id| server_ms.saturating_sub(id.ms() + CLOCKS_MS));
-            self.hear(&topic, id, message, Duration::from_millis(lay_for));
-        }
-        match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].hearing.fill_from) {
-            Some(last) => {
-                self.groups[group].hearing.fill_from = last;
-                self.ask_to_fill(group);
-            }
-            None => self.heard_everything(group),
-        }
-    }
-
-    /// The log is read: what came meanwhile is delivered behind it.
-    fn heard_everything(&mut self, group: usize) {
-        let now = self.now();
-        let this = &mut self.groups[group];
-        this.hearing.stage = Stage::Ready;
-        this.hearing.was_ready = true;
-        this.hearing.deaf_since = None;
-        this.hearing.heard_at = now;
-        self.deliver_held(group);
-        // A notice of damage may have been among what was not heard.
-        self.stored(group, vec![store::Out::Told(Told::Doubtful(None))]);
-    }
-
     /// Whether everything that is followed is heard from the attached server.
     pub(super) fn hears(&self, group: usize) -> bool {
         let this = &self.groups[group];
         this.hearing.stage == Stage::Ready
             && this.attached.as_ref().is_some_and(|attached| Some(&attached.run) == this.hearing.run.as_ref())
-    }
-
-    fn deliver_held(&mut self, group: usize) {
-        for (topic, id, message) in std::mem::take(&mut self.groups[group].hearing.held) {
-            self.hear(topic.as_str(), Some(id), &message, Duration::ZERO);
-            self.stands_at(group, id);
-        }
     }
 
     /// A message on a subscription. Only the connection that is believed moves the position.
@@ -398,16 +281,17 @@ impl Driver {
         let message = Bytes::from(message);
         self.groups[group].hearing.held.push_back((topic, id, message.slice(at..)));
         if self.groups[group].hearing.held.len() >= HELD_MAX {
-            self.groups[group].hearing.gaps += 1;
             self.deliver_held(group);
         }
     }
 
     fn pulsed(&mut self, group: usize, is_believed: bool, message: &[u8]) {
         let Ok(text) = std::str::from_utf8(message) else { return };
-        if let Some(id) = text.strip_prefix('P') {
+        if let Some(text) = text.strip_prefix('P') {
+            let (id, count) = text.split_once(' ').unwrap_or((text, ""));
             if let Some(id) = LogId::parse(id).filter(|_| is_believed) {
                 self.stands_at(group, id);
+                self.has_counted(group, count.parse().ok());
             }
         } else if text.starts_with('D') {
             let mut told = Vec::new();
@@ -418,7 +302,7 @@ impl Driver {
 
     /// Everything up to this entry was heard. While names are being subscribed to, or the log is being read, it was not: a
     /// connection that breaks then is filled from where the last whole one stood.
-    fn stands_at(&mut self, group: usize, id: LogId) {
+    pub(super) fn stands_at(&mut self, group: usize, id: LogId) {
         let hearing = &mut self.groups[group].hearing;
         if hearing.stage != Stage::Ready {
             return;

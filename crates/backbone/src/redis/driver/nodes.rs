@@ -228,6 +228,7 @@ impl Driver {
             circuit_openings: group.circuit.openings(),
             unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
             filled: group.hearing.filled,
+            gaps: group.hearing.gaps,
             edges_dropped: group.edges_dropped,
         });
         let figures = crate::redis::Figures {

@@ -80,6 +80,14 @@ impl Desk {
         }
     }
 
+    /// Tells subscribers that they may have missed something; false where there are none.
+    pub(super) fn missed(&mut self, entry: &Entry) -> bool {
+        let Some(name) = entry.channel().filter(|_| entry.followers.total() > 0) else { return false };
+        self.post.tell(&entry.followers, (&entry.app, name), Happening::Missed);
+        *self.figures.missed.entry(entry.app.as_str().to_owned()).or_default() += 1;
+        true
+    }
+
     fn heard_count(&mut self, entry: &mut Entry, at: LogId, count: u64) {
         if let Some(waiting) = entry.waiting.as_mut().filter(|waiting| waiting.is_counting()) {
             waiting.counts.push((at, count));

@@ -1,8 +1,8 @@
 -- Reads a share of the log, and of it what is about the given topics.
 --
 -- ARGV  4 first id, inclusive  5 entries looked at, at most  6.. topics; none: everything
--- Answers epoch, the last id looked at ('' when the end was reached), the server's time in milliseconds, then id, topic, message for
--- each that was found.
+-- Answers epoch, the last id looked at ('' when the end was reached), the server's time in milliseconds, whether the first id is
+-- there (1), how many entries the log was ever given, how many it has, then id, topic, message for each that was found.
 local entries = call('XRANGE', P .. 'log', ARGV[4], '+', 'COUNT', ARGV[5]) or {}
 local wanted = nil
 if #ARGV > 5 then
@@ -12,7 +12,8 @@ if #ARGV > 5 then
   end
 end
 local now = redis.call('TIME')
-local answer = {epoch, '', now[1] * 1000 + math.floor(now[2] / 1000)}
+local is_there = entries[1] and entries[1][1] == ARGV[4] and 1 or 0
+local answer = {epoch, '', now[1] * 1000 + math.floor(now[2] / 1000), is_there, count, call('XLEN', P .. 'log') or 0}
 for i = 1, #entries do
   local id, fields = entries[i][1], entries[i][2]
   for at = 1, #fields, 2 do

@@ -17,10 +17,11 @@ local function append(said, age_ms, entries_max)
       call('DEL', log)
       id = redis.call('XADD', log, '*', unpack(said, from, to))
     end
+    count = count + 1
     for i = from, to, 2 do
       publish(P .. 't:' .. said[i], id .. '.' .. (i - from) / 2 .. '|' .. said[i + 1])
     end
   end
   head = id
-  call('HSET', KEYS[1], 'head', id)
+  call('HSET', KEYS[1], 'head', id, 'count', count)
 end

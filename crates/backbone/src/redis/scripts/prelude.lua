@@ -11,7 +11,7 @@ local function call(...)
   if type(reply) == 'table' and reply.err then return nil, reply.err end
   return reply
 end
-local group = call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'head', 'slots')
+local group = call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'head', 'slots', 'count')
 if not group or not group[1] then return redis.error_reply('NOIDENTITY group has no identity') end
 if group[1] ~= ARGV[1] then return redis.error_reply('WRONGGROUP ' .. group[1]) end
 local epoch = tonumber(group[3]) or 0
@@ -20,6 +20,8 @@ if group[2] ~= ARGV[2] then
   epoch = epoch + 1
   redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch)
 end
+-- How many entries the log was ever given: what tells whether one that is read again still has all that was missed.
+local count = tonumber(group[6]) or 0
 local head = group[4]
 -- The id of the log's last entry. Read from the log only where nobody has written it down: entries can be large.
 local function head_id()

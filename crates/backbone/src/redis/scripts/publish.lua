@@ -39,7 +39,7 @@ if #out > 0 then
 end
 redis.call('HSET', P .. 'seq', ARGV[4], first + items - 1)
 if id ~= '' then
-  redis.call('HSET', KEYS[1], 'head', id)
+  redis.call('HSET', KEYS[1], 'head', id, 'count', count + 1)
 end
 for i = 1, #out do
   local base = out[i]

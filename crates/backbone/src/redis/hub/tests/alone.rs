@@ -27,6 +27,7 @@ fn told(world: &World) -> Vec<String> {
             Happening::MemberRemoved(user) => Some(format!("-{}", user.as_str())),
             Happening::Count(count) => Some(count.to_string()),
             Happening::Event { .. } => text(&delivery).map(str::to_owned),
+            Happening::Missed => Some("missed".to_owned()),
         },
         Heard::Notice(notice) => Some(format!("{:?} {}", notice.change, notice.user_id.as_str())),
         Heard::Answer(_) => None,

@@ -1,0 +1,153 @@
+//! A node that was cut off reads what it missed from the log; what the log has not kept it says so, never silence.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use fulmar_backbone::redis::RedisBackbone;
+use fulmar_backbone::redis::keys::Keys;
+use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
+use fulmar_backbone::{Backbone, Inbox, Terms};
+use fulmar_protocol::app::AppId;
+use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::ChannelName;
+use fulmar_rig::{Link, Redis, RedisOptions, Resp};
+
+const DEPLOYMENT: &str = "gaps";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Entries that the log keeps at least; a server trims in steps of a hundred.
+const KEPT: u64 = 100;
+
+/// What a worker hears.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Subscribed,
+    Event(String),
+    Missed,
+}
+
+struct Ears(Sender<Heard>);
+
+impl Inbox for Ears {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn deliver(&self, delivery: Arc<Delivery>) {
+        let heard = match &delivery.happening {
+            Happening::Event { frame, .. } => Heard::Event(frame.text().to_owned()),
+            Happening::Missed => Heard::Missed,
+            _ => return,
+        };
+        // A test that has ended hears nothing.
+        let _: Result<(), _> = self.0.send(heard);
+    }
+
+    fn notice(&self, _notice: Arc<UserNotice>) {}
+
+    fn answer(&self, _answer: Answer) {
+        let _: Result<(), _> = self.0.send(Heard::Subscribed);
+    }
+}
+
+/// A node that publishes, and one behind a wire that has a subscriber.
+struct World {
+    publisher: RedisBackbone,
+    subscribed: RedisBackbone,
+    wire: Link,
+    pulses: Resp,
+    heard: Receiver<Heard>,
+    app: AppId,
+    room: ChannelName,
+    _server: Redis,
+}
+
+impl World {
+    fn new() -> Option<Self> {
+        if !fulmar_rig::is_available() {
+            eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+            return None;
+        }
+        let server = Redis::start(&RedisOptions::default()).expect("a server starts");
+        let wire = Link::to(server.addr()).expect("a port is free");
+        let to = |addr: std::net::SocketAddr| {
+            // Other tests run beside: silence is no sign of a lost server here.
+            let (breaker, command_timeout) = (Duration::from_millis(500), Duration::from_secs(2));
+            let limits = Limits { log_entries_max: KEPT, breaker, command_timeout, ..Limits::default() };
+            Settings { limits, ..Settings::new(DEPLOYMENT, Topology::Single(addr.to_string())) }
+        };
+        let publisher = RedisBackbone::start(to(server.addr()), 1, None).expect("a node starts");
+        let subscribed = RedisBackbone::start(to(wire.addr()), 2, None).expect("a node starts");
+        let (app, room) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
+        let (say, heard) = channel();
+        let worker = subscribed.attach(Arc::new(Ears(say)));
+        let ticket = Ticket { session: 1, number: 1 };
+        let (member, members_max, counted) = (None, 0, false);
+        let join = Join { ticket, app: app.clone(), channel: room.clone(), member, members_max, counted };
+        assert!(subscribed.ask(worker, Question::Join(join)).is_none());
+        let mut pulses = Resp::connect(server.addr(), PATIENCE).expect("a connection");
+        pulses.send(&["SUBSCRIBE", &Keys::new(DEPLOYMENT).pulse()]).expect("it is sent");
+        pulses.answer().expect("it is subscribed");
+        let world = Self { publisher, subscribed, wire, pulses, heard, app, room, _server: server };
+        assert_eq!(world.next(), Heard::Subscribed);
+        Some(world)
+    }
+
+    fn next(&self) -> Heard {
+        self.heard.recv_timeout(PATIENCE).expect("something is heard")
+    }
+
+    /// Publishes one after the other: each is an entry of the log.
+    fn publish(&self, texts: impl IntoIterator<Item = String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        for text in texts {
+            let (frame, except, cache_for) = (Frame::new(text.as_str()), None, None);
+            let (app, channel) = (self.app.clone(), self.room.clone());
+            let publication = Publication { app, channel, frame, except, cache_for };
+            assert_eq!(runtime.block_on(self.publisher.publish(vec![publication], Terms::default())), Ok(()), "{text}");
+        }
+    }
+
+    /// Whoever listens has heard a heartbeat: the one before this was published a while ago.
+    fn await_heartbeats(&mut self) {
+        for _ in 0..3 {
+            self.pulses.answer().expect("a heartbeat");
+        }
+    }
+}
+
+/// RED-20
+#[test]
+fn who_was_cut_off_hears_what_was_missed_and_is_told_where_the_log_has_not_kept_it() {
+    let Some(mut world) = World::new() else { return };
+    world.await_heartbeats();
+
+    world.wire.cut();
+    world.publish((0..KEPT / 2).map(|number| format!("kept {number}")));
+    world.wire.mend();
+    for number in 0..KEPT / 2 {
+        assert_eq!(world.next(), Heard::Event(format!("kept {number}")));
+    }
+    world.publish(["well".to_owned()]);
+    assert_eq!(world.next(), Heard::Event("well".to_owned()), "nothing was missed");
+    world.await_heartbeats();
+
+    world.wire.cut();
+    world.publish((0..10 * KEPT).map(|number| format!("lost {number}")));
+    world.wire.mend();
+    let last = Heard::Event(format!("lost {}", 10 * KEPT - 1));
+    let heard: Vec<Heard> = std::iter::from_fn(|| Some(world.next()).filter(|heard| *heard != last)).collect();
+    assert_eq!(heard.first(), Some(&Heard::Missed), "before what the log has kept");
+    assert_eq!(heard.iter().filter(|heard| **heard == Heard::Missed).count(), 1, "once");
+    assert!(heard.len() < 5 * usize::try_from(KEPT).expect("small"), "it has kept no more than it had to");
+    world.publish(["end".to_owned()]);
+    assert_eq!(world.next(), Heard::Event("end".to_owned()));
+
+    let (counted, begun) = (|| world.subscribed.figures(), Instant::now());
+    while counted().hub.missed.is_empty() && begun.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    assert_eq!(counted().hub.missed, [("app".to_owned(), 1)].into());
+    assert_eq!(counted().groups[0].gaps, 1);
+}
