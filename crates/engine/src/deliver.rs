@@ -18,7 +18,7 @@ use crate::time::Moment;
 use crate::worker::{Wake, Worker};
 
 /// Over how long those who missed something are closed: SDKs come back at once, all together if they were closed so.
-const SENT_BACK_OVER_MS: u64 = 10_000;
+pub(crate) const SENT_BACK_OVER_MS: u64 = 10_000;
 
 impl Worker {
     pub(crate) fn delivered(&mut self, now: Moment, delivery: &Arc<Delivery>, effects: &mut Effects) {

@@ -36,7 +36,7 @@ pub(crate) struct Session {
     pub(crate) heard_at: Moment,
     /// When a ping went out, if nothing was heard since.
     pub(crate) pinged_at: Option<Moment>,
-    /// When this session is to be moved away, once the node drains.
+    /// When this session is to be moved away: the node drains, or something passed unheard.
     pub(crate) leave_at: Option<Moment>,
     /// The one timer entry that counts; others are left over.
     pub(crate) armed_for: Moment,
@@ -90,7 +90,7 @@ pub(crate) enum Liveness {
     Ping(Moment),
     /// Asked and not answered.
     Dead,
-    /// The node is going away and it is this session's turn.
+    /// It is to come back, here or on another node, and its moment has come.
     TimeToLeave,
     /// The app asks for an authorization, and none came in time.
     NotAuthorized,

@@ -19,6 +19,7 @@ use fulmar_protocol::server_message;
 use fulmar_protocol::signing::check_user_auth;
 use hashbrown::{Equivalent, HashMap};
 
+use crate::deliver::SENT_BACK_OVER_MS;
 use crate::effect::{Effects, SessionKey};
 use crate::refusal::{Refusal, WATCHLIST_CUT};
 use crate::session::{Session, SignedIn, Standing};
@@ -232,12 +233,12 @@ impl Worker {
     }
 
     /// A change of a user that somebody here watches or is.
-    pub(crate) fn noticed(&mut self, notice: &Arc<UserNotice>, effects: &mut Effects) {
+    pub(crate) fn noticed(&mut self, now: Moment, notice: &Arc<UserNotice>, effects: &mut Effects) {
         let Users { table, signing_in, .. } = &mut self.users;
         let Some(entry) = table.get(&UserRef { app: &notice.app, id: &notice.user_id }) else { return };
         let concerned = match notice.change {
             UserChange::Online | UserChange::Offline => &entry.watchers,
-            UserChange::Terminated => &entry.sessions,
+            UserChange::Terminated | UserChange::Missed => &entry.sessions,
         };
         let (mut live, mut overflowing) = (Vec::new(), Vec::new());
         for &key in concerned {
@@ -245,6 +246,8 @@ impl Worker {
             match user.standing {
                 Standing::Live(from) if from < notice.position => live.push(key),
                 Standing::Live(_) => {}
+                // It is told only now how things stand.
+                Standing::Waiting(_) if notice.change == UserChange::Missed => {}
                 Standing::Waiting(number) => match signing_in.get_mut(&number) {
                     Some(waiting) if waiting.held.len() < HELD_NOTICES_MAX => waiting.held.push(notice.clone()),
                     _ => overflowing.push(key),
@@ -253,6 +256,9 @@ impl Worker {
         }
         match status_frame(notice) {
             Some(frame) => effects.fan_out(&frame, |targets| targets.append(&mut live)),
+            None if notice.change == UserChange::Missed => {
+                live.into_iter().for_each(|key| self.leave_within(now, key, SENT_BACK_OVER_MS));
+            }
             None => live.into_iter().for_each(|key| self.end(key, terminated(), effects)),
         }
         for key in overflowing {
@@ -298,7 +304,7 @@ fn status_frame(notice: &UserNotice) -> Option<Frame> {
     match notice.change {
         UserChange::Online => Some(server_message::watchlist_events(&[&notice.user_id], &[])),
         UserChange::Offline => Some(server_message::watchlist_events(&[], &[&notice.user_id])),
-        UserChange::Terminated => None,
+        UserChange::Terminated | UserChange::Missed => None,
     }
 }
 

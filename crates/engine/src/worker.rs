@@ -209,7 +209,7 @@ impl Worker {
                 }
             }
             Input::Delivered(delivery) => self.delivered(now, delivery, effects),
-            Input::Noticed(notice) => self.noticed(notice, effects),
+            Input::Noticed(notice) => self.noticed(now, notice, effects),
             Input::Answered(answer) => self.answered(now, answer, effects),
             Input::Seated { session, seating } => self.seated(now, session, seating, effects),
             Input::Deadline => self.deadline(now, effects),
@@ -459,9 +459,14 @@ impl Worker {
     pub(crate) fn leave_within(&mut self, now: Moment, key: SessionKey, over_ms: u64) {
         let session = self.sessions.expect_mut(key);
         let at = now.plus_ms(session.socket_id.spread(over_ms));
-        let at = session.leave_at.map_or(at, |known| known.min(at));
+        if session.leave_at.is_some_and(|known| known <= at) {
+            return;
+        }
         session.leave_at = Some(at);
-        self.arm(key, at);
+        // Where it is looked at before that anyway, it is looked at then as well.
+        if at < session.armed_for {
+            self.arm(key, at);
+        }
     }
 }
 

@@ -106,6 +106,8 @@ pub enum UserChange {
     Offline,
     /// The application ends all connections of this user. For workers where some are signed in as this user.
     Terminated,
+    /// A change before this may have passed unheard, and cannot be told any more. For the same workers.
+    Missed,
 }
 
 /// Names one pending subscription or sign-in of one session, so that an answer that comes late finds the right one or

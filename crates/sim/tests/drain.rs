@@ -46,7 +46,6 @@ fn who_may_have_missed_something_comes_back_and_nobody_else() {
     let newcomer = world.connect("app-1");
     world.join(newcomer, "news");
     world.wait(5_000);
-    // Told again: nobody's moment is put off.
     world.miss("app-1", "nothing");
     assert!((150..350).contains(&is_open(&world, &concerned)), "{}", is_open(&world, &concerned));
     world.wait(5_000);

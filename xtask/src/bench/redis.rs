@@ -146,6 +146,9 @@ impl Servers {
     /// # Errors
     /// A server does not come up, or an event is lost.
     pub fn bare(&self, plan: &RedisPlan, length: Duration, logs: &Path) -> Result<Sample, BenchError> {
+        if plan.batch > 1 {
+            return Err(BenchError::Usage("bare servers answer each event of a request by itself".to_owned()));
+        }
         let primary = self.primary()?;
         let start = |which: usize| {
             let port = free_port()?;

@@ -168,7 +168,7 @@ impl Reference {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
-                    relay::PUBLISHER | relay::SUBSCRIBER => polled = self.relayed(event.token()),
+                    relay::PUBLISHER | relay::SUBSCRIBER => polled = polled.and(self.relayed(event.token())),
                     Token(index) => self.happened(index, event),
                 }
             }

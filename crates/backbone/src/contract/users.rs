@@ -19,7 +19,7 @@ fn heard(worker: &Worker, after: Position, users: &[&str]) -> Vec<(String, bool)
     let edges = edges.filter_map(|notice| match notice.change {
         UserChange::Online => Some((notice.user_id.as_str().to_owned(), true)),
         UserChange::Offline => Some((notice.user_id.as_str().to_owned(), false)),
-        UserChange::Terminated => None,
+        UserChange::Terminated | UserChange::Missed => None,
     });
     edges.filter(|(user, _)| users.contains(&user.as_str())).collect()
 }

@@ -170,8 +170,13 @@ impl Hub {
     }
 
     /// Something of these topics may have passed unheard: their subscribers are told. Says of how many channels there were any.
-    pub fn missed<'a>(&mut self, topics: impl IntoIterator<Item = &'a Topic>) -> usize {
-        topics.into_iter().filter(|topic| self.topics.find(topic.as_str()).is_some_and(|e| self.desk.missed(e))).count()
+    pub fn missed(&mut self, now: Moment, topics: &[Topic], outs: &mut Vec<Out>) -> usize {
+        let Self { topics: known, desk } = self;
+        let turn = &mut Turn { now, outs };
+        let told = topics.iter().filter(|topic| known.find_mut(topic.as_str()).is_some_and(|e| desk.missed(turn, e)));
+        let channels = told.count();
+        self.answer_ready();
+        channels
     }
 
     /// The records answered, or spoke up.

@@ -13,6 +13,7 @@ use crate::redis::link::{Ask, Lost, is_wrong_server};
 use crate::redis::records::Told;
 use crate::redis::scripts;
 use crate::redis::store;
+use crate::redis::topic::Topic;
 
 /// How much of the time that an entry seems to have lain in the log may be the difference of two servers' clocks: who appended it
 /// may be another than who is asked. By so much what is read seems younger; better heard a second too old than missed.
@@ -24,22 +25,42 @@ const FILL_ENTRIES: usize = 256;
 /// Topics up to which a fill names what it wants; beyond it everything is read.
 const FILL_TOPICS_MAX: usize = 2_000;
 
+/// How many entries a log was ever given, under an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counted {
+    given: u64,
+    epoch: u64,
+}
+
+impl Counted {
+    /// Reads `GIVEN EPOCH`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (given, epoch) = text.split_once(' ')?;
+        Some(Self { given: given.parse().ok()?, epoch: epoch.parse().ok()? })
+    }
+}
+
 /// What a share of the log shows of what it has kept.
-struct Read {
+#[derive(Debug, Clone, Copy)]
+struct Share {
     /// The entry that it was read from is there: so is whatever came after that.
     is_there: bool,
     /// It is read from where another share of the same reading ended.
     goes_on: bool,
-    /// Entries that the log was ever given, and those it has.
-    given: u64,
+    /// What the log was ever given.
+    now: Counted,
+    /// Entries that it has.
     kept: u64,
+    /// What it had been given when the present epoch began.
+    began: u64,
 }
 
-impl Read {
-    /// Whether the log has everything that was not heard, where the first `counted` entries were. A log that was given fewer has lost
-    /// its past: what it has lost nodes append again.
-    fn has_all_since(&self, counted: Option<u64>) -> bool {
-        self.is_there || (!self.goes_on && counted.is_none_or(|heard| self.given.saturating_sub(heard) <= self.kept))
+impl Share {
+    /// Whether the log has everything that was not heard. Under another epoch its history may be another from where that began.
+    fn has_all_since(&self, counted: Option<Counted>) -> bool {
+        let heard = counted.map(|of| if of.epoch == self.now.epoch { of.given } else { of.given.min(self.began) });
+        let is_kept = |heard: u64| self.now.given.saturating_sub(heard) <= self.kept;
+        self.is_there || (!self.goes_on && heard.is_none_or(is_kept))
     }
 }
 
@@ -88,13 +109,18 @@ impl Driver {
             return;
         }
         let parts = match outcome {
-            Ok(Value::Array(parts)) if parts.len() >= 6 => parts,
+            Ok(Value::Array(parts)) if parts.len() >= 8 => parts,
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
                 self.load_scripts(self.groups[group].command);
                 return self.ask_to_fill(group);
             }
             Ok(Value::ServerError(error)) if is_wrong_server(error.code()) => {
                 // What was missed is read from the server that is attached next.
+                self.groups[group].hearing.stage = Stage::Away;
+                return self.distrust(group, error.code());
+            }
+            // Somebody's script takes its time: it is asked again on the next connection.
+            Ok(Value::ServerError(error)) if error.code() == "BUSY" => {
                 self.groups[group].hearing.stage = Stage::Away;
                 return self.distrust(group, error.code());
             }
@@ -115,15 +141,30 @@ impl Driver {
             Value::Int(number) => u64::try_from(*number).unwrap_or(0),
             _ => 0,
         };
-        let (server_ms, given) = (number(&parts[2]), number(&parts[4]));
-        let hearing = &self.groups[group].hearing;
-        let read =
-            Read { is_there: number(&parts[3]) == 1, goes_on: hearing.fill_from.1, given, kept: number(&parts[5]) };
-        if !read.has_all_since(hearing.counted) {
-            self.missed(group);
-            self.groups[group].hearing.counted = Some(given);
+        let server_ms = number(&parts[2]);
+        let hearing = &mut self.groups[group].hearing;
+        let (from, goes_on) = hearing.fill_from.clone();
+        let share = Share {
+            is_there: number(&parts[3]) == 1,
+            goes_on,
+            now: Counted { given: number(&parts[4]), epoch: number(&parts[0]) },
+            kept: number(&parts[5]),
+            began: number(&parts[6]),
+        };
+        // Under another epoch the log is read from where that began, if this node has followed another history for longer.
+        let began_at =
+            text(&parts[7]).filter(|_| !goes_on && hearing.counted.is_some_and(|of| of.epoch < share.now.epoch));
+        if let Some(began_at) = began_at.filter(|at| LogId::parse(at) < LogId::parse(&from)) {
+            hearing.fill_from = (began_at, false);
+            hearing.counted = Some(Counted { given: share.began, epoch: share.now.epoch });
+            return self.ask_to_fill(group);
         }
-        for entry in parts[6..].chunks_exact(3) {
+        if !share.has_all_since(hearing.counted) {
+            self.missed(group);
+        }
+        // What is read now is heard; and who was told of a gap is not told again.
+        self.groups[group].hearing.counted = Some(share.now);
+        for entry in parts[8..].chunks_exact(3) {
             let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
             else {
                 continue;
@@ -158,21 +199,34 @@ impl Driver {
 
     /// The log has not kept all that was not heard: who may have missed something comes back, and reads anew how things stand.
     fn missed(&mut self, group: usize) {
-        let this = &mut self.groups[group];
-        this.hearing.gaps += 1;
-        let channels = self.hub.missed(&this.hearing.confirmed);
-        tracing::warn!(
-            group = this.name,
-            channels,
-            "the log has not kept all that was missed: subscribers are told to come back"
-        );
+        self.groups[group].hearing.gaps += 1;
+        let topics: Vec<Topic> = self.groups[group].hearing.confirmed.iter().cloned().collect();
+        let channels = self.tell_missed(&topics);
+        let group = &self.groups[group].name;
+        tracing::warn!(group, channels, "the log has not kept all that was missed: subscribers are told to come back");
+    }
+
+    fn tell_missed(&mut self, topics: &[Topic]) -> usize {
+        let moment = self.moment();
+        let mut outs = std::mem::take(&mut self.outs);
+        let channels = self.hub.missed(moment, topics, &mut outs);
+        self.outs = outs;
+        channels
+    }
+
+    /// A topic has moved from a group that this node has not heard for a while, and is not read there any more.
+    pub(super) fn leave_unread(&mut self, group: usize, topic: &Topic) {
+        if self.groups[group].hearing.was_ready && !self.hears(group) {
+            self.tell_missed(std::slice::from_ref(topic));
+        }
     }
 
     /// A heartbeat said how many entries the log was ever given.
-    pub(super) fn has_counted(&mut self, group: usize, given: Option<u64>) {
+    pub(super) fn has_counted(&mut self, group: usize, counted: Counted) {
+        let now = self.now();
         let hearing = &mut self.groups[group].hearing;
         if hearing.stage == Stage::Ready {
-            hearing.counted = given.or(hearing.counted);
+            (hearing.counted, hearing.counted_at) = (Some(counted), now);
         }
     }
 
@@ -188,23 +242,44 @@ impl Driver {
 mod tests {
     use super::*;
 
+    const SHARE: Share =
+        Share { is_there: false, goes_on: false, now: Counted { given: 1_300, epoch: 3 }, kept: 200, began: 1_000 };
+
+    fn counted(given: u64, epoch: u64) -> Option<Counted> {
+        Some(Counted { given, epoch })
+    }
+
     /// RED-20
     #[test]
     fn a_log_has_all_that_was_missed_if_it_has_as_many_entries_as_it_was_given_since() {
-        let read = Read { is_there: false, goes_on: false, given: 1_300, kept: 200 };
-        assert!(read.has_all_since(Some(1_100)));
-        assert!(!read.has_all_since(Some(1_099)), "the first of them is gone");
-        assert!(read.has_all_since(Some(1_300)), "however little it has kept, nothing came");
-        assert!(read.has_all_since(Some(9_999)), "it was emptied, and is filled again by those who published");
-        assert!(read.has_all_since(None), "nothing was heard here before");
-        assert!(Read { is_there: true, ..read }.has_all_since(Some(0)));
+        assert!(SHARE.has_all_since(counted(1_100, 3)));
+        assert!(!SHARE.has_all_since(counted(1_099, 3)), "the first of them is gone");
+        assert!(SHARE.has_all_since(counted(1_300, 3)), "however little it has kept, nothing came");
+        assert!(SHARE.has_all_since(None), "nothing was heard here before");
+        assert!(Share { is_there: true, ..SHARE }.has_all_since(counted(0, 3)));
+    }
+
+    /// RED-20
+    #[test]
+    fn under_another_epoch_what_was_heard_counts_up_to_where_that_began() {
+        assert!(!SHARE.has_all_since(counted(1_290, 2)), "the last 290 were heard of another history");
+        assert!(Share { kept: 300, ..SHARE }.has_all_since(counted(1_290, 2)));
+        let emptied = Share { now: Counted { given: 150, epoch: 4 }, kept: 150, began: 0, ..SHARE };
+        assert!(emptied.has_all_since(counted(9_999, 3)), "it was emptied, and has kept what it was given since");
+        assert!(!Share { kept: 100, ..emptied }.has_all_since(counted(9_999, 3)));
     }
 
     /// RED-20
     #[test]
     fn a_reading_that_the_trimming_overtakes_has_lost_something() {
-        let read = Read { is_there: false, goes_on: true, given: 1_300, kept: 1_000 };
-        assert!(!read.has_all_since(Some(1_200)));
-        assert!(Read { is_there: true, ..read }.has_all_since(Some(1_200)));
+        let share = Share { goes_on: true, kept: 1_000, ..SHARE };
+        assert!(!share.has_all_since(counted(1_200, 3)));
+        assert!(Share { is_there: true, ..share }.has_all_since(counted(1_200, 3)));
+    }
+
+    #[test]
+    fn a_count_is_read_as_it_is_written() {
+        assert_eq!(Counted::parse("17 3"), counted(17, 3));
+        assert!(["", "17", "17 ", "x 3", "17 3 1"].iter().all(|text| Counted::parse(text).is_none()));
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use redis::Value;
 
+use super::fill::Counted;
 use super::{Driver, Place, Purpose};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
@@ -19,6 +20,8 @@ const CHUNK: usize = 256;
 const CHUNK_PAUSE: Duration = Duration::from_millis(2);
 /// A heartbeat is sent when none was heard for this long.
 const PULSE_EVERY: Duration = Duration::from_millis(100);
+/// And however much is heard, one that says how many entries the log was given, this often.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Silence of a connection on which a heartbeat is due every [`PULSE_EVERY`] after which it is deaf, whatever TCP says.
 const SILENCE_MAX: Duration = Duration::from_millis(350);
 /// How long a subscription may be missing before the node says that it is deaf.
@@ -47,8 +50,9 @@ pub(super) struct Hearing {
     pub(super) stage: Stage,
     /// The last entry heard on a believed connection, and its server.
     pub(super) position: Option<(String, LogId)>,
-    /// How many entries its log was ever given when a heartbeat was heard last: all of them were heard.
-    pub(super) counted: Option<u64>,
+    /// What was heard for certain, by number, and when it was heard how many that is.
+    pub(super) counted: Option<Counted>,
+    pub(super) counted_at: Duration,
     /// Where the log is read from next, and whether that is where the last share of it ended.
     pub(super) fill_from: (String, bool),
     pub(super) held: VecDeque<(Topic, LogId, Bytes)>,
@@ -287,11 +291,13 @@ impl Driver {
 
     fn pulsed(&mut self, group: usize, is_believed: bool, message: &[u8]) {
         let Ok(text) = std::str::from_utf8(message) else { return };
-        if let Some(text) = text.strip_prefix('P') {
-            let (id, count) = text.split_once(' ').unwrap_or((text, ""));
+        if let Some(id) = text.strip_prefix('P') {
             if let Some(id) = LogId::parse(id).filter(|_| is_believed) {
                 self.stands_at(group, id);
-                self.has_counted(group, count.parse().ok());
+            }
+        } else if let Some(counted) = text.strip_prefix('N') {
+            if let Some(counted) = Counted::parse(counted).filter(|_| is_believed) {
+                self.has_counted(group, counted);
             }
         } else if text.starts_with('D') {
             let mut told = Vec::new();
@@ -373,7 +379,8 @@ impl Driver {
         let jitter = PULSE_EVERY / 8 * u32::try_from(self.origin % 4).expect("below four");
         let hearing = &mut self.groups[group].hearing;
         let due = hearing.heard_at.max(hearing.pulsed_at) + PULSE_EVERY + jitter;
-        if now < due || hearing.is_pulsing {
+        let count_due = hearing.counted_at.max(hearing.pulsed_at) + COUNT_EVERY + jitter;
+        if now < due.min(count_due) || hearing.is_pulsing {
             return;
         }
         hearing.pulsed_at = now;

@@ -363,6 +363,7 @@ impl Driver {
             let (more, less) = &changed[&topic.slot().0];
             for group in less {
                 self.slots.awaited.remove(&(*group, topic.clone()));
+                self.leave_unread(*group, &topic);
                 self.ignore_topic(*group, &topic);
             }
             for group in more {

@@ -3,10 +3,10 @@
 //! The hot path of the node: an event costs one lookup, one shared delivery and one push per interested worker. Until a
 //! topic is open everything is held, in order, and told when it is known what came before.
 
-use fulmar_protocol::exchange::Happening;
+use fulmar_protocol::exchange::{Happening, UserChange};
 
 use super::desk::{Desk, Turn};
-use super::topics::{Cached, Entry};
+use super::topics::{Cached, Entry, Subject};
 use crate::redis::envelope::{Event, LogId, Message};
 
 /// Messages held for one topic that is not open yet; beyond it whoever waits is answered from what is known here.
@@ -80,11 +80,23 @@ impl Desk {
         }
     }
 
-    /// Tells subscribers that they may have missed something; false where there are none.
-    pub(super) fn missed(&mut self, entry: &Entry) -> bool {
-        let Some(name) = entry.channel().filter(|_| entry.followers.total() > 0) else { return false };
+    /// Tells subscribers, or who is signed in, that they may have missed something; false where it is no channel with any.
+    pub(super) fn missed(&mut self, turn: &mut Turn<'_>, entry: &mut Entry) -> bool {
+        if entry.followers.total() == 0 {
+            return false;
+        }
+        if let Subject::User(user, _) = &entry.subject {
+            self.post.notice(&entry.followers, (&entry.app, user), UserChange::Missed);
+            return false;
+        }
+        let Some(name) = entry.channel() else { return false };
         self.post.tell(&entry.followers, (&entry.app, name), Happening::Missed);
         *self.figures.missed.entry(entry.app.as_str().to_owned()).or_default() += 1;
+        if entry.is_cache() {
+            // Who comes back is not to be given what was kept here before.
+            (entry.cached, entry.is_read) = (None, false);
+            self.settle(turn, entry);
+        }
         true
     }
 

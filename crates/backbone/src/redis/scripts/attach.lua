@@ -4,7 +4,7 @@
 -- ARGV  1 identity  2 run id  3 highest epoch known  4 '1' when a server without identity may be taken for the group's
 --       5 names of all groups  6.. lanes
 -- Answers epoch, id of the log's last entry, the slot map ('' where nobody has written one), then the last number of each lane.
-local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups', 'head')
+local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups', 'head', 'count')
 local P = string.sub(KEYS[1], 1, -6)
 local known = tonumber(ARGV[3])
 local epoch = tonumber(g[3] or '0')
@@ -14,14 +14,15 @@ if not g[1] then
     return redis.error_reply('NOIDENTITY the server has no data of any group')
   end
   epoch = math.max(epoch, known) + 1
-  redis.call('HSET', KEYS[1], 'id', ARGV[1], 'run', ARGV[2], 'epoch', epoch, 'groups', ARGV[5])
+  redis.call('HSET', KEYS[1], 'id', ARGV[1], 'run', ARGV[2], 'epoch', epoch, 'groups', ARGV[5], 'began', '0 0-0')
 elseif g[1] ~= ARGV[1] then
   return redis.error_reply('WRONGGROUP ' .. g[1])
 elseif g[4] ~= ARGV[5] and not map then
   return redis.error_reply('OTHERGROUPS ' .. (g[4] or ''))
 elseif g[2] ~= ARGV[2] then
   epoch = math.max(epoch, known) + 1
-  redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch)
+  -- Where its log stood: beyond that another server's may have gone on otherwise.
+  redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch, 'began', (g[6] or '0') .. ' ' .. (g[5] or '0-0'))
 elseif epoch < known then
   return redis.error_reply('STALEEPOCH ' .. epoch)
 end

@@ -2,7 +2,8 @@
 --
 -- ARGV  4 first id, inclusive  5 entries looked at, at most  6.. topics; none: everything
 -- Answers epoch, the last id looked at ('' when the end was reached), the server's time in milliseconds, whether the first id is
--- there (1), how many entries the log was ever given, how many it has, then id, topic, message for each that was found.
+-- there (1), how many entries the log was ever given, how many it has, how many it had been given when the epoch began, and the id
+-- of the last of those, then id, topic, message for each that was found.
 local entries = call('XRANGE', P .. 'log', ARGV[4], '+', 'COUNT', ARGV[5]) or {}
 local wanted = nil
 if #ARGV > 5 then
@@ -14,6 +15,8 @@ end
 local now = redis.call('TIME')
 local is_there = entries[1] and entries[1][1] == ARGV[4] and 1 or 0
 local answer = {epoch, '', now[1] * 1000 + math.floor(now[2] / 1000), is_there, count, call('XLEN', P .. 'log') or 0}
+local began, began_at = string.match(call('HGET', KEYS[1], 'began') or '', '^(%d+) (%S+)$')
+answer[7], answer[8] = tonumber(began) or 0, began_at or '0-0'
 for i = 1, #entries do
   local id, fields = entries[i][1], entries[i][2]
   for at = 1, #fields, 2 do

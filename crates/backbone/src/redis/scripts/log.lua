@@ -6,7 +6,9 @@ local function append(said, age_ms, entries_max)
   local now = redis.call('TIME')
   local oldest = string.format('%.0f', math.max(0, tonumber(now[1]) * 1000 - age_ms))
   call('XTRIM', log, 'MAXLEN', '~', entries_max)
-  call('XTRIM', log, 'MINID', '~', oldest)
+  -- A sixteenth stays whatever its age, as in `publish.lua`.
+  local older = (call('XLEN', log) or 0) - math.floor(entries_max / 16)
+  if older > 0 then call('XTRIM', log, 'MINID', '~', oldest, 'LIMIT', older) end
   local id, failed
   for from = 1, #said, 2000 do
     local to = math.min(from + 1999, #said)

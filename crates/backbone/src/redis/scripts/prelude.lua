@@ -16,13 +16,13 @@ if not group or not group[1] then return redis.error_reply('NOIDENTITY group has
 if group[1] ~= ARGV[1] then return redis.error_reply('WRONGGROUP ' .. group[1]) end
 local epoch = tonumber(group[3]) or 0
 if (tonumber(string.match(ARGV[3], '^%d+')) or 0) > epoch then return redis.error_reply('STALEEPOCH ' .. epoch) end
-if group[2] ~= ARGV[2] then
-  epoch = epoch + 1
-  redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch)
-end
 -- How many entries the log was ever given: what tells whether one that is read again still has all that was missed.
 local count = tonumber(group[6]) or 0
 local head = group[4]
+if group[2] ~= ARGV[2] then
+  epoch = epoch + 1
+  redis.call('HSET', KEYS[1], 'run', ARGV[2], 'epoch', epoch, 'began', count .. ' ' .. (head or '0-0'))
+end
 -- The id of the log's last entry. Read from the log only where nobody has written it down: entries can be large.
 local function head_id()
   if not head then

@@ -22,6 +22,7 @@ fn notices(world: &World, node: usize, worker: u8) -> Vec<(Position, String)> {
                 UserChange::Online => '+',
                 UserChange::Offline => '-',
                 UserChange::Terminated => '!',
+                UserChange::Missed => '?',
             };
             Some((notice.position, format!("{sign}{}", notice.user_id.as_str())))
         }

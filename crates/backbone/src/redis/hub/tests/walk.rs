@@ -394,7 +394,7 @@ fn notice(heard: Heard) -> Option<(Position, String, bool)> {
     let is_online = match notice.change {
         UserChange::Online => true,
         UserChange::Offline => false,
-        UserChange::Terminated => return None,
+        UserChange::Terminated | UserChange::Missed => return None,
     };
     Some((notice.position, notice.user_id.as_str().to_owned(), is_online))
 }
