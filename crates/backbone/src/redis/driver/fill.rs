@@ -64,6 +64,20 @@ impl Share {
     }
 }
 
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Int(number) => u64::try_from(*number).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 impl Driver {
     pub(super) fn start_filling(&mut self, group: usize) {
         let this = &mut self.groups[group];
@@ -133,37 +147,10 @@ impl Driver {
             // The next connection begins anew.
             Err(Lost) => return,
         };
-        let text = |value: &Value| match value {
-            Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
-            _ => None,
-        };
-        let number = |value: &Value| match value {
-            Value::Int(number) => u64::try_from(*number).unwrap_or(0),
-            _ => 0,
-        };
-        let server_ms = number(&parts[2]);
-        let hearing = &mut self.groups[group].hearing;
-        let (from, goes_on) = hearing.fill_from.clone();
-        let share = Share {
-            is_there: number(&parts[3]) == 1,
-            goes_on,
-            now: Counted { given: number(&parts[4]), epoch: number(&parts[0]) },
-            kept: number(&parts[5]),
-            began: number(&parts[6]),
-        };
-        // Under another epoch the log is read from where that began, if this node has followed another history for longer.
-        let began_at =
-            text(&parts[7]).filter(|_| !goes_on && hearing.counted.is_some_and(|of| of.epoch < share.now.epoch));
-        if let Some(began_at) = began_at.filter(|at| LogId::parse(at) < LogId::parse(&from)) {
-            hearing.fill_from = (began_at, false);
-            hearing.counted = Some(Counted { given: share.began, epoch: share.now.epoch });
+        if !self.is_from_where_history_parted(group, &parts) {
             return self.ask_to_fill(group);
         }
-        if !share.has_all_since(hearing.counted) {
-            self.missed(group);
-        }
-        // What is read now is heard; and who was told of a gap is not told again.
-        self.groups[group].hearing.counted = Some(share.now);
+        let server_ms = number(&parts[2]);
         for entry in parts[8..].chunks_exact(3) {
             let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
             else {
@@ -182,6 +169,34 @@ impl Driver {
             }
             None => self.heard_everything(group),
         }
+    }
+
+    /// Judges a share by what the log has kept. False when it is to be read from further back: under another epoch the log is read from
+    /// where that began, if this node has followed another history beyond.
+    fn is_from_where_history_parted(&mut self, group: usize, parts: &[Value]) -> bool {
+        let hearing = &mut self.groups[group].hearing;
+        let (from, goes_on) = hearing.fill_from.clone();
+        let share = Share {
+            is_there: number(&parts[3]) == 1,
+            goes_on,
+            now: Counted { given: number(&parts[4]), epoch: number(&parts[0]) },
+            kept: number(&parts[5]),
+            began: number(&parts[6]),
+        };
+        let counted = hearing.counted.filter(|of| !goes_on && of.epoch < share.now.epoch);
+        let is_before =
+            |at: &String| LogId::parse(at).is_some_and(|at| LogId::parse(&from).is_some_and(|from| at < from));
+        if let Some((counted, began_at)) = counted.zip(text(&parts[7]).filter(is_before)) {
+            hearing.fill_from = (began_at, false);
+            hearing.counted = Some(Counted { given: counted.given.min(share.began), epoch: share.now.epoch });
+            return false;
+        }
+        if !share.has_all_since(hearing.counted) {
+            self.missed(group);
+        }
+        // What is read now is heard; and who was told of a gap is not told again.
+        self.groups[group].hearing.counted = Some(share.now);
+        true
     }
 
     /// The log is read: what came meanwhile is delivered behind it.
