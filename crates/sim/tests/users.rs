@@ -128,6 +128,21 @@ fn a_termination_ends_the_connections_of_the_user_and_no_other() {
     world.expect_closed(back, CloseCode::UNAUTHORIZED);
 }
 
+/// DEL-20
+#[test]
+fn who_may_have_missed_a_termination_comes_back_and_who_only_watches_stays() {
+    let mut world = World::of(Setup { workers: 3, ..Setup::default() });
+    let connections: Vec<_> = (0..4).map(|_| world.connect_user("app-1", "ana", &[])).collect();
+    let bob = world.connect_user("app-1", "bob", &["ana"]);
+    world.miss_user("app-1", "ana");
+    assert!(connections.iter().all(|connection| world.is_open(*connection)), "each has its own moment");
+    world.wait(10_000);
+    for connection in connections {
+        world.expect_closed(connection, CloseCode::RECONNECT);
+    }
+    assert!(world.is_open(bob));
+}
+
 /// DEL-19: whoever signs in between the call and its arrival is not meant by it.
 #[test]
 fn a_termination_that_arrives_late_spares_later_sign_ins() {

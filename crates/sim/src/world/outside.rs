@@ -6,7 +6,7 @@ use std::time::Duration;
 use fulmar_backbone::{Backbone, ChannelState, Inbox as _, Query, Reply};
 use fulmar_engine::{Input, Moment};
 use fulmar_protocol::app::{App, AppId};
-use fulmar_protocol::exchange::{Delivery, Happening, Identity, Position};
+use fulmar_protocol::exchange::{Delivery, Happening, Identity, Position, UserChange, UserNotice};
 use fulmar_protocol::name::{ChannelName, UserId};
 
 use super::{Letter, World, ready};
@@ -180,6 +180,17 @@ impl World {
         let delivery = Arc::new(Delivery { app, channel, identity, position, happening: Happening::Missed });
         for desk in &self.desks {
             desk.mailbox.deliver(Arc::clone(&delivery));
+        }
+        self.settle();
+    }
+
+    /// The backbone says that a change of a user may have passed unheard.
+    pub fn miss_user(&mut self, app: &str, user: &str) {
+        let (app, user_id) = (AppId::new(app), UserId::parse(user, usize::MAX).expect("a valid id"));
+        let notice = UserNotice { app, user_id, position: Position(u64::MAX), change: UserChange::Missed };
+        let notice = Arc::new(notice);
+        for desk in &self.desks {
+            desk.mailbox.notice(Arc::clone(&notice));
         }
         self.settle();
     }

@@ -128,13 +128,8 @@ impl Driver {
                 self.load_scripts(self.groups[group].command);
                 return self.ask_to_fill(group);
             }
-            Ok(Value::ServerError(error)) if is_wrong_server(error.code()) => {
-                // What was missed is read from the server that is attached next.
-                self.groups[group].hearing.stage = Stage::Away;
-                return self.distrust(group, error.code());
-            }
-            // Somebody's script takes its time: it is asked again on the next connection.
-            Ok(Value::ServerError(error)) if error.code() == "BUSY" => {
+            Ok(Value::ServerError(error)) if is_wrong_server(error.code()) || error.code() == "BUSY" => {
+                // What was missed is read from the server that is attached next, or from this one when it has time.
                 self.groups[group].hearing.stage = Stage::Away;
                 return self.distrust(group, error.code());
             }
@@ -147,7 +142,8 @@ impl Driver {
             // The next connection begins anew.
             Err(Lost) => return,
         };
-        if !self.is_from_where_history_parted(group, &parts) {
+        let now = Counted { given: number(&parts[4]), epoch: number(&parts[0]) };
+        if !self.accept_share(group, now, &parts) {
             return self.ask_to_fill(group);
         }
         let server_ms = number(&parts[2]);
@@ -167,22 +163,20 @@ impl Driver {
                 self.groups[group].hearing.fill_from = (last, true);
                 self.ask_to_fill(group);
             }
-            None => self.heard_everything(group),
+            None => {
+                self.groups[group].hearing.counted = Some(now);
+                self.heard_everything(group);
+            }
         }
     }
 
     /// Judges a share by what the log has kept. False when it is to be read from further back: under another epoch the log is read from
     /// where that began, if this node has followed another history beyond.
-    fn is_from_where_history_parted(&mut self, group: usize, parts: &[Value]) -> bool {
+    fn accept_share(&mut self, group: usize, now: Counted, parts: &[Value]) -> bool {
         let hearing = &mut self.groups[group].hearing;
         let (from, goes_on) = hearing.fill_from.clone();
-        let share = Share {
-            is_there: number(&parts[3]) == 1,
-            goes_on,
-            now: Counted { given: number(&parts[4]), epoch: number(&parts[0]) },
-            kept: number(&parts[5]),
-            began: number(&parts[6]),
-        };
+        let share =
+            Share { is_there: number(&parts[3]) == 1, goes_on, now, kept: number(&parts[5]), began: number(&parts[6]) };
         let counted = hearing.counted.filter(|of| !goes_on && of.epoch < share.now.epoch);
         let is_before =
             |at: &String| LogId::parse(at).is_some_and(|at| LogId::parse(&from).is_some_and(|from| at < from));
@@ -193,9 +187,9 @@ impl Driver {
         }
         if !share.has_all_since(hearing.counted) {
             self.missed(group);
+            // Who was told of a gap is not told of it again.
+            self.groups[group].hearing.counted = Some(now);
         }
-        // What is read now is heard; and who was told of a gap is not told again.
-        self.groups[group].hearing.counted = Some(share.now);
         true
     }
 

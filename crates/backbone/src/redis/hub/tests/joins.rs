@@ -204,6 +204,24 @@ fn a_kept_event_is_forgotten_after_its_time_and_shown_with_its_place() {
     assert_eq!(joined(&world, 0, late).2, None);
 }
 
+/// DEL-20
+#[test]
+fn who_comes_back_after_a_gap_is_given_what_the_records_have() {
+    let mut world = World::new(1, 1, 1);
+    world.join(0, 0, to("cache-room"));
+    world.event(&topic("cache-room"), Some(Duration::from_secs(60)));
+    world.drain();
+    let topics = [topic("cache-room"), topic("of-nobody")];
+    assert_eq!(world.on(0, |hub, now, outs| hub.missed(now, &topics, outs)), 1, "one has subscribers");
+    assert!(changes(&world, 0).pop().expect("it is read again").wants_cached);
+    let is_told = |heard: &Heard| matches!(heard, Heard::Delivery(d) if matches!(d.happening, Happening::Missed));
+    assert!(world.heard(0, 0).last().is_some_and(is_told));
+    let back = world.join(0, 0, to("cache-room"));
+    world.drain();
+    assert_eq!(joined(&world, 0, back).2.as_deref(), Some("event 1"));
+    assert_eq!(world.figures(0).missed, [("app".to_owned(), 1)].into());
+}
+
 /// RED-17
 #[test]
 fn interest_outlives_the_last_subscriber_for_a_while() {
