@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
+use fulmar_backbone::redis::topic::Topic;
 use fulmar_backbone::{Backbone, Inbox, Terms};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::ChannelName;
-use fulmar_rig::{Link, Redis, RedisOptions, Resp};
+use fulmar_rig::{Link, Redis, RedisOptions, Resp, Value};
 
 const DEPLOYMENT: &str = "gaps";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,11 +61,19 @@ struct World {
     heard: Receiver<Heard>,
     app: AppId,
     room: ChannelName,
-    _server: Redis,
+    server: Redis,
+}
+
+fn subscribe(node: &RedisBackbone, app: &AppId, room: &ChannelName, say: Sender<Heard>) {
+    let worker = node.attach(Arc::new(Ears(say)));
+    let ticket = Ticket { session: 1, number: 1 };
+    let (member, members_max, counted) = (None, 0, false);
+    let join = Join { ticket, app: app.clone(), channel: room.clone(), member, members_max, counted };
+    assert!(node.ask(worker, Question::Join(join)).is_none());
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    fn new(limits: &Limits) -> Option<Self> {
         if !fulmar_rig::is_available() {
             eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
             return None;
@@ -74,22 +83,18 @@ impl World {
         let to = |addr: std::net::SocketAddr| {
             // Other tests run beside: silence is no sign of a lost server here.
             let (breaker, command_timeout) = (Duration::from_millis(500), Duration::from_secs(2));
-            let limits = Limits { log_entries_max: KEPT, breaker, command_timeout, ..Limits::default() };
+            let limits = Limits { breaker, command_timeout, ..limits.clone() };
             Settings { limits, ..Settings::new(DEPLOYMENT, Topology::Single(addr.to_string())) }
         };
         let publisher = RedisBackbone::start(to(server.addr()), 1, None).expect("a node starts");
         let subscribed = RedisBackbone::start(to(wire.addr()), 2, None).expect("a node starts");
         let (app, room) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
         let (say, heard) = channel();
-        let worker = subscribed.attach(Arc::new(Ears(say)));
-        let ticket = Ticket { session: 1, number: 1 };
-        let (member, members_max, counted) = (None, 0, false);
-        let join = Join { ticket, app: app.clone(), channel: room.clone(), member, members_max, counted };
-        assert!(subscribed.ask(worker, Question::Join(join)).is_none());
+        subscribe(&subscribed, &app, &room, say);
         let mut pulses = Resp::connect(server.addr(), PATIENCE).expect("a connection");
         pulses.send(&["SUBSCRIBE", &Keys::new(DEPLOYMENT).pulse()]).expect("it is sent");
         pulses.answer().expect("it is subscribed");
-        let world = Self { publisher, subscribed, wire, pulses, heard, app, room, _server: server };
+        let world = Self { publisher, subscribed, wire, pulses, heard, app, room, server };
         assert_eq!(world.next(), Heard::Subscribed);
         Some(world)
     }
@@ -120,7 +125,8 @@ impl World {
 /// RED-20
 #[test]
 fn who_was_cut_off_hears_what_was_missed_and_is_told_where_the_log_has_not_kept_it() {
-    let Some(mut world) = World::new() else { return };
+    let limits = Limits { log_entries_max: KEPT, ..Limits::default() };
+    let Some(mut world) = World::new(&limits) else { return };
     world.await_heartbeats();
 
     world.wire.cut();
@@ -150,4 +156,51 @@ fn who_was_cut_off_hears_what_was_missed_and_is_told_where_the_log_has_not_kept_
     }
     assert_eq!(counted().hub.missed, [("app".to_owned(), 1)].into());
     assert_eq!(counted().groups[0].gaps, 1);
+}
+
+/// RED-16, RED-20
+#[test]
+fn a_busy_group_hears_how_much_its_log_was_given() {
+    let Some(mut world) = World::new(&Limits::default()) else { return };
+    // A node that hears nothing else sends heartbeats: here both hear everything.
+    let (say, heard) = channel();
+    subscribe(&world.publisher, &world.app, &world.room, say);
+    assert_eq!(heard.recv_timeout(PATIENCE), Ok(Heard::Subscribed));
+    let busy = Keys::new(DEPLOYMENT).channel(&Topic::channel(&world.app, &world.room));
+    world.pulses.send(&["SUBSCRIBE", &busy]).expect("it is sent");
+    let begun = Instant::now();
+    // Longer than a count may be old, and without a moment of silence.
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        world.publish(["busy".to_owned()]);
+    }
+    world.publish(["last".to_owned()]);
+    let mut counts = 0;
+    let mut is_busy = false;
+    loop {
+        let text = world.pulses.answer().expect("something comes").list().get(2).map(Value::text).unwrap_or_default();
+        match text {
+            text if text.ends_with("last") => break,
+            text if text.ends_with("busy") => is_busy = true,
+            text => counts += u32::from(is_busy && text.starts_with('N')),
+        }
+    }
+    assert!(counts > 0, "nobody would know what was missed");
+}
+
+/// RED-20
+#[test]
+fn a_sixteenth_of_the_log_stays_whatever_its_age() {
+    let limits = Limits { log_entries_max: 32 * KEPT, log_age: Duration::from_millis(1), ..Limits::default() };
+    let Some(world) = World::new(&limits) else { return };
+    let length = || {
+        let answer = world.server.call(&["XLEN", &Keys::new(DEPLOYMENT).log()]).expect("an answer");
+        answer.number().and_then(|length| u64::try_from(length).ok()).expect("a length")
+    };
+    world.publish((0..6 * KEPT).map(|number| number.to_string()));
+    // Age is looked at by whole seconds.
+    let begun = Instant::now();
+    while length() >= 6 * KEPT && begun.elapsed() < PATIENCE {
+        world.publish(["one more".to_owned()]);
+    }
+    assert!((2 * KEPT..6 * KEPT).contains(&length()), "{} entries are left", length());
 }
