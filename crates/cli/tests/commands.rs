@@ -172,15 +172,10 @@ fn config_show_names_each_source_and_no_secret() {
     assert!(!said.out.contains("hush") && !said.err.contains("hush"));
 }
 
-/// A port nobody listens on: taken, and given back.
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
 /// OPS-12
 #[test]
 fn a_server_that_is_not_there_is_named_together_with_what_to_try() {
-    let port = free_port();
+    let port = fulmar_rig::free_port().unwrap().to_string();
     for verb in [&["trigger", "a", "b", "c"][..], &["channels"], &["subscribe", "a"]] {
         let said = run(fulmar(verb).env("FULMAR_PORT", &port));
         assert_eq!(said.code, 1, "{verb:?}");

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use fulmar_rig::free_port;
 use serde_json::{Value, json};
 
 /// soketi's table, as its documentation has it, for PostgreSQL.
@@ -104,10 +104,6 @@ fn folder(test: &str) -> PathBuf {
     folder
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The program, from the path or from where Debian keeps it.
 fn program(name: &str) -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -141,7 +137,7 @@ fn wait_for(server: &mut Server, mut ready: impl FnMut() -> bool) {
 
 fn postgres(test: &str) -> Option<Server> {
     let [initdb, postgres, psql] = programs(["initdb", "postgres", "psql"])?;
-    let (folder, port) = (folder(test), free_port());
+    let (folder, port) = (folder(test), free_port().unwrap());
     if is_root() {
         run(Command::new("chown").arg("postgres").arg(&folder));
     }
@@ -174,7 +170,7 @@ fn postgres(test: &str) -> Option<Server> {
 
 fn mariadb(test: &str) -> Option<Server> {
     let [install, mariadbd, client] = programs(["mariadb-install-db", "mariadbd", "mariadb"])?;
-    let (folder, port) = (folder(test), free_port());
+    let (folder, port) = (folder(test), free_port().unwrap());
     let user = format!("--user={}", run(Command::new("id").arg("-un")).trim());
     let data = folder.join("data");
     run(Command::new(&install)

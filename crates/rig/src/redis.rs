@@ -284,9 +284,9 @@ impl Redis {
 
     fn ready(&self) -> Result<(), RigError> {
         let mut has_ended = false;
-        let waited = eventually("PING is answered", READY_MAX, || {
+        let waited = eventually("the server answers", READY_MAX, || {
             has_ended = !self.is_running();
-            (has_ended || self.call(&["PING"]).is_ok()).then_some(())
+            (has_ended || self.answers()).then_some(())
         });
         if has_ended || waited.is_err() {
             let log = self.log();
@@ -295,6 +295,11 @@ impl Redis {
             return Err(RigError::Ended { what: self.arguments.join(" "), log: tail });
         }
         Ok(())
+    }
+
+    /// Whether the process itself answers, and not another that took its port while it was being started.
+    fn answers(&self) -> bool {
+        self.info("server", "process_id").is_ok_and(|pid| pid == Some(self.pid().to_string()))
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {

@@ -2,18 +2,19 @@
 
 use std::fs;
 
+use fulmar_rig::free_port;
 use rustls::version::{TLS12, TLS13};
 use serde_json::json;
 
 use crate::harness::{
-    Identity, Node, PING, Rest, Stream, TARGET, TEXT, Wire, command, eventually, free_port, masked, plain, upgrade,
+    Identity, Node, PING, Rest, Stream, TARGET, TEXT, Wire, command, eventually, masked, plain, upgrade,
 };
 
 /// OPS-19, HTTP-1, WS-17
 #[test]
 fn sockets_calls_and_calls_that_become_sockets_work_over_tls_on_either_port() {
     let identity = Identity::make("ports");
-    let own_port = free_port();
+    let own_port = free_port().unwrap();
     for port in [None, Some(own_port)] {
         let setting = port.map_or_else(String::new, |port| format!("port = {port}\n"));
         let node = Node::start("ports", &format!("{}{setting}", identity.settings()));
@@ -131,7 +132,7 @@ fn a_new_certificate_serves_newcomers_drops_nobody_and_a_broken_one_changes_noth
 #[test]
 fn what_is_no_tls_ends_its_connection_on_a_port_of_tls_alone() {
     let identity = Identity::make("no-tls");
-    let port = free_port();
+    let port = free_port().unwrap();
     let node = Node::start("no-tls", &format!("{}port = {port}\n", identity.settings()));
     for bytes in [upgrade(TARGET, "").as_bytes(), b"\x16\x03\x01\x00\x05hello", b"\x15\x03\x03\x00\x02\x02\x28"] {
         let mut wire = Wire::plain(plain(port));
