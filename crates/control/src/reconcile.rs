@@ -13,10 +13,11 @@ use crate::plan::{Action, Check, Decision, Plan, SentinelSettings, Step, Who};
 const MONITORED_WITHIN: Duration = Duration::from_secs(40);
 /// How long a group may take to be complete without the process.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(20);
-/// What our documentation advises, for a group of which no Sentinel is right.
-const ADVISED: SentinelSettings = SentinelSettings {
+/// What our documentation and the doctor advise, also for a group of which no Sentinel is right. Why a silence of this length is
+/// told by the doctor's `DOWN_AFTER_MIN`.
+pub(crate) const ADVISED: SentinelSettings = SentinelSettings {
     quorum: 2,
-    down_after: Duration::from_millis(1_000),
+    down_after: Duration::from_millis(1_250),
     failover_timeout: Duration::from_millis(10_000),
     parallel_syncs: 1,
 };

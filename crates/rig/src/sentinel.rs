@@ -42,7 +42,7 @@ impl Default for SentinelOptions {
         Self {
             redis: RedisOptions::default(),
             password: None,
-            down_after_ms: 1_000,
+            down_after_ms: 1_250,
             failover_timeout_ms: 10_000,
             wants_replica: true,
             has_links: false,

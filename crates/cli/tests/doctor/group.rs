@@ -182,7 +182,7 @@ fn settings_of_sentinels(stage: &Stage) {
     says(&found, "failover-timeout", "grave", &["180 s", "360 s", &fix]);
     says(&found, "sentinel-quorum", "grave", &["never be a failover"]);
     let right =
-        [("failover-timeout", "10000"), ("down-after-milliseconds", "1000"), ("parallel-syncs", "1"), ("quorum", "2")];
+        [("failover-timeout", "10000"), ("down-after-milliseconds", "1250"), ("parallel-syncs", "1"), ("quorum", "2")];
     for at in 0..3 {
         right.iter().for_each(|(name, value)| stage.sentinel(at, &format!("SENTINEL SET g1 {name} {value}")));
     }

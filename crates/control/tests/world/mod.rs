@@ -75,7 +75,7 @@ fn sentinel(address: &str, replicas: &[String]) -> SentinelSeen {
         is_primary_up: true,
         is_failing_over: false,
         tilted_for: None,
-        down_after: Duration::from_secs(1),
+        down_after: Duration::from_millis(1_250),
         failover_timeout: Duration::from_secs(10),
         parallel_syncs: 1,
     };

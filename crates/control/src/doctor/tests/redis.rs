@@ -18,8 +18,8 @@ fn what_sentinels_are_told_is_judged() {
         d.groups[0].seen.sentinels[2].view.as_mut().unwrap().value.failover_timeout = Duration::from_secs(20);
     });
     finds(Id::DownAfter, Warning, &["30000 ms"], |d| views(d, |view| view.down_after = Duration::from_secs(30)));
-    finds(Id::DownAfter, Warning, &["100 ms", "busy"], |d| {
-        views(d, |view| view.down_after = Duration::from_millis(100))
+    finds(Id::DownAfter, Warning, &["1000 ms", "fail over again", "down-after-milliseconds 1250"], |d| {
+        views(d, |view| view.down_after = Duration::from_millis(1_000))
     });
     finds(Id::ParallelSyncs, Warning, &["2"], |d| views(d, |view| view.parallel_syncs = 2));
     finds(Id::ConfigEpochZero, Warning, &["fulmar redis failover g1"], |d| views(d, |view| view.epoch = 0));
