@@ -97,11 +97,12 @@ impl Clients {
     /// A request is refused, or an event is lost or doubled.
     pub fn publish(&mut self, plan: &RedisPlan, length: Duration) -> Result<Flow, BenchError> {
         let (start, before, cpu) = (Instant::now(), self.published, own_cpu());
-        let gap = Duration::from_secs(1) / plan.messages_per_s.max(1);
+        let batch = plan.batch.max(1);
+        let gap = Duration::from_secs(1) / plan.messages_per_s.max(1) * u32::try_from(batch).unwrap_or(1);
         let mut due = start;
         while due < start + length {
             pause_until(due);
-            self.send(due, plan.data_bytes)?;
+            self.send(due, batch, plan.data_bytes)?;
             due += gap;
         }
         for lane in &mut self.lanes {
@@ -114,8 +115,9 @@ impl Clients {
         Ok(Flow { published: count as u64, took: start.elapsed(), own_cpu, subscriber_cpu: cpu, latency })
     }
 
-    fn send(&mut self, due: Instant, data_bytes: usize) -> Result<(), BenchError> {
-        let place = self.published % self.lanes.len();
+    /// Sends so many events in one call.
+    fn send(&mut self, due: Instant, batch: usize, data_bytes: usize) -> Result<(), BenchError> {
+        let place = self.published / batch % self.lanes.len();
         let (lane, turn) = (&mut self.lanes[place], Instant::now());
         lane.await_answer()?;
         let now = Instant::now();
@@ -123,13 +125,19 @@ impl Clients {
             self.owed_until = now;
         }
         let written = if due < self.owed_until { due } else { now };
-        let name = &self.names[self.published % self.names.len()];
+        let names = (self.published..self.published + batch).map(|at| &self.names[at % self.names.len()]);
         let data = stamped(&self.begun, written, data_bytes);
-        let body = format!(r#"{{"name":"bench","channels":["{name}"],"data":"{data}"}}"#);
+        let (path, body) = if batch == 1 {
+            let channel = names.map(|name| format!(r#""{name}""#)).collect::<String>();
+            ("events", format!(r#"{{"name":"bench","channels":[{channel}],"data":"{data}"}}"#))
+        } else {
+            let event = |name| format!(r#"{{"name":"bench","channel":"{name}","data":"{data}"}}"#);
+            ("batch_events", format!(r#"{{"batch":[{}]}}"#, names.map(event).collect::<Vec<_>>().join(",")))
+        };
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let request = self.signer.post("events", &self.host, &body, unix_s);
+        let request = self.signer.post(path, &self.host, &body, unix_s);
         lane.stream.write_all(request.as_bytes()).map_err(|e| BenchError::io("publishing", e))?;
-        (lane.is_open, self.published) = (true, self.published + 1);
+        (lane.is_open, self.published) = (true, self.published + batch);
         Ok(())
     }
 }
