@@ -114,10 +114,13 @@ impl World {
         }
     }
 
-    /// Whoever listens has heard a heartbeat: the one before this was published a while ago.
+    /// Whoever listens has heard a heartbeat from after this moment: the next but one is published when the next was heard.
     fn await_heartbeats(&mut self) {
-        for _ in 0..3 {
-            self.pulses.answer().expect("a heartbeat");
+        let mut pulses = Resp::connect(self.server.addr(), PATIENCE).expect("a connection");
+        pulses.send(&["SUBSCRIBE", &Keys::new(DEPLOYMENT).pulse()]).expect("it is sent");
+        // The confirmation, and two heartbeats of two messages each.
+        for _ in 0..5 {
+            pulses.answer().expect("a heartbeat");
         }
     }
 }
@@ -156,6 +159,19 @@ fn who_was_cut_off_hears_what_was_missed_and_is_told_where_the_log_has_not_kept_
     }
     assert_eq!(counted().hub.missed, [("app".to_owned(), 1)].into());
     assert_eq!(counted().groups[0].gaps, 1);
+}
+
+/// RED-20
+#[test]
+fn a_break_before_anything_was_heard_is_filled_from_where_hearing_began() {
+    let Some(world) = World::new(&Limits::default()) else { return };
+    // Within the tenth of a second in which no heartbeat is due.
+    world.wire.cut();
+    world.publish((0..10).map(|number| format!("early {number}")));
+    world.wire.mend();
+    for number in 0..10 {
+        assert_eq!(world.next(), Heard::Event(format!("early {number}")));
+    }
 }
 
 /// RED-16, RED-20

@@ -114,7 +114,7 @@ enum Purpose {
     Ignored,
     Pulse(usize),
     Slots(usize),
-    Fill(usize),
+    Fill { group: usize, reading: u64 },
     BusListening(usize),
     BusCount { group: usize },
     FrozenCount,
@@ -137,7 +137,8 @@ pub(super) struct Driver {
     events_in: mpsc::UnboundedSender<Event>,
     links: HashMap<LinkId, (Link, Place)>,
     links_made: u32,
-    asked: HashMap<u64, Purpose>,
+    /// What is asked, by ticket, and over which link.
+    asked: HashMap<u64, (LinkId, Purpose)>,
     tickets: u64,
     groups: Vec<Group>,
     servers: Vec<Server>,
@@ -397,7 +398,7 @@ impl Driver {
                 Place::Sentinel(at) => self.sentinel_down(at, &why),
             },
             Happening::Reply { ticket, outcome } => {
-                if let Some(purpose) = self.asked.remove(&ticket) {
+                if let Some((_, purpose)) = self.asked.remove(&ticket) {
                     self.answered(purpose, outcome);
                 }
             }
@@ -424,7 +425,7 @@ impl Driver {
             Purpose::Followed { group, topics, is_pulse } => self.followed(group, topics, is_pulse, outcome),
             Purpose::Slots(group) => self.slots_answered(group, outcome),
             Purpose::Pulse(group) => self.pulse_answered(group, outcome),
-            Purpose::Fill(group) => self.filled(group, outcome),
+            Purpose::Fill { group, reading } => self.filled(group, reading, outcome),
             Purpose::BusListening(at) => self.bus_listening(at, outcome),
             Purpose::BusCount { group } => self.bus_counted(group, outcome),
             Purpose::FrozenCount => self.frozen_counted(outcome),
@@ -450,9 +451,11 @@ impl Driver {
         id
     }
 
+    /// Nobody answers what was asked over it any more.
     fn close(&mut self, id: Option<LinkId>) {
         if let Some(id) = id {
             self.links.remove(&id);
+            self.asked.retain(|_, (over, _)| *over != id);
         }
     }
 
@@ -468,11 +471,12 @@ impl Driver {
 
     /// Asks over a link; false when it is not up.
     fn ask(&mut self, id: Option<LinkId>, purpose: Purpose, ask: Ask) -> bool {
-        let Some((link, _)) = id.and_then(|id| self.links.get(&id)) else { return false };
+        let Some(id) = id else { return false };
+        let Some((link, _)) = self.links.get(&id) else { return false };
         self.tickets += 1;
         let is_asked = link.ask(self.tickets, ask);
         if is_asked {
-            self.asked.insert(self.tickets, purpose);
+            self.asked.insert(self.tickets, (id, purpose));
         }
         is_asked
     }

@@ -16,7 +16,7 @@ mod reap;
 mod replies;
 mod sweep;
 mod truth;
-mod values;
+pub(super) mod values;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -24,6 +24,7 @@ use crate::redis::redis_cluster;
 use crate::redis::round::{Missed, Round};
 use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::Settings;
+use crate::redis::store::values::{log_id, text};
 use crate::redis::store::{self, Refusal, Store, StoreLimits};
 
 /// Pause before a server that refused to be attached is asked again.
@@ -215,6 +216,7 @@ impl Driver {
         let this = &mut self.groups[group];
         this.is_attaching = false;
         this.slots.forget_question();
+        this.hearing.is_pulsing = false;
         this.asked_store.clear();
         let was_attached = this.attached.take().is_some();
         let mut told = Vec::new();
@@ -312,14 +314,14 @@ impl Driver {
             Value::Int(number) => u64::try_from(*number).unwrap_or(0),
             _ => 0,
         };
-        let map = match &answer[2] {
-            Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(SlotMap::parse),
-            _ => None,
-        };
+        let map = text(&answer[2]).as_deref().and_then(SlotMap::parse);
         this.epoch = this.epoch.max(number(0));
         this.attach_at = None;
         let is_other_log = this.log_of.as_ref() != Some(&run);
         this.log_of = Some(run.clone());
+        if this.hearing.position.is_none() && this.hearing.head.is_none() {
+            this.hearing.head = Some((run.clone(), log_id(answer.get(1))));
+        }
         this.attached = Some(Attached { run });
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();

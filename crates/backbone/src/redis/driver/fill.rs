@@ -13,6 +13,7 @@ use crate::redis::link::{Ask, Lost, is_wrong_server};
 use crate::redis::records::Told;
 use crate::redis::scripts;
 use crate::redis::store;
+use crate::redis::store::values::{count, text};
 use crate::redis::topic::Topic;
 
 /// How much of the time that an entry seems to have lain in the log may be the difference of two servers' clocks: who appended it
@@ -64,20 +65,6 @@ impl Share {
     }
 }
 
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> u64 {
-    match value {
-        Value::Int(number) => u64::try_from(*number).unwrap_or(0),
-        _ => 0,
-    }
-}
-
 impl Driver {
     pub(super) fn start_filling(&mut self, group: usize) {
         let this = &mut self.groups[group];
@@ -88,11 +75,12 @@ impl Driver {
             (Some((_, at)), Some(_)) => Some(format!("{}-0", at.ms().saturating_sub(OTHER_SERVER_MS))),
         };
         match from {
-            // Nothing was heard here before, so nothing can have been missed.
+            // Nothing was followed here before, so nothing can have been missed.
             None => self.heard_everything(group),
             Some(from) => {
                 hearing.stage = Stage::Filling;
                 hearing.fill_from = (from, false);
+                hearing.reading += 1;
                 self.ask_to_fill(group);
             }
         }
@@ -112,14 +100,15 @@ impl Driver {
                 command.arg("");
             }
         }
-        let link = self.groups[group].command;
-        if !self.ask(link, Purpose::Fill(group), Ask::Command(command)) {
+        let (link, reading) = (self.groups[group].command, hearing.reading);
+        if !self.ask(link, Purpose::Fill { group, reading }, Ask::Command(command)) {
             self.detach(group);
         }
     }
 
-    pub(super) fn filled(&mut self, group: usize, outcome: Result<Value, Lost>) {
-        if self.groups[group].hearing.stage != Stage::Filling {
+    pub(super) fn filled(&mut self, group: usize, reading: u64, outcome: Result<Value, Lost>) {
+        let hearing = &self.groups[group].hearing;
+        if hearing.stage != Stage::Filling || hearing.reading != reading {
             return;
         }
         let parts = match outcome {
@@ -142,11 +131,11 @@ impl Driver {
             // The next connection begins anew.
             Err(Lost) => return,
         };
-        let now = Counted { given: number(&parts[4]), epoch: number(&parts[0]) };
+        let now = Counted { given: count(parts.get(4)), epoch: count(parts.first()) };
         if !self.accept_share(group, now, &parts) {
             return self.ask_to_fill(group);
         }
-        let server_ms = number(&parts[2]);
+        let server_ms = count(parts.get(2));
         for entry in parts[8..].chunks_exact(3) {
             let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
             else {
@@ -175,12 +164,19 @@ impl Driver {
     fn accept_share(&mut self, group: usize, now: Counted, parts: &[Value]) -> bool {
         let hearing = &mut self.groups[group].hearing;
         let (from, goes_on) = hearing.fill_from.clone();
-        let share =
-            Share { is_there: number(&parts[3]) == 1, goes_on, now, kept: number(&parts[5]), began: number(&parts[6]) };
+        let share = Share {
+            is_there: count(parts.get(3)) == 1,
+            goes_on,
+            now,
+            kept: count(parts.get(5)),
+            began: count(parts.get(6)),
+        };
         let counted = hearing.counted.filter(|of| !goes_on && of.epoch < share.now.epoch);
         let is_before =
             |at: &String| LogId::parse(at).is_some_and(|at| LogId::parse(&from).is_some_and(|from| at < from));
         if let Some((counted, began_at)) = counted.zip(text(&parts[7]).filter(is_before)) {
+            // Not only where this reading goes on, but what was heard for certain: so it stays should the reading be cut short.
+            hearing.position = hearing.run.clone().zip(LogId::parse(&began_at));
             hearing.fill_from = (began_at, false);
             hearing.counted = Some(Counted { given: counted.given.min(share.began), epoch: share.now.epoch });
             return false;
@@ -197,6 +193,7 @@ impl Driver {
     pub(super) fn heard_everything(&mut self, group: usize) {
         let now = self.now();
         let this = &mut self.groups[group];
+        this.hearing.begin_at_head();
         this.hearing.stage = Stage::Ready;
         this.hearing.was_ready = true;
         this.hearing.deaf_since = None;

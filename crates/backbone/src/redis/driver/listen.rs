@@ -50,15 +50,19 @@ pub(super) struct Hearing {
     pub(super) stage: Stage,
     /// The last entry heard on a believed connection, and its server.
     pub(super) position: Option<(String, LogId)>,
+    /// Where the log stood when the group was first attached: nothing before that can be missed here.
+    pub(super) head: Option<(String, LogId)>,
     /// What was heard for certain, by number, and when it was heard how many that is.
     pub(super) counted: Option<Counted>,
     pub(super) counted_at: Duration,
     /// Where the log is read from next, and whether that is where the last share of it ended.
     pub(super) fill_from: (String, bool),
+    /// Number of the present reading: what a reading before it still answers is not taken for this one's.
+    pub(super) reading: u64,
     pub(super) held: VecDeque<(Topic, LogId, Bytes)>,
     pub(super) heard_at: Duration,
     pulsed_at: Duration,
-    is_pulsing: bool,
+    pub(super) is_pulsing: bool,
     pub(super) deaf_since: Option<Duration>,
     /// It has heard everything once: before that nobody here could miss anything.
     pub(super) was_ready: bool,
@@ -70,6 +74,13 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
+    /// Nothing was heard yet, and from now on something may be missed: it is where hearing began.
+    pub(super) fn begin_at_head(&mut self) {
+        if self.position.is_none() {
+            self.position = self.head.take();
+        }
+    }
+
     /// Whether what is heard must wait for what the log has from before it.
     fn is_holding(&self) -> bool {
         match self.stage {
@@ -125,6 +136,7 @@ impl Driver {
     pub(super) fn retire_listening(&mut self, group: usize) {
         let until = self.now() + OLD_FOR;
         let hearing = &mut self.groups[group].hearing;
+        hearing.begin_at_head();
         hearing.stage = Stage::Away;
         hearing.run = None;
         let retired = hearing.link.take();
@@ -154,6 +166,7 @@ impl Driver {
     pub(super) fn listen_down(&mut self, group: usize, why: &str) {
         let hearing = &mut self.groups[group].hearing;
         tracing::debug!(group, why, "no subscriptions on the primary");
+        hearing.begin_at_head();
         hearing.run = None;
         hearing.stage = Stage::Away;
         hearing.is_asking = false;
