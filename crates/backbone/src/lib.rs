@@ -113,14 +113,17 @@ pub struct Terms {
 }
 
 /// Why a publication was not, or may not have been, accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// It was not accepted and will reach nobody.
     #[error("not accepted")]
     NotAccepted,
-    /// It may or may not have been accepted.
+    /// Some of it may or may not have been accepted.
     #[error("outcome unknown")]
-    Unknown,
+    Unknown {
+        /// The channels of which that is so, sorted; all others of the call are accepted. None where it is so of the whole call.
+        left: Vec<ChannelName>,
+    },
 }
 
 /// The backbone cannot answer now.

@@ -232,7 +232,7 @@ impl Backbone for RedisBackbone {
             if self.works.send(Work::Publish { publications, terms, reply }).is_err() {
                 return Err(PublishError::NotAccepted);
             }
-            answer.await.unwrap_or(Err(PublishError::Unknown))
+            answer.await.unwrap_or(Err(PublishError::Unknown { left: Vec::new() }))
         })
     }
 

@@ -68,9 +68,8 @@ impl Item {
     /// Takes it back, where one of these calls waits for it. Its place stays: others are counted by theirs. Answers how many bytes
     /// became free.
     pub fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) -> u64 {
-        if self.call.take_if(|call| calls.contains(call)).is_none() {
-            return 0;
-        }
+        let Some(call) = self.call.take_if(|call| calls.contains(call)) else { return 0 };
+        withdrawn.leave(call, self.topic.clone());
         let message = std::mem::take(&mut self.message);
         if let Some((counter, previous)) = Event::follows(&message) {
             withdrawn.note(self.topic.clone(), counter, previous);

@@ -5,22 +5,42 @@
 
 use std::time::Duration;
 
+use fulmar_protocol::name::ChannelName;
 use hashbrown::HashMap;
 
 use super::envelope::Previous;
-use super::topic::Topic;
+use super::topic::{About, Topic};
 
 /// Those of one moment.
 #[derive(Debug, Default)]
 pub struct Withdrawn {
     /// By the counter of each: its topic, and what it had followed.
     before: HashMap<u64, (Topic, Option<Previous>)>,
+    /// What each call had left.
+    left: HashMap<u64, Vec<Topic>>,
 }
 
 impl Withdrawn {
     /// One more.
     pub fn note(&mut self, topic: Topic, counter: u64, previous: Option<Previous>) {
         self.before.insert(counter, (topic, previous));
+    }
+
+    /// A publication to this topic did not count as accepted when its call was answered.
+    pub fn leave(&mut self, call: u64, topic: Topic) {
+        self.left.entry(call).or_default().push(topic);
+    }
+
+    /// Takes the channels that a call had left, sorted.
+    pub fn take_left(&mut self, call: u64) -> Vec<ChannelName> {
+        let channel = |topic: Topic| match topic.about() {
+            About::Channel(_, channel) => Some(channel),
+            About::User(..) => None,
+        };
+        let mut left: Vec<_> = self.left.remove(&call).unwrap_or_default().into_iter().filter_map(channel).collect();
+        left.sort_unstable();
+        left.dedup();
+        left
     }
 
     /// Whether there is none.
@@ -108,6 +128,19 @@ mod tests {
         assert_eq!(last.get(&topic("room")), Some(&(3, MS(3_850))));
         assert_eq!(last.get(&topic("hall")), None);
         assert_eq!(last.get(&topic("yard")), Some(&(10, MS(4_000))), "a later one stands");
+    }
+
+    /// RED-15
+    #[test]
+    fn what_a_call_had_left_is_named_once_and_sorted() {
+        let mut withdrawn = Withdrawn::default();
+        for (call, name) in [(7, "yard"), (7, "hall"), (8, "room"), (7, "yard")] {
+            withdrawn.leave(call, topic(name));
+        }
+        let names = |left: Vec<ChannelName>| left.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(withdrawn.take_left(7)), ["hall", "yard"]);
+        assert_eq!(names(withdrawn.take_left(7)), [""; 0]);
+        assert_eq!(names(withdrawn.take_left(8)), ["room"]);
     }
 
     /// RED-4

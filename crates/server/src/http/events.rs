@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fulmar_backbone::{Backbone, ChannelState, Query, Terms};
+use fulmar_backbone::{Backbone, ChannelState, PublishError, Query, Terms};
 use fulmar_protocol::app::App;
 use fulmar_protocol::exchange::Publication;
 use fulmar_protocol::name::ChannelName;
@@ -175,9 +175,8 @@ impl Checked {
             Some(tell) => Box::pin(tell.look(backbone, app)).await?,
             None => NOTHING_TO_TELL,
         };
-        // Whether it was surely or only maybe not accepted, the caller can do nothing but try again.
-        let terms = Terms { durability: app.durability, once };
-        backbone.publish(publications, terms).await.map_err(|_| Refusal::Unavailable)?;
+        let (terms, count) = (Terms { durability: app.durability, once }, publications.len());
+        backbone.publish(publications, terms).await.map_err(|error| refused(&error, count))?;
         Ok(Answered { status, body })
     }
 }
@@ -193,6 +192,17 @@ impl Tell {
             Form::Batch => write_in_order(&mut body, entries),
         }
         Ok(body.into())
+    }
+}
+
+/// The answer to a call of so many publications. Whether it was surely or only maybe not accepted, the caller can do nothing but try
+/// again; but not with what was accepted.
+fn refused(error: &PublishError, publications: usize) -> Refusal {
+    match error {
+        PublishError::Unknown { left } if !left.is_empty() && left.len() < publications => {
+            Refusal::Partly { channels: left.iter().map(ChannelName::as_str).collect::<Vec<_>>().join(", ") }
+        }
+        PublishError::Unknown { .. } | PublishError::NotAccepted => Refusal::Unavailable,
     }
 }
 

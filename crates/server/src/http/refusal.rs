@@ -107,6 +107,15 @@ pub(super) enum Refusal {
     /// Momentary.
     #[error("The server cannot take this now, try again")]
     Unavailable,
+    /// A part of the deployment had no way until the time was over, and the others took theirs.
+    #[error(
+        "Not accepted in time for: {channels}. Whatever else the call names was accepted. Publish to these again, or repeat \
+         the call as it was if it has an Idempotency-Key: then only these are published"
+    )]
+    Partly {
+        /// Joined by commas.
+        channels: String,
+    },
     /// Calls are not among what the node does.
     #[error("This node takes no REST calls: its server.roles are others. Send them to a node with the role rest")]
     OtherRole,
@@ -164,7 +173,9 @@ impl Refusal {
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::Unavailable | Self::OtherRole | Self::TooFast => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Partly { .. } | Self::OtherRole | Self::TooFast => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             // The protocol crate knows no HTTP types; its numbers are those of the specification.
             Self::Publish(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
         }

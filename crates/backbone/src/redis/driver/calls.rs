@@ -82,7 +82,7 @@ impl Driver {
         }
     }
 
-    /// Calls whose time is over are answered: it may have happened.
+    /// Calls whose time is over are answered: what they had left may have happened (rule 15).
     pub(super) fn time_calls(&mut self, now: Duration) {
         let mut expired = HashSet::new();
         let mut replies = Vec::new();
@@ -90,7 +90,7 @@ impl Driver {
             self.calls.deadlines.pop_front();
             let Some(waiting) = self.calls.waiting.remove(&call) else { continue };
             expired.insert(call);
-            replies.extend(waiting.reply);
+            replies.extend(waiting.reply.map(|reply| (call, reply)));
         }
         if expired.is_empty() {
             return;
@@ -106,8 +106,9 @@ impl Driver {
             lanes.iter_mut().for_each(|side| side.lane.pass(&withdrawn));
             withdrawn.pass(&mut self.calls.previous);
         }
-        for reply in replies {
-            let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown));
+        for (call, reply) in replies {
+            let left = withdrawn.take_left(call);
+            let _: Result<(), Result<(), PublishError>> = reply.send(Err(PublishError::Unknown { left }));
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fulmar_backbone::PublishError;
+use fulmar_protocol::name::ChannelName;
 use hyper::Method;
 use tokio::sync::Notify;
 
@@ -218,6 +220,26 @@ async fn while_nothing_can_be_accepted_the_answer_is_503_with_retry_after() {
         assert_eq!(said.header("retry-after"), Some("1"));
     }
     assert_eq!(world.backbone.publishes(), 1, "what cannot be counted is not published either");
+}
+
+/// RED-15
+#[tokio::test]
+async fn a_call_that_was_accepted_in_part_is_answered_503_with_the_channels_that_were_not() {
+    let world = World::new();
+    let name = |text| ChannelName::parse(text, 200).expect("a valid name");
+    let body = r#"{"name":"e","channels":["a","b","c"],"data":"x"}"#;
+    for (left, text) in [
+        (vec![name("a"), name("c")], "Not accepted in time for: a, c. Whatever else the call names was accepted."),
+        (vec![name("a"), name("b"), name("c")], "The server cannot take this now, try again\n"),
+        (Vec::new(), "The server cannot take this now, try again\n"),
+    ] {
+        let opened = Arc::new(Notify::new());
+        opened.notify_one();
+        world.backbone.set(Gate::Closed(opened, Err(PublishError::Unknown { left })));
+        let said = world.post(EVENTS, body).await;
+        assert_eq!((said.status.as_u16(), said.header("retry-after")), (503, Some("1")));
+        assert!(said.body.starts_with(text), "{}", said.body);
+    }
 }
 
 /// HTTP-31, T-42
