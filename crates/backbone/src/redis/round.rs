@@ -26,6 +26,26 @@ pub struct Round {
     favourite: Option<usize>,
 }
 
+/// A server whose bus could carry a group's publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Its number.
+    pub at: usize,
+    /// Whether it is the group's primary as it is followed now, which is what publications go round.
+    pub is_own: bool,
+    /// Whether it says that it is a primary: it has a group's whole load already.
+    pub is_primary: bool,
+    /// Whether it is of the group.
+    pub is_of_group: bool,
+}
+
+/// Paths by number, best first: replicas of the group, replicas of others, primaries of others, and the group's own last.
+#[must_use]
+pub fn best_first(mut paths: Vec<Path>) -> Vec<usize> {
+    paths.sort_by_key(|path| (path.is_own, path.is_primary, !path.is_of_group, path.at));
+    paths.into_iter().map(|path| path.at).collect()
+}
+
 /// What an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -172,6 +192,25 @@ mod tests {
             assert_eq!(round.counted(MS(now), 1, 1, 3, &[1]), Outcome::Again);
         }
         assert_eq!(round.counted(MS(20), 1, 1, 1, &[1]), Outcome::Heard(1), "a node that is alone");
+    }
+
+    /// RED-22
+    #[test]
+    fn replicas_of_the_group_come_first_and_its_own_primary_last() {
+        let path = |at, is_own, is_primary, is_of_group| Path { at, is_own, is_primary, is_of_group };
+        let own_primary = path(0, true, true, true);
+        let other_primary = path(1, false, true, false);
+        let other_replica = path(2, false, false, false);
+        let replicas = [path(3, false, false, true), path(4, false, false, true)];
+        let primary_of_before = path(5, false, true, true);
+        let mut paths = vec![own_primary, other_primary, other_replica, replicas[0], replicas[1], primary_of_before];
+        let expected = [3, 4, 2, 5, 1, 0];
+        assert_eq!(best_first(paths.clone()), expected);
+        paths.reverse();
+        assert_eq!(best_first(paths), expected, "in whatever order they became known");
+        // One that has not said yet that it was promoted.
+        assert_eq!(best_first(vec![path(0, true, false, true), other_primary]), [1, 0]);
+        assert_eq!(best_first(Vec::new()), [0; 0]);
     }
 
     /// RED-22

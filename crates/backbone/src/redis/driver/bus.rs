@@ -13,7 +13,7 @@ use crate::redis::belief::ServerView;
 use crate::redis::bus::{self, Batch, Bus};
 use crate::redis::lane::{BatchMax, LANES};
 use crate::redis::link::{Ask, LinkId, Lost, Server as Answered, is_primary};
-use crate::redis::round::{ANSWER_MAX, Back, Outcome};
+use crate::redis::round::{ANSWER_MAX, Back, Outcome, Path, best_first};
 
 /// What one bus message carries at most, per lane.
 const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
@@ -102,19 +102,18 @@ impl Driver {
         self.servers[at].is_listening = outcome.is_ok();
     }
 
-    /// Servers whose bus can carry a group's publications, best first: replicas of the group, of others, primaries of others,
-    /// its own primary.
+    /// Servers whose bus can carry a group's publications, best first.
     pub(super) fn paths(&self, group: usize) -> Vec<usize> {
         let own = self.groups[group].address.as_deref();
-        let mut paths: Vec<usize> = (0..self.servers.len())
-            .filter(|at| self.servers[*at].is_listening && self.is_up(self.servers[*at].link))
-            .filter(|at| !self.servers[*at].member.is_alias)
-            .collect();
-        paths.sort_by_key(|at| {
-            let server = &self.servers[*at];
-            (Some(server.address.as_str()) == own, server.is_primary, !server.is_of(group, own), *at)
-        });
-        paths
+        let can_carry = |server: &Server| server.is_listening && self.is_up(server.link) && !server.member.is_alias;
+        let usable = self.servers.iter().enumerate().filter(|(_, server)| can_carry(server));
+        let path = |(at, server): (usize, &Server)| Path {
+            at,
+            is_own: Some(server.address.as_str()) == own,
+            is_primary: server.is_primary,
+            is_of_group: server.is_of(group, own),
+        };
+        best_first(usable.map(path).collect())
     }
 
     /// Whether the group has a replica that is connected.
