@@ -193,9 +193,11 @@ impl Lane {
     }
 
     /// A primary is believed whose log has everything up to `last`. Says how many items that had been logged go again.
-    pub fn attached(&mut self, last: u64) -> u64 {
+    pub fn attached(&mut self, now: Duration, last: u64) -> u64 {
         let last = last.clamp(self.first - 1, self.next() - 1);
         self.in_flight = None;
+        // A batch whose answer was lost: what is never marked would never be dropped, nor anything behind it.
+        self.logged(now, last);
         let again = self.logged.saturating_sub(last);
         for number in last + 1..=self.logged {
             if let Some(item) = self.item_mut(number) {
@@ -353,10 +355,10 @@ mod tests {
         lane.logged(S(9), 3);
         lane.settle();
         lane.take_batch(MAX);
-        assert_eq!(lane.attached(1), 2, "two that the old log had");
+        assert_eq!(lane.attached(S(10), 1), 2, "two that the old log had");
         assert_eq!(lane.unlogged_bytes(), 50);
         assert_eq!(lane.take_batch(MAX), Some(2..=4));
-        assert_eq!(lane.attached(99), 0, "a log cannot have what was never sent");
+        assert_eq!(lane.attached(S(11), 99), 0, "a log cannot have what was never sent");
         assert_eq!(lane.take_batch(MAX), None);
     }
 
@@ -370,9 +372,24 @@ mod tests {
         lane.trim(S(1_000), S(30));
         assert!(lane.item(2).is_none() && lane.item(3).is_some(), "what is not logged is never dropped by age");
         assert_eq!(lane.take_batch(MAX), Some(3..=4));
-        assert_eq!(lane.attached(0), 0, "what was dropped cannot go again");
+        assert_eq!(lane.attached(S(1_000), 0), 0, "what was dropped cannot go again");
         assert_eq!(lane.take_batch(MAX), Some(3..=4));
         assert!(lane.begins(3));
+    }
+
+    /// RED-14
+    #[test]
+    fn what_the_log_has_though_its_answer_was_lost_is_dropped_like_the_rest() {
+        let mut lane = lane(4);
+        lane.take_batch(MAX);
+        assert_eq!(lane.attached(S(10), 3), 0, "the batch had arrived");
+        assert_eq!(lane.unlogged_bytes(), 10);
+        assert_eq!(lane.take_batch(MAX), Some(4..=4));
+        lane.logged(S(20), 4);
+        lane.trim(S(39), S(30));
+        assert!(lane.item(1).is_some());
+        lane.trim(S(50), S(30));
+        assert_eq!((lane.item(1).is_none(), lane.item(4).is_none()), (true, true));
     }
 
     /// RED-21

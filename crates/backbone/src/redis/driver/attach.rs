@@ -328,7 +328,7 @@ impl Driver {
         }
         let mut again = 0;
         for (at, side) in this.lanes.iter_mut().enumerate() {
-            again += side.lane.attached(number(3 + at));
+            again += side.lane.attached(now, number(3 + at));
             side.held_until = None;
         }
         tracing::info!(

@@ -288,7 +288,7 @@ impl Driver {
             "OTHERSLOTS" => self.groups[group].slots.is_wanted = true,
             "SEQGAP" => {
                 let last = details.parse().unwrap_or(0);
-                let again = self.groups[group].lanes[lane].lane.attached(last);
+                let again = self.groups[group].lanes[lane].lane.attached(now, last);
                 self.calls.again += again;
             }
             _ if is_wrong_server(code) => self.distrust(group, &format!("{code} {details}")),
