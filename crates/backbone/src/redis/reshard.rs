@@ -304,7 +304,11 @@ impl<'a> Mover<'a> {
     async fn go_on(&mut self) -> Result<(), ReshardError> {
         let mut failing_since: Option<Instant> = None;
         loop {
-            match self.advance().await {
+            let advanced = match failing_since {
+                Some(_) => self.advance_again().await,
+                None => self.advance().await,
+            };
+            match advanced {
                 Ok(true) => return Ok(()),
                 Ok(false) => failing_since = None,
                 Err(error @ ReshardError::Unreachable(..)) => {
@@ -317,6 +321,13 @@ impl<'a> Mover<'a> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// One stage, after a group was away: for longer, maybe, than leases last. Whoever has taken one meanwhile moves now.
+    async fn advance_again(&mut self) -> Result<bool, ReshardError> {
+        self.look().await?;
+        self.hold(Duration::ZERO).await?;
+        self.advance().await
     }
 
     /// One stage. Whether that was the last.

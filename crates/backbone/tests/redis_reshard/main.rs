@@ -1,5 +1,6 @@
 //! Slots move between groups under load, and nobody notices: on real servers, with movers that die.
 
+mod primaries;
 mod world;
 
 use std::ops::ControlFlow;

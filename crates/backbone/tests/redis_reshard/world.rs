@@ -9,14 +9,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::RedisBackbone;
-use fulmar_backbone::redis::reshard::{Mover, ReshardError};
+use fulmar_backbone::redis::map::Plan;
+use fulmar_backbone::redis::reshard::{Mover, Progress, ReshardError};
 use fulmar_backbone::redis::settings::{Settings, Topology};
 use fulmar_backbone::{Backbone, Inbox, Query, Reply, Terms, WorkerId};
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Member, Publication, Question, Ticket, UserNotice};
+use fulmar_protocol::exchange::{
+    Answer, Delivery, Happening, Join, Leave, Member, Publication, Question, Ticket, UserNotice,
+};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{ChannelName, UserId};
-use fulmar_rig::{SentinelDeployment, SentinelOptions};
+use fulmar_rig::{Redis, SentinelDeployment, SentinelOptions};
 use tokio::runtime::Runtime;
 
 /// Channels that are published to all the time.
@@ -24,6 +27,8 @@ pub const CHANNELS: usize = 60;
 /// Presence channels, with a user of each node and one that both have.
 const ROOMS: usize = 12;
 const NODES: u64 = 2;
+/// Nodes are configured with the first two.
+pub const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
 /// No delivery takes longer; beyond it, what this machine stood still is allowed for: several processes have a part in one.
 const LATE: Duration = Duration::from_millis(900);
 
@@ -90,12 +95,23 @@ static ALONE: Mutex<()> = Mutex::new(());
 impl World {
     /// Two nodes over g1 and g2, and g3 beside them; `None`, said loudly, where there is no program for servers.
     pub fn start() -> Option<Self> {
+        Self::start_over(0, 1, &SentinelOptions::default())
+    }
+
+    /// The same over groups that survive their primaries: two replicas each, and three Sentinels.
+    pub fn start_replicated() -> Option<Self> {
+        // An election without a winner is repeated after twice this.
+        let options = SentinelOptions { failover_timeout_ms: 2_000, ..SentinelOptions::default() };
+        Self::start_over(2, 3, &options)
+    }
+
+    fn start_over(replicas: usize, sentinels: usize, options: &SentinelOptions) -> Option<Self> {
         if !fulmar_rig::is_available() {
             eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let servers = SentinelDeployment::start(&[("g1", 0), ("g2", 0), ("g3", 0)], 1, &SentinelOptions::default());
+        let servers = SentinelDeployment::start(&GROUPS.map(|group| (group, replicas)), sentinels, options);
         let servers = servers.expect("servers start");
         let sentinels = servers.sentinels().iter().map(|sentinel| sentinel.redis.addr().to_string()).collect();
         let settings = settings(Topology::Sentinel { sentinels, groups: names(&["g1", "g2"]) });
@@ -140,15 +156,37 @@ impl World {
         }
     }
 
+    /// The server that Sentinels call the primary of a group.
+    pub fn primary(&self, group: &str) -> &Redis {
+        &self.servers.primary_of(group).expect("most Sentinels agree").redis
+    }
+
     /// Subscribes and waits for the answer.
     pub fn join(&self, node: usize, channel: &str, member: Option<&str>) -> Answer {
-        let (worker, inbox) = &self.inboxes[node];
+        let ticket = self.begin_to_join(node, channel, member);
+        self.await_joined(node, ticket)
+    }
+
+    /// Subscribes; answered later.
+    pub fn begin_to_join(&self, node: usize, channel: &str, member: Option<&str>) -> Ticket {
+        let (worker, _) = &self.inboxes[node];
         let number = self.tickets.fetch_add(1, Ordering::Relaxed);
         let ticket = Ticket { session: 7, number };
         let member = member.map(|id| Member { user_id: user(id), user_info: None });
         let app = AppId::new("app");
         let join = Join { ticket, app, channel: name(channel), member, members_max: 100, counted: false };
         self.nodes[node].ask(*worker, Question::Join(join));
+        ticket
+    }
+
+    /// Ends a user's subscription.
+    pub fn leave(&self, node: usize, channel: &str, member: &str) {
+        let (app, channel, user_id) = (AppId::new("app"), name(channel), Some(user(member)));
+        self.nodes[node].ask(self.inboxes[node].0, Question::Leave(Leave { app, channel, user_id, counted: false }));
+    }
+
+    pub fn await_joined(&self, node: usize, ticket: Ticket) -> Answer {
+        let (_, inbox) = &self.inboxes[node];
         let mut found = None;
         let is_mine = |answer: &Answer| matches!(answer, Answer::Joined { ticket: of, .. } if *of == ticket);
         self.eventually("a join is answered", |_| {
@@ -246,19 +284,18 @@ impl World {
     fn judge_presence(&self) {
         for (node, (_, inbox)) in self.inboxes[..2].iter().enumerate() {
             let heard = inbox.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            let removed = heard.iter().filter(|(_, d)| matches!(d.happening, Happening::MemberRemoved(_))).count();
-            assert_eq!(removed, 0, "nobody left");
             for room in 0..ROOMS {
                 let room = name(&format!("presence-{room}"));
+                let is_removed = |d: &Delivery| d.channel == room && matches!(d.happening, Happening::MemberRemoved(_));
+                assert!(!heard.iter().any(|(_, delivery)| is_removed(delivery)), "nobody left {}", room.as_str());
                 let is_added = |d: &Delivery| d.channel == room && matches!(d.happening, Happening::MemberAdded(_));
                 let added = heard.iter().filter(|(_, delivery)| is_added(delivery)).count();
                 assert!(added <= 3, "node {node} heard of {added} members of {}", room.as_str());
             }
         }
         for room in 0..ROOMS {
-            let query = Query::Members { app: AppId::new("app"), channel: name(&format!("presence-{room}")) };
-            let Reply::Members(members) = self.query(0, &query) else { panic!("members") };
-            assert_eq!(members.len(), 3, "{members:?}");
+            let members = self.members(0, &format!("presence-{room}"));
+            assert_eq!(members, ["both", "user-of-0", "user-of-1"]);
         }
         let query = Query::Channels { app: AppId::new("app"), prefix: String::new() };
         let Reply::Channels(states) = self.query(1, &query) else { panic!("channels") };
@@ -266,6 +303,34 @@ impl World {
         let counted: Vec<_> = states.iter().filter(|state| is_one(state.channel.as_str())).collect();
         assert_eq!(counted.len(), CHANNELS);
         assert!(counted.iter().all(|state| state.subscriptions == 2), "{counted:?}");
+    }
+
+    /// Who the records say is present.
+    pub fn members(&self, node: usize, room: &str) -> Vec<String> {
+        let query = Query::Members { app: AppId::new("app"), channel: name(room) };
+        let Reply::Members(members) = self.query(node, &query) else { panic!("members") };
+        let mut members: Vec<String> = members.iter().map(|member| member.user_id.as_str().to_owned()).collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// The event that the records have of a cache channel.
+    pub fn cached(&self, node: usize, channel: &str) -> Option<String> {
+        let query = Query::Cached { app: AppId::new("app"), channel: name(channel) };
+        let Reply::Cached(cached) = self.query(node, &query) else { panic!("a cached event") };
+        cached.map(|cached| cached.frame.text().to_owned())
+    }
+
+    /// How often a node heard that this user came to a room, and went.
+    pub fn edges(&self, node: usize, room: &str, of: &str) -> (usize, usize) {
+        let (room, of) = (name(room), user(of));
+        let heard = self.inboxes[node].1.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |is_one: fn(&Happening, &UserId) -> bool| {
+            heard.iter().filter(|(_, d)| d.channel == room && is_one(&d.happening, &of)).count()
+        };
+        let added = count(|happening, of| matches!(happening, Happening::MemberAdded(one) if one.user_id == *of));
+        let removed = count(|happening, of| matches!(happening, Happening::MemberRemoved(one) if one == of));
+        (added, removed)
     }
 
     /// Asks until it is answered: a machine that others use may be too slow for one answer.
@@ -289,7 +354,7 @@ impl World {
     /// Moves slots; stopped at the step `stop`, as if it had died there. Its lease is taken away so that nobody waits for it to
     /// lapse.
     pub fn apply(&self, groups: &[&str], stop: Option<&str>) -> Result<(), ReshardError> {
-        let mut watch = |progress: &fulmar_backbone::redis::reshard::Progress| {
+        let mut watch = |progress: &Progress| {
             if stop == Some(progress.what) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let mut mover = Mover::new(&self.settings, &mut watch)?;
@@ -302,17 +367,32 @@ impl World {
             );
         }
         if stop.is_some() {
-            for group in ["g1", "g2", "g3"] {
-                let primary = &self.servers.group(group).expect("a group").servers[0].redis;
-                primary.call(&["DEL", "reshard:mover"]).expect("it is there");
+            for group in GROUPS {
+                self.primary(group).call(&["DEL", "reshard:mover"]).expect("it is there");
             }
         }
         done
     }
 
+    /// Moves slots; what is done at a step is done by `at`.
+    pub fn apply_and(&self, groups: &[&str], mut at: impl FnMut(&Progress) + Send) -> Result<(), ReshardError> {
+        let mut watch = |progress: &Progress| {
+            at(progress);
+            ControlFlow::Continue(())
+        };
+        run(Mover::new(&self.settings, &mut watch)?.apply(&names(groups)))
+    }
+
+    /// What moving to these groups would do.
+    pub fn plan(&self, groups: &[&str]) -> Plan {
+        let mut watch = |_: &Progress| ControlFlow::Continue(());
+        let mut mover = Mover::new(&self.settings, &mut watch).expect("there are groups");
+        run(mover.plan(&names(groups))).expect("everything is whole").plan
+    }
+
     /// What lies in a group of the map, and of what it says of its slots.
     pub fn said(&self, group: &str) -> (String, BTreeMap<String, String>) {
-        let primary = &self.servers.group(group).expect("a group").servers[0].redis;
+        let primary = self.primary(group);
         let map = primary.call(&["GET", "reshard:map"]).expect("it is there").text();
         let said = primary.call(&["HGETALL", "reshard:slots"]).expect("it is there");
         (map, said.list().chunks_exact(2).map(|pair| (pair[0].text(), pair[1].text())).collect())

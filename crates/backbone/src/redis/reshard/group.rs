@@ -74,6 +74,10 @@ impl Group {
 
     fn failed(&self, error: &RedisError) -> ReshardError {
         match error.code() {
+            // Nobody has taken it: it can be taken again.
+            Some("NOTMOVER") if error.detail().is_some_and(|held| held.ends_with(": nobody")) => {
+                ReshardError::Unreachable(self.name.clone(), "the lease of whoever moves slots has lapsed".to_owned())
+            }
             Some("NOTMOVER") => ReshardError::Busy(error.detail().unwrap_or_default().to_owned()),
             _ => ReshardError::Unreachable(self.name.clone(), error.to_string()),
         }
