@@ -11,7 +11,6 @@ mod doctor;
 mod explain;
 mod import;
 mod operator;
-mod reshard;
 #[cfg_attr(feature = "lab-faults", path = "faulty_serve.rs")]
 mod serve;
 mod status;

@@ -7,6 +7,7 @@ mod act;
 mod draw;
 mod facts;
 mod look;
+mod reshard;
 mod show;
 
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ struct Stop(u8, String);
 
 pub fn redis(verb: RedisVerb) -> ExitCode {
     end(match verb {
-        RedisVerb::Reshard(verb) => return crate::reshard::reshard(verb),
+        RedisVerb::Reshard(verb) => return reshard::reshard(verb),
         RedisVerb::Status { watch, deployment } => look::status(deployment, watch),
         RedisVerb::VerifyIdentity { deployment } => look::verify_identity(deployment),
         RedisVerb::Failover { group, to, act } => act::act(act, "redis failover", Aim::Failover { group, to }),
