@@ -59,12 +59,25 @@ pub struct Outlook {
     pub nodes: usize,
 }
 
+impl Outlook {
+    /// Whether everything is as it is wanted already.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let Self { map, plan, .. } = self;
+        // A group without slots is still followed, and one that is new is not yet.
+        let is_same = plan.wanted.iter().all(|name| map.groups.contains(name)) && map.groups.len() == plan.wanted.len();
+        is_same && plan.moves.is_empty()
+    }
+}
+
 /// Whoever moves slots.
 pub struct Mover<'a> {
     settings: Settings,
     keys: Keys,
     name: String,
     groups: Vec<Group>,
+    /// Whether servers are taken into use for their groups as they are met. Whoever only looks leaves them as they are.
+    may_write: bool,
     has_begun: bool,
     watch: Watch<'a>,
 }
@@ -84,7 +97,7 @@ impl<'a> Mover<'a> {
         let mut settings = settings.clone();
         settings.limits.command_timeout = settings.limits.command_timeout.max(ANSWER_MAX);
         let keys = Keys::new(&settings.deployment);
-        Ok(Self { settings, keys, name, groups: Vec::new(), has_begun: false, watch })
+        Ok(Self { settings, keys, name, groups: Vec::new(), may_write: false, has_begun: false, watch })
     }
 
     /// Whether it has changed anything but its own lease: what fails before that is a refusal.
@@ -98,13 +111,18 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// What `apply` would refuse.
     pub async fn plan(&mut self, wanted: &[String]) -> Result<Outlook, ReshardError> {
+        self.may_write = false;
+        self.outlook(wanted).await
+    }
+
+    async fn outlook(&mut self, wanted: &[String]) -> Result<Outlook, ReshardError> {
         let map = self.look().await?;
         if map.is_moving() {
             return Err(ReshardError::UnderWay(map.beside.len()));
         }
         let plan = plan(&map, wanted).ok_or(ReshardError::Groups)?;
         for name in wanted {
-            self.open(name, true).await?;
+            self.open(name).await?;
         }
         for group in &mut self.groups {
             let (online, known) = (group.replicas_online().await?, group.replicas_known);
@@ -127,10 +145,11 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// When it is refused, or fails on the way: [`Mover::resume`] goes on then.
     pub async fn apply(&mut self, wanted: &[String]) -> Result<(), ReshardError> {
-        let Outlook { map, plan, .. } = self.plan(wanted).await?;
+        self.may_write = true;
+        let outlook = self.outlook(wanted).await?;
         self.hold(Duration::ZERO).await?;
-        let is_same = plan.moves.is_empty() && plan.wanted.iter().all(|name| map.groups.contains(name));
-        if !is_same || map.groups.len() != plan.wanted.len() {
+        if !outlook.is_nothing() {
+            let Outlook { map, plan, .. } = outlook;
             self.write(&map.begun(&plan)).await?;
             self.say("begun", 0, plan.moves.len())?;
             self.go_on().await?;
@@ -143,6 +162,7 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// When there is none, another is at it, or it fails again.
     pub async fn resume(&mut self) -> Result<(), ReshardError> {
+        self.may_write = true;
         if !self.look().await?.is_moving() {
             return Err(ReshardError::Nothing);
         }
@@ -156,6 +176,7 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// When there is none, another is at it, or it is too late.
     pub async fn abort(&mut self) -> Result<(), ReshardError> {
+        self.may_write = true;
         if !self.look().await?.is_moving() {
             return Err(ReshardError::Nothing);
         }
@@ -184,11 +205,12 @@ impl<'a> Mover<'a> {
         self.let_go().await
     }
 
-    /// The map as it is now.
+    /// The map as it is now. Changes nothing.
     ///
     /// # Errors
     /// When a group cannot be asked.
     pub async fn map(&mut self) -> Result<SlotMap, ReshardError> {
+        self.may_write = false;
         self.look().await
     }
 
@@ -196,7 +218,7 @@ impl<'a> Mover<'a> {
     async fn look(&mut self) -> Result<SlotMap, ReshardError> {
         let before = std::mem::take(&mut self.groups);
         for name in self.settings.topology.groups() {
-            self.open(&name, true).await?;
+            self.open(&name).await?;
         }
         let mut newest = SlotMap::first(&self.settings.topology.groups());
         let mut at = 0;
@@ -205,7 +227,7 @@ impl<'a> Mover<'a> {
             if let Some(map) = self.groups[at].map(&keys).await?.filter(|map| map.version > newest.version) {
                 newest = map;
                 for name in newest.groups.clone() {
-                    self.open(&name, true).await?;
+                    self.open(&name).await?;
                 }
             }
             at += 1;
@@ -218,9 +240,9 @@ impl<'a> Mover<'a> {
         Ok(newest)
     }
 
-    async fn open(&mut self, name: &str, may_claim: bool) -> Result<(), ReshardError> {
+    async fn open(&mut self, name: &str) -> Result<(), ReshardError> {
         if !self.groups.iter().any(|group| group.name == name) {
-            self.groups.push(Group::open(name, &self.settings, &self.keys, may_claim).await?);
+            self.groups.push(Group::open(name, &self.settings, &self.keys, self.may_write).await?);
         }
         Ok(())
     }

@@ -30,13 +30,13 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Finds a group's primary and looks whether it is one. A server without any data is taken for a new group's, if
-    /// `may_claim`.
+    /// Finds a group's primary and looks whether it is one. A server without any data is one that a new group may have; if
+    /// `may_write`, it is taken for that, and whatever server it is, into use.
     pub(super) async fn open(
         name: &str,
         settings: &Settings,
         keys: &Keys,
-        may_claim: bool,
+        may_write: bool,
     ) -> Result<Self, ReshardError> {
         let failed = |what: String| ReshardError::Unreachable(name.to_owned(), what);
         let of = |error: RedisError| failed(error.to_string());
@@ -51,23 +51,33 @@ impl Group {
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(of)?;
         let run = field(&info, "run_id").ok_or_else(|| failed(format!("{address} does not say who it is")))?.to_owned();
         let identity = format!("{}/{name}", keys.deployment());
+        let configured = settings.topology.groups().join(",");
         let mut about = redis::cmd("HMGET");
-        about.arg(keys.identity()).arg("id").arg("epoch").arg("slots");
-        let (id, epoch, slots): (Option<String>, Option<u64>, Option<u64>) =
+        about.arg(keys.identity()).arg("id").arg("epoch").arg("slots").arg("groups");
+        let (id, mut epoch, slots, groups): (Option<String>, Option<u64>, Option<u64>, Option<String>) =
             about.query_async(&mut connection).await.map_err(of)?;
-        match id {
-            Some(id) if id != identity => return Err(failed(format!("{address} has the data of {id}"))),
-            None if !may_claim => return Err(failed(format!("{address} has no data of any group"))),
-            _ => {}
+        if let Some(id) = id.as_ref().filter(|id| **id != identity) {
+            return Err(failed(format!("{address} has the data of {id}")));
         }
-        let mut attach = redis::cmd("EVAL");
-        attach.arg(scripts::ATTACH.text()).arg(1).arg(keys.identity());
-        attach.arg(&identity).arg(&run).arg(epoch.unwrap_or(0)).arg(1).arg(settings.topology.groups().join(","));
-        let attached: Result<Vec<Value>, RedisError> = attach.query_async(&mut connection).await;
-        let epoch = match attached.map_err(of)?.first() {
-            Some(Value::Int(epoch)) => u64::try_from(*epoch).unwrap_or(0),
-            _ => 0,
-        };
+        if may_write {
+            let mut attach = redis::cmd("EVAL");
+            attach.arg(scripts::ATTACH.text()).arg(1).arg(keys.identity());
+            attach.arg(&identity).arg(&run).arg(epoch.unwrap_or(0)).arg(1).arg(&configured);
+            let attached: Result<Vec<Value>, RedisError> = attach.query_async(&mut connection).await;
+            epoch = match attached.map_err(of)?.first() {
+                Some(Value::Int(epoch)) => u64::try_from(*epoch).ok(),
+                _ => None,
+            };
+        } else if id.is_some() && groups.as_ref() != Some(&configured) {
+            // The script would refuse it; where there is a map, that says which groups there are.
+            let is_mapped: bool =
+                redis::cmd("EXISTS").arg(keys.map()).query_async(&mut connection).await.map_err(of)?;
+            if !is_mapped {
+                let groups = groups.unwrap_or_default();
+                return Err(failed(format!("{address} is of the groups {groups}, and {configured} are configured")));
+            }
+        }
+        let epoch = epoch.unwrap_or(0);
         let facts = Facts { identity, run, epoch, slots: slots.unwrap_or(0) };
         Ok(Self { name: name.to_owned(), connection, facts, replicas_known })
     }
