@@ -13,7 +13,7 @@ use fulmar_server::config::Sources;
 
 use self::backbone::BackboneArgs;
 pub use client::{ChannelsArgs, SubscribeArgs, TargetArgs, TriggerArgs};
-pub use operator::{ActArgs, DeploymentArgs, PresenceVerb, RedisVerb, SentinelVerb};
+pub use operator::{ActArgs, DeploymentArgs, PresenceVerb, RedisVerb, ReshardVerb, SentinelVerb};
 
 /// Realtime messages over WebSocket, spoken as Pusher Channels speaks them.
 ///
@@ -74,38 +74,6 @@ pub enum Verb {
     #[command(after_help = "Example:\n  fulmar version")]
     Version,
 }
-
-#[derive(Subcommand)]
-pub enum ReshardVerb {
-    /// Say what `apply` would move, and change nothing
-    Plan(ReshardArgs),
-    /// Move until every group that is named has its share, and no other has any
-    Apply(ReshardArgs),
-    /// Go on with a move that was interrupted
-    Resume(ReshardArgs),
-    /// Undo a move of which nothing has arrived
-    Abort(ReshardArgs),
-}
-
-#[derive(Args)]
-pub struct ReshardArgs {
-    /// The groups at the end, by the names Sentinel has for them; those of the configuration without it
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub groups: Vec<String>,
-    /// The configuration file of a node [env: FULMAR_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the answer as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-pub(crate) const RESHARD_EXAMPLES: &str = "\
-Examples:
-  fulmar redis reshard plan --groups g1,g2,g3
-  fulmar redis reshard apply --groups g1,g2,g3
-Exit code 3 when it is refused because of how things are (a group that is away, a replica that is missing, another mover) and nothing
-was changed; 1 when it failed on the way, and `resume` goes on.";
 
 #[derive(Subcommand)]
 pub enum ConfigVerb {

@@ -1,7 +1,7 @@
 //! The operator's verbs: they look at Redis groups, show what they see and what they would do, and do it.
 //!
 //! What is right is decided in `fulmar_control`, done in `fulmar_operate`; here are words, drawings and exit codes. `look` has
-//! the verbs that only look, `act` those that change something.
+//! the verbs that only look, `act` those that change something, `reshard` those that move slots between groups.
 
 mod act;
 mod draw;
@@ -13,13 +13,17 @@ mod show;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use fulmar_control::observed::Capacity;
+use fulmar_operate::audit;
 use fulmar_operate::watch::Watcher;
 use fulmar_server::config::{Backbone, EXIT_CONFIG, RedisSettings, load};
 use fulmar_server::storage;
+use serde_json::{Value, json};
 
 use self::act::Aim;
+use crate::app::remote::actor;
 use crate::args::{DeploymentArgs, PresenceVerb, RedisVerb, SentinelVerb};
 use crate::check::report;
 
@@ -37,7 +41,7 @@ struct Stop(u8, String);
 
 pub fn redis(verb: RedisVerb) -> ExitCode {
     end(match verb {
-        RedisVerb::Reshard(verb) => return reshard::reshard(verb),
+        RedisVerb::Reshard(verb) => reshard::reshard(verb),
         RedisVerb::Status { watch, deployment } => look::status(deployment, watch),
         RedisVerb::VerifyIdentity { deployment } => look::verify_identity(deployment),
         RedisVerb::Failover { group, to, act } => act::act(act, "redis failover", Aim::Failover { group, to }),
@@ -100,6 +104,23 @@ impl Deployment {
         }
     }
 
+    /// Writes down what `who` did with the verb. What cannot be written is said, and stops nothing: a process must come to its
+    /// end without a disk, too.
+    fn note(&self, who: &str, verb: &str, what: &[&Value]) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut entry = json!({ "at_ms": facts::millis(since), "who": who, "peer": "operator", "call": verb });
+        if let Some(entry) = entry.as_object_mut() {
+            what.iter().filter_map(|what| what.as_object()).for_each(|what| entry.extend(what.clone()));
+        }
+        let written = match &self.folder {
+            Some(folder) => audit::append(folder, &entry).map_err(|error| format!("{}: {error}", folder.display())),
+            None => Err("there is no storage folder (storage.path)".to_owned()),
+        };
+        if let Err(why) = written {
+            eprintln!("fulmar: not in the audit log, {why}: {entry}");
+        }
+    }
+
     fn watcher(&self) -> Result<Watcher, Stop> {
         let watcher = Watcher::new(&self.settings, &self.capacities);
         if watcher.groups().is_empty() {
@@ -108,6 +129,11 @@ impl Deployment {
         }
         Ok(watcher)
     }
+}
+
+/// Whoever runs this, as others are told.
+fn who() -> String {
+    format!("{} (process {})", actor(), std::process::id())
 }
 
 /// Runs what waits for the network.

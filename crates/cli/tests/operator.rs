@@ -21,3 +21,6 @@ mod stop;
 
 #[path = "operator/sentinels.rs"]
 mod sentinels;
+
+#[path = "operator/reshard.rs"]
+mod reshard;

@@ -1,7 +1,8 @@
 //! Whether the operator's user may do all that a plan will ask for, looked at before anything is changed.
 //!
 //! Redis says so itself (`ACL DRYRUN`, from Redis 7 on). Where it does not, because it is older or that may not be asked either, nothing is
-//! concluded, and that is said. What an action asks for stands here once more than in [`crate::act`]; the two are read side by side.
+//! concluded, and that is said. What an action asks for stands here once more than in [`crate::act`], and what moving slots does once more
+//! than in the backbone's `reshard` and its script; they are read side by side.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,23 @@ struct Looked {
 
 /// Asks whoever the plan will ask whether it will do it.
 pub async fn look(watcher: &Watcher, group: &str, plan: &Plan) -> Guarded {
-    let looks = needs(watcher, group, plan).into_iter().map(|((is_sentinel, address), wanted)| async move {
+    ask(watcher, needs(watcher, group, plan)).await
+}
+
+/// Asks everybody in the groups that are watched whether slots may be moved there: whatever server may become primary meanwhile.
+pub async fn look_for_slots(watcher: &Watcher) -> Guarded {
+    let mut needs = Needs::new();
+    for seen in watcher.groups() {
+        let keys = watcher.doors().settings().keys(&seen.name);
+        seen.servers.iter().for_each(|server| need(&mut needs, (false, server.address.clone()), of_slots(&keys)));
+        let asked = ["SENTINEL GET-MASTER-ADDR-BY-NAME", "SENTINEL REPLICAS"].map(|words| split(words, &seen.name));
+        seen.sentinels.iter().for_each(|sentinel| need(&mut needs, (true, sentinel.address.clone()), asked.clone()));
+    }
+    ask(watcher, needs).await
+}
+
+async fn ask(watcher: &Watcher, needs: Needs) -> Guarded {
+    let looks = needs.into_iter().map(|((is_sentinel, address), wanted)| async move {
         let kind = if is_sentinel { Kind::Sentinel } else { Kind::Server };
         one(watcher.doors(), kind, address, &wanted).await
     });
@@ -190,6 +207,34 @@ fn of_lease(keys: &Keys) -> [Words; 6] {
         of(&["PEXPIRE", &lease, "1"]),
         of(&["DEL", &lease]),
     ]
+}
+
+/// What whoever moves slots asks of a primary, its script's commands among it; values are examples.
+fn of_slots(keys: &Keys) -> Vec<Words> {
+    let (identity, outbox) = (keys.identity(), keys.outbox(0));
+    let on_keys = [
+        ("EVAL return(1) 1", &identity, ""),
+        ("EVALSHA 0 1", &identity, ""),
+        ("HMGET", &identity, "id"),
+        ("HGET", &identity, "head"),
+        ("HSET", &identity, "epoch 1"),
+        ("HINCRBY", &identity, "slots 1"),
+        ("EXISTS", &keys.map(), ""),
+        ("GET", &keys.map(), ""),
+        ("SET", &keys.map(), "x"),
+        ("PEXPIRE", &keys.mover(), "1"),
+        ("DEL", &keys.mover(), ""),
+        ("HGETALL", &keys.nodes(), ""),
+        ("HKEYS", &keys.announced(0), ""),
+        ("HLEN", &keys.sealed(0), ""),
+        ("XRANGE", &keys.log(), "- +"),
+        ("XADD", &outbox, "* w x"),
+        ("PTTL", &outbox, ""),
+        ("UNLINK", &outbox, ""),
+    ];
+    let plain = ["ROLE", "INFO server", "WAIT 1 1", "SCRIPT LOAD return(1)", "SCAN 0"].map(|words| split(words, ""));
+    let on_keys = on_keys.map(|(words, key, more)| split(words, key).into_iter().chain(split(more, "")).collect());
+    plain.into_iter().chain(on_keys).collect()
 }
 
 #[cfg(test)]

@@ -49,11 +49,37 @@ pub struct ActArgs {
     pub deployment: DeploymentArgs,
 }
 
+// Where slots are to go.
+#[derive(Args, Default)]
+pub struct ToGroupsArgs {
+    /// The groups at the end, by the names Sentinel has for them; those of the configuration without it
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub groups: Vec<String>,
+}
+
+// What every verb takes that moves slots. No guard of theirs can be overridden, and their dry run is a verb of its own.
+#[derive(Args, Default)]
+pub struct MoveArgs {
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub deployment: DeploymentArgs,
+}
+
 const CODES: &str = "Exits with 0 when it is done, 1 when it failed (and is undone, as far as it says), 2 for a mistake in the command \
                      line, 3 when a guard refuses, 4 when there is nothing to do.";
 
 fn examples(lines: &str) -> String {
     format!("Examples:\n{lines}\n\n{CODES}")
+}
+
+const MOVE_CODES: &str = "Exits with 0 when it is done, 1 when it failed on the way (`resume` goes on), 2 for a mistake in the command \
+                          line, 3 when it is refused because of how things are (a group that is away, a replica or a right that is \
+                          missing, another who moves slots) and nothing was changed, 4 when there is nothing to do.";
+
+fn move_examples(lines: &str) -> String {
+    format!("Examples:\n{lines}\n\n{MOVE_CODES}")
 }
 
 #[derive(Subcommand)]
@@ -117,8 +143,8 @@ pub enum RedisVerb {
         act: ActArgs,
     },
     /// Move shares of the channels between groups while nodes serve
-    #[command(subcommand, after_help = super::RESHARD_EXAMPLES)]
-    Reshard(super::ReshardVerb),
+    #[command(subcommand, after_help = move_examples("  fulmar redis reshard plan --groups g1,g2,g3\n  fulmar redis reshard apply --groups g1,g2,g3"))]
+    Reshard(ReshardVerb),
     /// Say whose data each server has
     #[command(
         after_help = "Example:\n  fulmar redis verify-identity\n\nExits with 1 when one has another group's, or cannot be seen."
@@ -126,6 +152,38 @@ pub enum RedisVerb {
     VerifyIdentity {
         #[command(flatten)]
         deployment: DeploymentArgs,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ReshardVerb {
+    /// Say what `apply` would move or why it would be refused, and change nothing
+    #[command(after_help = move_examples("  fulmar redis reshard plan --groups g1,g2,g3\n  fulmar redis reshard plan --groups g1,g2 --json\n      g3 is emptied"))]
+    Plan {
+        #[command(flatten)]
+        to: ToGroupsArgs,
+        #[command(flatten)]
+        deployment: DeploymentArgs,
+    },
+    /// Move until every group that is named has its share, and no other has any
+    #[command(after_help = move_examples("  fulmar redis reshard apply --groups g1,g2,g3\n  fulmar redis reshard apply --groups g1,g2 --reason 'g3 goes'"))]
+    Apply {
+        #[command(flatten)]
+        to: ToGroupsArgs,
+        #[command(flatten)]
+        how: MoveArgs,
+    },
+    /// Go on with a move that was interrupted
+    #[command(after_help = move_examples("  fulmar redis reshard resume --config fulmar.toml"))]
+    Resume {
+        #[command(flatten)]
+        how: MoveArgs,
+    },
+    /// Undo a move of which nothing has arrived
+    #[command(after_help = move_examples("  fulmar redis reshard abort --config fulmar.toml"))]
+    Abort {
+        #[command(flatten)]
+        how: MoveArgs,
     },
 }
 

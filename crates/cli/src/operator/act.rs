@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fulmar_control::failover::plan_failover;
 use fulmar_control::migrate::{WATCHED, plan_add_replica, plan_replace};
 use fulmar_control::plan::{Decision, Guard, Guarded, Plan, Refusal};
 use fulmar_control::reconcile::{plan_pre_stop, plan_repair};
-use fulmar_operate::audit;
 use fulmar_operate::execute::{Executor, Report};
 use fulmar_operate::lease::{Lease, LeaseError};
 use fulmar_operate::rights;
@@ -18,8 +17,7 @@ use fulmar_operate::watch::{LOOK_EVERY, Watcher};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Deployment, FAILED, NOTHING, REFUSED, Stop, USAGE, run, show};
-use crate::app::remote::actor;
+use super::{Deployment, FAILED, NOTHING, REFUSED, Stop, USAGE, run, show, who};
 use crate::args::ActArgs;
 use crate::client::print;
 
@@ -61,9 +59,8 @@ pub fn act(args: ActArgs, verb: &'static str, aim: Aim) -> Result<u8, Stop> {
     run(async {
         watcher.look().await;
         let (group, process) = place(&aim, &mut watcher).await?;
-        let who = format!("{} (process {})", actor(), std::process::id());
         let (reason, dry_run) = (args.reason, args.dry_run);
-        let errand = Errand { verb, group, process, overridden, reason, who, dry_run, json };
+        let errand = Errand { verb, group, process, overridden, reason, who: who(), dry_run, json };
         let ended = errand.run(&deployment, &mut watcher, &aim).await?;
         errand.note(&deployment, &outcome(&ended));
         Ok(errand.tell(&ended))
@@ -306,26 +303,16 @@ impl Errand {
         code
     }
 
-    /// Writes it down. What cannot be written is said, and stops nothing: a process must come to its end without a disk, too.
+    /// Writes it down.
     fn note(&self, deployment: &Deployment, what: &Value) {
         if self.dry_run {
             return;
         }
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut entry = json!({
-            "at_ms": super::facts::millis(since), "who": self.who, "peer": "operator", "call": self.verb, "group": self.group,
-            "overridden": self.overridden.iter().map(|guard| guard.name()).collect::<Vec<_>>(), "reason": self.reason,
+        let about = json!({
+            "group": self.group, "overridden": self.overridden.iter().map(|guard| guard.name()).collect::<Vec<_>>(),
+            "reason": self.reason,
         });
-        if let (Some(entry), Some(what)) = (entry.as_object_mut(), what.as_object()) {
-            entry.extend(what.clone());
-        }
-        let written = match &deployment.folder {
-            Some(folder) => audit::append(folder, &entry).map_err(|error| format!("{}: {error}", folder.display())),
-            None => Err("there is no storage folder (storage.path)".to_owned()),
-        };
-        if let Err(why) = written {
-            eprintln!("fulmar: not in the audit log, {why}: {entry}");
-        }
+        deployment.note(&self.who, self.verb, &[&about, what]);
     }
 }
 

@@ -31,7 +31,8 @@ fn until(check: &Check) -> String {
     if *check == Check::All(Vec::new()) { "it is accepted".to_owned() } else { check.to_string() }
 }
 
-fn guard(asked: &Guarded) -> String {
+/// A guard that was asked, as a line.
+pub fn guard(asked: &Guarded) -> String {
     let mark = match (asked.holds, asked.is_overridden) {
         (true, _) => "ok",
         (false, true) => "OVERRIDDEN",

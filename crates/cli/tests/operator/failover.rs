@@ -297,7 +297,7 @@ fn a_chosen_replica_that_dies_after_the_command_leaves_a_group_that_takes_writes
 }
 
 /// What the README gives nodes on servers, and an operator on servers beyond that and on Sentinels.
-fn rights_of_the_readme() -> [String; 3] {
+pub fn rights_of_the_readme() -> [String; 3] {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
     let text = std::fs::read_to_string(file).unwrap();
     let after = |words: &str, end: char| {

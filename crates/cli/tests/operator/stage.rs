@@ -2,10 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use fulmar_rig::{Folder, Redis, RedisOptions, SentinelDeployment, SentinelOptions, is_available};
+use fulmar_rig::{Folder, Node, Ready, Redis, RedisOptions, SentinelDeployment, SentinelOptions, is_available};
 use serde_json::Value;
 
 /// Within what anything that is expected must come.
@@ -65,6 +66,12 @@ impl Stage {
 
     /// The same with a password on servers and Sentinels.
     pub fn set_with(replicas: usize, capacity: &str, password: Option<&str>) -> Option<Self> {
+        Self::set_groups(&[("g1", replicas)], capacity, password)
+    }
+
+    /// The same with further groups beside `g1`, which is the one that is configured: Sentinels watch them, and no node has met
+    /// them.
+    pub fn set_groups(groups: &[(&str, usize)], capacity: &str, password: Option<&str>) -> Option<Self> {
         if !is_available() {
             return None;
         }
@@ -72,7 +79,7 @@ impl Stage {
         let owned = || password.map(str::to_owned);
         let redis = RedisOptions { password: owned(), ..RedisOptions::default() };
         let options = SentinelOptions { down_after_ms: 5_000, redis, password: owned(), ..SentinelOptions::default() };
-        let redis = SentinelDeployment::start(&[("g1", replicas)], 3, &options).unwrap();
+        let redis = SentinelDeployment::start(groups, 3, &options).unwrap();
         let folder = Folder::make("operator").unwrap();
         let sentinels: Vec<String> =
             redis.sentinels().iter().map(|sentinel| format!("{:?}", sentinel.redis.addr().to_string())).collect();
@@ -87,8 +94,22 @@ impl Stage {
         std::fs::write(stage.file(), &stage.config).unwrap();
         // The identity that nodes write when they first meet the group.
         let primary = stage.redis.primary_of("g1").unwrap();
-        primary.redis.call(&["HSET", "fulmar:group", "id", "fulmar/g1", "epoch", "1"]).unwrap();
+        primary.redis.call(&["HSET", "fulmar:group", "id", "fulmar/g1", "epoch", "1", "groups", "g1"]).unwrap();
         Some(stage)
+    }
+
+    /// The Sentinels' addresses, as a flag takes them.
+    pub fn sentinels(&self) -> String {
+        let addresses = self.redis.sentinels().iter().map(|sentinel| sentinel.redis.addr().to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
+    /// A node with this configuration.
+    pub fn node(&self) -> Node {
+        // It keeps what it keeps in a folder of its own.
+        let (_, config) = self.config.split_once("[backbone]").unwrap();
+        let config = format!("[backbone]{config}[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n");
+        Node::start(Path::new(env!("CARGO_BIN_EXE_fulmar")), &config, Ready::ForTraffic).unwrap()
     }
 
     pub fn file(&self) -> std::path::PathBuf {
