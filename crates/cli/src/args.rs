@@ -40,7 +40,10 @@ pub enum Verb {
     /// Say what `serve` would say of a configuration, and start nothing
     Check(CheckArgs),
     /// Explain or show the configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fulmar config explain server.port\n  fulmar config show --config fulmar.toml"
+    )]
     Config(ConfigVerb),
     /// Add, change and list the apps of a running node
     App(AppArgs),
@@ -52,13 +55,13 @@ pub enum Verb {
     /// Name what is wrong with a deployment, or will be, with the fix
     Doctor(Box<DoctorArgs>),
     /// See how the Redis groups are, and operate on them
-    #[command(subcommand)]
+    #[command(subcommand, after_help = operator::REDIS_EXAMPLES)]
     Redis(RedisVerb),
     /// See what Sentinels say, and put them right
-    #[command(subcommand)]
+    #[command(subcommand, after_help = operator::SENTINEL_EXAMPLES)]
     Sentinel(SentinelVerb),
     /// Compare what is stored of presence and counts
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  fulmar presence audit --config fulmar.toml")]
     Presence(PresenceVerb),
     /// Turn the configuration of soketi, sockudo or Laravel Reverb into one of this program
     Import(ImportArgs),
@@ -378,7 +381,7 @@ pub enum AppVerb {
         settings: Vec<String>,
     },
     /// Change the secret without a moment in which one is refused that was good
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  fulmar app keys rotate 42\n  fulmar app keys retire 42")]
     Keys(KeysVerb),
     /// Add the apps of another server: from its database, or from its configuration
     #[command(after_help = IMPORT_EXAMPLES)]

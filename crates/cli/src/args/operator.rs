@@ -67,6 +67,17 @@ pub struct MoveArgs {
     pub deployment: DeploymentArgs,
 }
 
+pub const REDIS_EXAMPLES: &str = "\
+Examples:
+  fulmar redis status --config fulmar.toml
+  fulmar redis failover g1 --dry-run
+  fulmar redis reshard plan --groups g1,g2,g3";
+
+pub const SENTINEL_EXAMPLES: &str = "\
+Examples:
+  fulmar sentinel verify --config fulmar.toml
+  fulmar sentinel repair g1 --dry-run";
+
 const CODES: &str = "Exits with 0 when it is done, 1 when it failed (and is undone, as far as it says), 2 for a mistake in the command \
                      line, 3 when a guard refuses, 4 when there is nothing to do.";
 
