@@ -203,6 +203,15 @@ mod tests {
         assert!(sight.is_calm && sight.others(&AppId::new("a")) == 31);
     }
 
+    /// NODE-21
+    #[test]
+    fn a_node_counts_for_two_seconds_and_what_a_renewal_takes_to_be_seen() {
+        let mut census = Census::new("own", 0);
+        let mut others =
+            |now_ms: u64| census.look(now_ms, &[lease("own", now_ms, 30), lease("b", 0, 31)]).others(&AppId::new("a"));
+        assert_eq!([0, 3_250, 3_251].map(&mut others), [31, 31, 0]);
+    }
+
     const ALL: [(&str, u64); 3] = [("own", 30), ("b", 31), ("c", 32)];
 
     /// NODE-20
