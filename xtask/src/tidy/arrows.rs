@@ -10,7 +10,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("protocol", &[]),
     ("engine", &["protocol"]),
     ("control", &[]),
-    ("backbone", &["protocol", "control"]),
+    ("backbone", &["protocol"]),
     ("server", &["protocol", "engine", "control", "backbone"]),
     ("operate", &["control", "backbone"]),
     // `protocol` for the words and signatures of `trigger`, `subscribe` and `channels`; `control` for what its verbs draw.
