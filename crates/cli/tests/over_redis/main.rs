@@ -7,6 +7,7 @@
 
 mod drain;
 mod quota;
+mod repeats;
 mod tls;
 mod webhooks;
 
