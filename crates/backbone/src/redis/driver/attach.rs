@@ -15,7 +15,7 @@ use super::slots::Known;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
-use crate::redis::lane::LANES;
+use crate::redis::lane::{self, LANES};
 use crate::redis::link::{Ask, LinkId, Lost, Server};
 use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
@@ -64,6 +64,8 @@ pub(super) struct Group {
     pub(super) slots: Known,
     /// The map names it no more: nothing goes there, and it is not followed.
     pub(super) is_left: bool,
+    /// The server's clock, in seconds, up to which it cannot have forgotten this node; see `scripts/numbers.lua`.
+    pub(super) known_until: Option<u64>,
     /// Edges that its outbox had no room for.
     pub(super) edges_dropped: u64,
     logged: Option<(String, Duration)>,
@@ -90,6 +92,7 @@ impl Group {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
             outbox_part_max: settings.limits.outbox_part_max(),
+            marks_age: settings.limits.marks_age,
             lease: settings.limits.lease,
         };
         Self {
@@ -103,7 +106,7 @@ impl Group {
             command_run: None,
             attach_at: None,
             is_attaching: false,
-            lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
+            lanes: std::array::from_fn(|at| LaneSide::new(lane::name(node, at))),
             hearing: Hearing::default(),
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             keys,
@@ -117,6 +120,7 @@ impl Group {
             is_leaving: false,
             slots: Known::default(),
             is_left: false,
+            known_until: None,
             edges_dropped: 0,
             logged: None,
             log_of: None,
@@ -133,11 +137,33 @@ impl Group {
         redis_cluster::slot_of(self.keys.prefix().trim_start_matches('{').trim_end_matches('}'))
     }
 
+    /// As scripts are told it.
+    pub(super) fn known_until(&self) -> String {
+        self.known_until.map(|seconds| seconds.to_string()).unwrap_or_default()
+    }
+
     pub(super) fn is_awaiting(&self) -> bool {
         self.circuit.is_open()
             || self.flight.is_some()
             || !self.asked_store.is_empty()
             || self.lanes.iter().any(LaneSide::is_awaiting)
+    }
+
+    /// The server's log has each lane up to these numbers. Says how many publications that had been logged go again.
+    fn take_up(&mut self, now: Duration, numbers: &[Value]) -> u64 {
+        let (mut again, mut unlogged) = (0, 0);
+        for (side, last) in self.lanes.iter_mut().zip(numbers) {
+            match last {
+                Value::Int(-1) => unlogged += side.lane.forget(),
+                Value::Int(last) => again += side.lane.attached(now, u64::try_from(*last).unwrap_or(0)),
+                _ => {}
+            }
+            side.held_until = None;
+        }
+        if unlogged > 0 {
+            tracing::warn!(group = self.name, unlogged, "taken for dead long ago: what was sent is not sent again");
+        }
+        again
     }
 
     /// Logs it unless the same was logged a short while ago.
@@ -280,6 +306,7 @@ impl Driver {
         let declared = this.keys.declared();
         command.arg(scripts::ATTACH.text()).arg(declared.len()).arg(declared);
         command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names);
+        command.arg(&self.node).arg(this.known_until());
         for side in &this.lanes {
             command.arg(&side.name);
         }
@@ -295,7 +322,7 @@ impl Driver {
         let this = &mut self.groups[group];
         let Some(run) = this.command_run.clone() else { return };
         let answer: Vec<Value> = match value {
-            Value::Array(answer) if answer.len() == 3 + LANES => answer,
+            Value::Array(answer) if answer.len() == 4 + LANES => answer,
             Value::ServerError(error) => {
                 this.complain(
                     now,
@@ -326,11 +353,8 @@ impl Driver {
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();
         }
-        let mut again = 0;
-        for (at, side) in this.lanes.iter_mut().enumerate() {
-            again += side.lane.attached(now, number(3 + at));
-            side.held_until = None;
-        }
+        this.known_until = Some(number(3) + self.settings.limits.marks_age.as_secs() / 2);
+        let again = this.take_up(now, &answer[4..]);
         tracing::info!(
             group = this.name,
             address = this.address.as_deref(),
