@@ -59,7 +59,8 @@ pub struct Figures {
     pub refused: u64,
     /// Calls answered 503 because neither a log nor every node had them in time. Rises.
     pub timed_out: u64,
-    /// Batches that no replica had in time; they were answered all the same. Rises.
+    /// Batches that no replica had in time, or that no replica could have; they were answered all the same. Rises. Not over a single
+    /// server.
     pub without_replica: u64,
     /// Publications that came more than once and were dropped. Rises.
     pub repeats: u64,

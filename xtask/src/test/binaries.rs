@@ -19,7 +19,7 @@ use crate::project::{self, Failure, Outcome};
 const SIDE_BY_SIDE: usize = 3;
 
 /// Those that mostly wait, the longest first, so that none is left over when the others have ended.
-const WAITING: [&str; 10] = [
+const WAITING: [&str; 11] = [
     "operator",
     "redis_cluster_contract",
     "redis_contract",
@@ -29,6 +29,7 @@ const WAITING: [&str; 10] = [
     "webhooks",
     "redis",
     "over_redis",
+    "redis_durability",
     "redis_forgotten",
 ];
 

@@ -199,6 +199,12 @@ impl Settings {
         }
     }
 
+    /// Whether there is one server in all, and so never a replica: what is to be replicated is done when that server has it.
+    #[must_use]
+    pub fn has_one_server(&self) -> bool {
+        matches!(self.topology, Topology::Single(_))
+    }
+
     /// How the names of a group's keys and channels are made.
     #[must_use]
     pub fn keys(&self, group: &str) -> Keys {

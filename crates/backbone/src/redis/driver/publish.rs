@@ -269,6 +269,9 @@ impl Driver {
                 };
                 let (epoch, last) = (number(0), number(1));
                 side.lane.logged(now, last);
+                // Whoever has one server wants no replica; who has lost all of them is to see it.
+                let lacks = !waits && !self.settings.has_one_server() && side.lane.needs_replica(batch.clone());
+                self.calls.unwaited += u64::from(lacks);
                 // Without a wait under way there is no replica to wait for, or nobody who needs one.
                 self.accepted(group, lane, batch, !waits);
                 self.learn_epoch(group, epoch);

@@ -104,7 +104,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::OneOf(&["replicated", "primary", "memory"]),
         Preset::Text("replicated"),
         "When a publish is answered 200, where nodes hear each other over Redis: replicated when a replica has it as well, \
-         primary when the primary's log has it, memory when this node has it in its buffer.",
+         primary when the primary's log has it, memory when this node has it in its buffer. Over a single Redis server, which \
+         has no replica, replicated means primary.",
     )
     .reloadable(),
     hard(

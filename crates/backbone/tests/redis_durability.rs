@@ -1,0 +1,210 @@
+//! What an app's `durability` changes: what a call waits for, on real servers of which some are stopped.
+//!
+//! Machines that run tests are busy: what was waited for is read from the servers' and the node's counters, and a clock is
+//! asked only where whatever else the machine does cannot matter.
+
+use std::time::{Duration, Instant};
+
+use fulmar_backbone::redis::keys::Keys;
+use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
+use fulmar_backbone::redis::{Figures, RedisBackbone};
+use fulmar_backbone::{Backbone, PublishError, Terms};
+use fulmar_protocol::app::{AppId, Durability};
+use fulmar_protocol::exchange::Publication;
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::ChannelName;
+use fulmar_rig::{Redis, RedisOptions, SentinelDeployment, SentinelOptions, eventually};
+
+const DEPLOYMENT: &str = "durability";
+const GROUP: &str = "g1";
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long a call waits that is to be answered, however busy the machine is.
+const LONG: Duration = Duration::from_secs(20);
+/// How long one waits that cannot be.
+const SHORT: Duration = Duration::from_secs(2);
+/// What `WAIT` waits at most, as documented.
+const WAIT: Duration = Duration::from_millis(80);
+
+/// One node.
+struct World {
+    node: RedisBackbone,
+    published: u64,
+}
+
+impl World {
+    fn new(topology: Topology, publish_timeout: Duration) -> Self {
+        let limits = Limits {
+            // However slow a server that runs is here, it is not gone: nothing is answered over the bus instead.
+            breaker: Duration::from_secs(20),
+            command_timeout: Duration::from_secs(20),
+            publish_timeout,
+            ..Limits::default()
+        };
+        let settings = Settings { limits, ..Settings::new(DEPLOYMENT, topology) };
+        let node = RedisBackbone::start(settings, 7, None).expect("a node starts");
+        let is_whole = || {
+            let figures = node.figures();
+            let is_ready = figures.groups.iter().all(|group| group.hears && !group.over_the_bus);
+            (!figures.groups.is_empty() && is_ready).then_some(())
+        };
+        eventually("the node hears its group", PATIENCE, is_whole).expect("it does");
+        Self { node, published: 0 }
+    }
+
+    fn publish(&mut self, text: &str, durability: Durability) -> Result<(), PublishError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (app, channel) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
+        let publication = Publication { app, channel, frame: Frame::new(text), except: None, cache_for: None };
+        self.published += 1;
+        runtime.block_on(self.node.publish(vec![publication], Terms { durability, once: None }))
+    }
+
+    /// Figures that have all in them that was answered before: they are shown every two seconds, and one more publication, which
+    /// waits for nobody, tells the new from the old.
+    fn figures(&mut self) -> Figures {
+        self.publish("for the figures", Durability::Memory).expect("the node has it");
+        let are_new = || Some(self.node.figures()).filter(|figures| figures.accepted == self.published);
+        eventually("figures are shown", PATIENCE, are_new).expect("they are")
+    }
+}
+
+/// A primary with two replicas that does not mind being without, and does not fail over while a test stops it.
+fn servers() -> Option<SentinelDeployment> {
+    if !fulmar_rig::is_available() {
+        eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+        return None;
+    }
+    let options = SentinelOptions { wants_replica: false, down_after_ms: 120_000, ..SentinelOptions::default() };
+    Some(SentinelDeployment::start(&[(GROUP, 2)], 1, &options).expect("the servers start"))
+}
+
+fn topology(servers: &SentinelDeployment) -> Topology {
+    let sentinels = servers.sentinels().iter().map(|sentinel| sentinel.redis.addr().to_string()).collect();
+    Topology::Sentinel { sentinels, groups: vec![GROUP.to_owned()] }
+}
+
+/// How often a server was asked to wait for replicas.
+fn waits(server: &Redis) -> u64 {
+    let line = server.info("commandstats", "cmdstat_wait").expect("it answers").unwrap_or_default();
+    let calls = line.split(',').find_map(|part| part.strip_prefix("calls="));
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
+/// The node knows of the replicas: it asks for one.
+fn await_waiting(world: &mut World, primary: &Redis) {
+    eventually("a replica is waited for", PATIENCE, || {
+        let before = waits(primary);
+        world.publish("replicated", Durability::Replicated).expect("it is accepted");
+        (waits(primary) > before).then_some(())
+    })
+    .expect("it is");
+}
+
+/// RED-13
+#[test]
+fn only_what_is_to_be_replicated_waits_for_replicas_and_it_is_answered_without_them_and_counted() {
+    let Some(servers) = servers() else { return };
+    let primary = &servers.primary_of(GROUP).expect("there is one").redis;
+    let mut world = World::new(topology(&servers), LONG);
+    await_waiting(&mut world, primary);
+    let replicas = servers.replicas_of(GROUP).expect("there are two");
+    replicas.iter().for_each(|replica| replica.redis.stop());
+    // The signal takes its time.
+    let mut before = world.figures();
+    eventually("the replicas have stopped", PATIENCE, || {
+        world.publish("replicated", Durability::Replicated).expect("it is answered in any case");
+        let counted = std::mem::replace(&mut before, world.figures()).without_replica;
+        (before.without_replica > counted).then_some(())
+    })
+    .expect("they have");
+
+    let asked = waits(primary);
+    let mut fastest = Duration::MAX;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        world.publish("primary", Durability::Primary).expect("the primary has it");
+        fastest = fastest.min(begun.elapsed());
+    }
+    assert_eq!(waits(primary), asked, "nobody waits for a replica");
+    assert!(fastest < WAIT, "{fastest:?}");
+    let after = world.figures();
+    assert_eq!(after.without_replica, before.without_replica);
+
+    // A node that hears nothing for a third of a second says so, and then the bus answers first: such an attempt says nothing of time.
+    let mut before = after;
+    let took = eventually("a publication that only the log carries", PATIENCE, || {
+        let (asked, begun) = (waits(primary), Instant::now());
+        world.publish("replicated", Durability::Replicated).expect("it is answered all the same");
+        let took = begun.elapsed();
+        let after = world.figures();
+        assert_eq!((waits(primary), after.without_replica), (asked + 1, before.without_replica + 1));
+        let (was, is) = (&before.groups[0], &after.groups[0]);
+        let is_by_log = !was.over_the_bus && !is.over_the_bus && was.circuit_openings == is.circuit_openings;
+        before = after;
+        is_by_log.then_some(took)
+    })
+    .expect("there is one");
+    assert!(took >= WAIT.mul_f64(0.9), "it waited as long as it may for replicas that are stopped: {took:?}");
+    assert_eq!(before.timed_out, 0);
+}
+
+/// RED-13
+#[test]
+fn what_need_only_be_in_memory_is_answered_while_every_server_is_stopped() {
+    let Some(servers) = servers() else { return };
+    let primary = &servers.primary_of(GROUP).expect("there is one").redis;
+    let mut world = World::new(topology(&servers), SHORT);
+    let all = &servers.group(GROUP).expect("there is one").servers;
+    all.iter().for_each(|server| server.redis.stop());
+    // The signal takes its time: until it has come, this is accepted.
+    eventually("nobody answers", PATIENCE, || world.publish("primary", Durability::Primary).err())
+        .expect("nobody does");
+
+    assert_eq!(world.publish("memory", Durability::Memory), Ok(()), "this node has it, and no other process can");
+    assert_eq!(world.publish("primary", Durability::Primary), Err(PublishError::Unknown));
+    assert_eq!(world.publish("replicated", Durability::Replicated), Err(PublishError::Unknown));
+
+    all.iter().for_each(|server| server.redis.resume());
+    let log = Keys::new(DEPLOYMENT).log();
+    eventually("what the node had in memory is in the log", PATIENCE, || {
+        primary.call(&["XRANGE", &log, "-", "+"]).ok().filter(|entries| entries.text().contains("memory")).map(drop)
+    })
+    .expect("it is");
+}
+
+/// RED-13
+#[test]
+fn what_is_answered_while_a_group_has_no_replica_is_counted_too() {
+    let Some(servers) = servers() else { return };
+    let primary = &servers.primary_of(GROUP).expect("there is one").redis;
+    let mut world = World::new(topology(&servers), LONG);
+    await_waiting(&mut world, primary);
+    for replica in servers.replicas_of(GROUP).expect("there are two") {
+        replica.redis.kill();
+    }
+    // Until the node has noticed, it waits for them.
+    let mut before = world.figures();
+    eventually("what no replica is asked for is counted", PATIENCE, || {
+        let asked = waits(primary);
+        world.publish("replicated", Durability::Replicated).expect("it is answered all the same");
+        let counted = std::mem::replace(&mut before, world.figures()).without_replica;
+        (waits(primary) == asked && before.without_replica == counted + 1).then_some(())
+    })
+    .expect("it is");
+}
+
+/// RED-13
+#[test]
+fn over_a_single_server_replicated_means_primary() {
+    if !fulmar_rig::is_available() {
+        eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+        return;
+    }
+    let server = Redis::start(&RedisOptions::default()).expect("a server starts");
+    let mut world = World::new(Topology::Single(server.addr().to_string()), LONG);
+    for durability in [Durability::Replicated, Durability::Primary, Durability::Replicated] {
+        world.publish("text", durability).expect("the server has it");
+    }
+    assert_eq!(waits(&server), 0, "there is nobody to wait for");
+    assert_eq!(world.figures().without_replica, 0, "and nothing amiss");
+}
