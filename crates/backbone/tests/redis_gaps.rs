@@ -19,6 +19,12 @@ const DEPLOYMENT: &str = "gaps";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Entries that the log keeps at least; a server trims in steps of a hundred.
 const KEPT: u64 = 100;
+/// Entries that one call removes for their age, at most.
+const TRIMMED_MAX: u64 = 10_000;
+/// Fills the log with entries of long ago, and counts them as given to it.
+const FILL_WITH_OLD: &str = "redis.call('DEL', KEYS[1])
+    for number = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], number .. '-0', 'topic', 'message') end
+    return redis.call('HINCRBY', KEYS[2], 'count', ARGV[1])";
 
 /// What a worker hears.
 #[derive(Debug, PartialEq)]
@@ -64,10 +70,10 @@ struct World {
     server: Redis,
 }
 
-fn subscribe(node: &RedisBackbone, app: &AppId, room: &ChannelName, say: Sender<Heard>) {
+fn subscribe(node: &RedisBackbone, app: &AppId, room: &ChannelName, counted: bool, say: Sender<Heard>) {
     let worker = node.attach(Arc::new(Ears(say)));
     let ticket = Ticket { session: 1, number: 1 };
-    let (member, members_max, counted) = (None, 0, false);
+    let (member, members_max) = (None, 0);
     let join = Join { ticket, app: app.clone(), channel: room.clone(), member, members_max, counted };
     assert!(node.ask(worker, Question::Join(join)).is_none());
 }
@@ -90,7 +96,7 @@ impl World {
         let subscribed = RedisBackbone::start(to(wire.addr()), 2, None).expect("a node starts");
         let (app, room) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
         let (say, heard) = channel();
-        subscribe(&subscribed, &app, &room, say);
+        subscribe(&subscribed, &app, &room, false, say);
         let mut pulses = Resp::connect(server.addr(), PATIENCE).expect("a connection");
         pulses.send(&["SUBSCRIBE", &Keys::new(DEPLOYMENT).pulse()]).expect("it is sent");
         pulses.answer().expect("it is subscribed");
@@ -112,6 +118,19 @@ impl World {
             let publication = Publication { app, channel, frame, except, cache_for };
             assert_eq!(runtime.block_on(self.publisher.publish(vec![publication], Terms::default())), Ok(()), "{text}");
         }
+    }
+
+    /// One more subscription that all are told the count of: an entry of the log that no publication is in.
+    fn come_counted(&self) {
+        let (say, heard) = channel();
+        let room = ChannelName::parse("counted", 200).expect("a valid name");
+        subscribe(&self.publisher, &self.app, &room, true, say);
+        assert_eq!(heard.recv_timeout(PATIENCE), Ok(Heard::Subscribed));
+    }
+
+    fn length(&self) -> u64 {
+        let answer = self.server.call(&["XLEN", &Keys::new(DEPLOYMENT).log()]).expect("an answer");
+        answer.number().and_then(|length| u64::try_from(length).ok()).expect("a length")
     }
 
     /// Whoever listens has heard a heartbeat from after this moment: the next but one is published when the next was heard.
@@ -180,7 +199,7 @@ fn a_busy_group_hears_how_much_its_log_was_given() {
     let Some(mut world) = World::new(&Limits::default()) else { return };
     // A node that hears nothing else sends heartbeats: here both hear everything.
     let (say, heard) = channel();
-    subscribe(&world.publisher, &world.app, &world.room, say);
+    subscribe(&world.publisher, &world.app, &world.room, false, say);
     assert_eq!(heard.recv_timeout(PATIENCE), Ok(Heard::Subscribed));
     let busy = Keys::new(DEPLOYMENT).channel(&Topic::channel(&world.app, &world.room));
     world.pulses.send(&["SUBSCRIBE", &busy]).expect("it is sent");
@@ -208,15 +227,37 @@ fn a_busy_group_hears_how_much_its_log_was_given() {
 fn a_sixteenth_of_the_log_stays_whatever_its_age() {
     let limits = Limits { log_entries_max: 32 * KEPT, log_age: Duration::from_millis(1), ..Limits::default() };
     let Some(world) = World::new(&limits) else { return };
-    let length = || {
-        let answer = world.server.call(&["XLEN", &Keys::new(DEPLOYMENT).log()]).expect("an answer");
-        answer.number().and_then(|length| u64::try_from(length).ok()).expect("a length")
-    };
     world.publish((0..6 * KEPT).map(|number| number.to_string()));
     // Age is looked at by whole seconds.
     let begun = Instant::now();
-    while length() >= 6 * KEPT && begun.elapsed() < PATIENCE {
+    while world.length() >= 6 * KEPT && begun.elapsed() < PATIENCE {
         world.publish(["one more".to_owned()]);
     }
-    assert!((2 * KEPT..6 * KEPT).contains(&length()), "{} entries are left", length());
+    assert!((2 * KEPT..6 * KEPT).contains(&world.length()), "{} entries are left", world.length());
+}
+
+/// RED-20
+#[test]
+fn what_is_old_goes_a_share_at_a_time_and_a_sixteenth_of_the_log_stays() {
+    let limits = Limits::default();
+    let Some(world) = World::new(&limits) else { return };
+    let (old, stays) = (3 * TRIMMED_MAX, limits.log_entries_max / 16);
+    let keys = Keys::new(DEPLOYMENT);
+    let ways: [(&str, &dyn Fn()); 2] =
+        [("a publication", &|| world.publish(["news".to_owned()])), ("a count", &|| world.come_counted())];
+    for (way, append) in ways {
+        let fill = ["EVAL", FILL_WITH_OLD, "2", &keys.log(), &keys.identity(), &old.to_string()];
+        world.server.call(&fill).expect("the log is filled");
+        append();
+        let left = world.length();
+        assert!((old - TRIMMED_MAX..old).contains(&left), "{way} leaves {left} of {old}");
+        // A server trims in steps of a hundred, and what is appended stays.
+        let begun = Instant::now();
+        while world.length() > stays + 200 && begun.elapsed() < PATIENCE {
+            append();
+        }
+        (0..5).for_each(|_| append());
+        let left = world.length();
+        assert!((stays..stays + 300).contains(&left), "{way} and more leave {left}");
+    }
 }

@@ -44,7 +44,8 @@ pub struct Script {
 }
 
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
-const LOG: &str = include_str!("scripts/log.lua");
+const TRIM: &str = include_str!("scripts/trim.lua");
+const LOG: &str = concat!(include_str!("scripts/trim.lua"), include_str!("scripts/log.lua"));
 const LIVE: &str = include_str!("scripts/live.lua");
 const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
@@ -87,7 +88,7 @@ pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, OWNED
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
 pub static PUBLISH: Script =
-    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, NUMBERS, include_str!("scripts/publish.lua")]);
+    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, NUMBERS, TRIM, include_str!("scripts/publish.lua")]);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// The map, and what the group says of its slots.

@@ -3,12 +3,7 @@
 local function append(said, age_ms, entries_max)
   if #said == 0 then return end
   local log = P .. 'log'
-  local now = redis.call('TIME')
-  local oldest = string.format('%.0f', math.max(0, tonumber(now[1]) * 1000 - age_ms))
-  call('XTRIM', log, 'MAXLEN', '~', entries_max)
-  -- A sixteenth stays whatever its age, as in `publish.lua`.
-  local older = (call('XLEN', log) or 0) - math.floor(entries_max / 16)
-  if older > 0 then call('XTRIM', log, 'MINID', '~', oldest, 'LIMIT', older) end
+  trim(call, entries_max, age_ms)
   local id, failed
   for from = 1, #said, 2000 do
     local to = math.min(from + 1999, #said)

@@ -34,14 +34,7 @@ for at = math.max(last + 1, first), first + items - 1 do
 end
 local id = ''
 if #out > 0 then
-  local now = redis.call('TIME')
-  redis.call('XTRIM', P .. 'log', 'MAXLEN', '~', ARGV[7])
-  -- A sixteenth of the log stays whatever its age: after a time in which nobody could publish it is what nodes have yet to read.
-  local older = redis.call('XLEN', P .. 'log') - math.floor(ARGV[7] / 16)
-  if older > 0 then
-    local oldest = string.format('%.0f', math.max(0, now[1] * 1000 - ARGV[8]))
-    redis.call('XTRIM', P .. 'log', 'MINID', '~', oldest, 'LIMIT', older)
-  end
+  trim(redis.call, ARGV[7], ARGV[8])
   id = redis.call('XADD', P .. 'log', '*', unpack(fields))
 end
 redis.call('HSET', P .. 'seq', ARGV[4], first + items - 1)
