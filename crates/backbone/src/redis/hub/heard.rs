@@ -82,6 +82,8 @@ impl Desk {
 
     /// Tells subscribers, or who is signed in, that they may have missed something; false where it is no channel with any.
     pub(super) fn missed(&mut self, turn: &mut Turn<'_>, entry: &mut Entry) -> bool {
+        // Who comes back is not to be given what was kept here before; nor is the first to come, where nobody is subscribed now.
+        entry.doubt_cached();
         if entry.followers.total() == 0 {
             return false;
         }
@@ -92,11 +94,7 @@ impl Desk {
         let Some(name) = entry.channel() else { return false };
         self.post.tell(&entry.followers, (&entry.app, name), Happening::Missed);
         *self.figures.missed.entry(entry.app.as_str().to_owned()).or_default() += 1;
-        if entry.is_cache() {
-            // Who comes back is not to be given what was kept here before.
-            (entry.cached, entry.is_read) = (None, false);
-            self.settle(turn, entry);
-        }
+        self.settle(turn, entry);
         true
     }
 

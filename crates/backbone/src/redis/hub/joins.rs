@@ -54,6 +54,7 @@ impl Hub {
             Ok(changed) => self.desk.change_made(turn, entry, (token, &asked), changed),
             Err(MembersFull) => self.desk.change_refused(turn, entry, token, &asked),
         }
+        entry.is_overtaken &= entry.in_flight > 0;
         self.desk.settle(turn, entry);
     }
 }
@@ -142,7 +143,7 @@ impl Desk {
         (token, asked): (Token, &Asked),
         mut changed: Changed,
     ) {
-        let is_reading = asked.is_reading && !entry.is_read;
+        let is_reading = asked.is_reading && !entry.is_read && !entry.is_overtaken;
         if is_reading {
             self.read(turn, entry, &mut changed);
         }
@@ -160,7 +161,9 @@ impl Desk {
     /// Takes in how things stand in the store.
     fn read(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, changed: &mut Changed) {
         entry.is_read = true;
-        if entry.newest < changed.at {
+        // Where counts and edges are told already, those on their way are news: a newcomer's own count, or that somebody went.
+        let is_first = !entry.is_open;
+        if is_first && entry.newest < changed.at {
             (entry.newest, entry.is_newest_told) = (changed.at, false);
         }
         if let Some(kept) = &changed.cached {
@@ -168,7 +171,7 @@ impl Desk {
         }
         if let Some(roster) = changed.roster.take() {
             self.add_all(entry, &roster, changed.at);
-            if let Some(members) = entry.members_mut() {
+            if let Some(members) = entry.members_mut().filter(|_| is_first) {
                 members.floor = members.floor.max(changed.at);
             }
         }
@@ -214,16 +217,25 @@ impl Desk {
         self.release_counts(entry);
     }
 
-    /// Answers the joins that this change holds.
+    /// Answers the joins that this change holds. Where the cached event is to be read anew they wait on for that: it is asked for once
+    /// nothing else is under way, so that whoever reads it answers all whose change was asked.
     fn answer_changed(&mut self, turn: &Turn<'_>, entry: &mut Entry, token: Token, at: LogId, is_reading: bool) {
-        let is_held = |wait: &Wait| wait.token == Some(token) && wait.edge_until.is_none();
+        let Some(waiting) = &mut entry.waiting else { return };
+        let asked = waiting.joins.iter_mut().take_while(|wait| wait.token.is_some());
+        asked.filter(|wait| wait.token == Some(token)).for_each(|wait| wait.at = at);
+        if entry.is_cache() && !entry.is_read {
+            return;
+        }
+        let is_held = |wait: &Wait| {
+            let is_made = if is_reading { wait.token.is_some() } else { wait.token == Some(token) };
+            is_made && wait.edge_until.is_none()
+        };
         loop {
             let Some(waiting) = &mut entry.waiting else { return };
             let Some(place) = waiting.joins.iter().position(is_held) else { break };
             let user = waiting.joins[place].user.clone();
             let is_unknown = user.is_some_and(|user| entry.members().is_some_and(|m| !m.told.has(&user)));
             let Some(waiting) = &mut entry.waiting else { return };
-            waiting.joins[place].at = at;
             if is_unknown && !is_reading {
                 // Present through another node already; its edge, with what that connection said, is on its way.
                 waiting.joins[place].edge_until = Some(turn.now.ms + EDGE_WAIT_MS);

@@ -45,6 +45,8 @@ pub(super) struct Entry {
     pub(super) is_followed: bool,
     /// How things stand in the store was read.
     pub(super) is_read: bool,
+    /// Something was missed since the changes under way were asked: what they read may be from before.
+    pub(super) is_overtaken: bool,
     /// What is heard is told. Until then it is held.
     pub(super) is_open: bool,
     /// Subscribers are told how many they are.
@@ -228,6 +230,7 @@ impl Entry {
             in_flight: 0,
             is_followed: false,
             is_read: false,
+            is_overtaken: false,
             is_open: false,
             is_counted: false,
             is_miss_told: false,
@@ -336,6 +339,19 @@ impl Entry {
         if self.cached.as_deref().is_none_or(is_later) {
             self.cached = Some(Box::new(new));
         }
+    }
+
+    /// The event kept of a cache channel may not be the last any more: it is read anew, at once or for whoever comes next, and nobody
+    /// is answered before.
+    pub(super) fn doubt_cached(&mut self) {
+        if !self.is_cache() {
+            return;
+        }
+        (self.cached, self.is_read) = (None, false);
+        self.is_overtaken = self.in_flight > 0;
+        // The roster is read with it, and has those whose edge was waited for.
+        let waits = self.waiting.iter_mut().flat_map(|waiting| &mut waiting.joins);
+        waits.for_each(|wait| wait.edge_until = None);
     }
 
     /// Forgets what was told, with nobody here who was told it. Whoever comes reads anew how things stand.

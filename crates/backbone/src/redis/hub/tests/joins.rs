@@ -9,8 +9,8 @@ use fulmar_protocol::exchange::{Answer, Happening, Join, JoinRefusal, Position, 
 use fulmar_protocol::name::ChannelName;
 use fulmar_protocol::webhook::{Edge, EventKind, Kinds};
 
-use super::walk::text;
-use super::words::{as_user, bus_event, channel, publication, to, topic, user};
+use super::walk::{count, text};
+use super::words::{as_user, bus_event, channel, publication, ticket_of, to, topic, user};
 use super::world::{Heard, World};
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::hub::heard::HELD_MAX;
@@ -18,6 +18,7 @@ use crate::redis::hub::topics::Entry;
 use crate::redis::hub::{Hub, Out};
 use crate::redis::records::Told;
 use crate::redis::records::{Call, Change};
+use crate::redis::topic::Topic;
 use crate::{Inbox, Outbox, Query, Reply};
 
 fn joined(world: &World, node: usize, ticket: Ticket) -> (Position, Vec<String>, Option<String>) {
@@ -220,6 +221,101 @@ fn who_comes_back_after_a_gap_is_given_what_the_records_have() {
     world.drain();
     assert_eq!(joined(&world, 0, back).2.as_deref(), Some("event 1"));
     assert_eq!(world.figures(0).missed, [("app".to_owned(), 1)].into());
+}
+
+/// Publishes a kept event that the node does not hear.
+fn publish_unheard(world: &mut World, to: &Topic) -> String {
+    world.nodes[0].subscribed.remove(to);
+    let text = world.event(to, Some(Duration::from_secs(60)));
+    world.nodes[0].subscribed.insert(to.clone());
+    text
+}
+
+/// Opens a cache channel with one subscriber and an event, both of which the node knows.
+fn with_kept_event(join: Join) -> World {
+    let mut world = World::new(1, 2, 1);
+    let topic = topic(join.channel.as_str());
+    world.join(0, 0, join);
+    world.drain();
+    world.event(&topic, Some(Duration::from_secs(60)));
+    world.drain();
+    world
+}
+
+/// DEL-20
+#[test]
+fn what_was_kept_before_a_gap_is_not_given_to_who_comes_when_nobody_was_left() {
+    let (room, mut world) = (topic("cache-room"), with_kept_event(to("cache-room")));
+    world.set_away(true);
+    world.leave(0, 0, &to("cache-room"));
+    world.pass(15_000);
+    let unheard = publish_unheard(&mut world, &room);
+    assert_eq!(world.on(0, |hub, now, outs| hub.missed(now, std::slice::from_ref(&room), outs)), 0);
+    world.set_away(false);
+    let back = world.join(0, 0, to("cache-room"));
+    world.drain();
+    assert_eq!(joined(&world, 0, back).2, Some(unheard));
+}
+
+/// DEL-20
+#[test]
+fn who_asked_before_a_gap_was_found_is_given_what_was_read_after_it() {
+    let room = topic("cache-room");
+    let join = || Join { counted: true, ..to("cache-room") };
+    for is_made in [false, true] {
+        let mut world = with_kept_event(join());
+        let tickets = [(); 3].map(|()| world.join(0, 0, join()));
+        while is_made && world.step(0, 1) {}
+        let unheard = publish_unheard(&mut world, &room);
+        world.on(0, |hub, now, outs| hub.missed(now, std::slice::from_ref(&room), outs));
+        world.drain();
+        for (number, ticket) in tickets.into_iter().enumerate() {
+            assert_eq!(joined(&world, 0, ticket).2.as_ref(), Some(&unheard), "made before: {is_made}");
+            let heard = world.heard(0, 0).into_iter();
+            let after = heard.skip_while(|heard| !matches!(heard, Heard::Answer(a) if ticket_of(a) == Some(ticket)));
+            let mut counts = after.filter_map(|heard| match heard {
+                Heard::Delivery(delivery) => count(&delivery),
+                _ => None,
+            });
+            assert_eq!(counts.next(), Some(number as u64 + 2), "each hears its own count");
+        }
+    }
+}
+
+/// DEL-20
+#[test]
+fn what_was_read_before_a_gap_was_found_is_read_again() {
+    let room = topic("cache-room");
+    let mut world = World::new(1, 1, 1);
+    world.event(&room, Some(Duration::from_secs(60)));
+    let ticket = world.join(0, 0, to("cache-room"));
+    follow(&mut world, 0);
+    assert!(world.step(0, 1), "the records are read");
+    let unheard = publish_unheard(&mut world, &room);
+    world.on(0, |hub, now, outs| hub.missed(now, std::slice::from_ref(&room), outs));
+    world.drain();
+    assert_eq!(joined(&world, 0, ticket).2, Some(unheard));
+}
+
+/// DEL-20, RED-25
+#[test]
+fn who_waits_for_an_edge_when_a_gap_is_found_is_given_what_was_read_after_it() {
+    let room = topic("presence-cache-room");
+    let mut world = with_kept_event(as_user("presence-cache-room", "ana", "1"));
+    let bob = as_user("presence-cache-room", "bob", "1");
+    world.join(1, 0, bob.clone());
+    for _ in 0..2 {
+        while (0..4).any(|kind| world.step(1, kind)) {}
+    }
+    let ticket = world.join(0, 0, bob);
+    assert!(world.step(0, 1) && world.step(0, 3), "the records have both");
+    assert!(world.answer_to(0, ticket).is_none(), "what the other connection said of itself is on its way");
+    let unheard = publish_unheard(&mut world, &room);
+    world.on(0, |hub, now, outs| hub.missed(now, std::slice::from_ref(&room), outs));
+    while world.step(0, 2) {}
+    world.drain();
+    let (_, roster, cached) = joined(&world, 0, ticket);
+    assert_eq!((roster, cached), (vec!["ana".to_owned(), "bob".to_owned()], Some(unheard)));
 }
 
 /// RED-17
