@@ -1,8 +1,8 @@
 //! Ports of loopback that nobody listens on.
 //!
 //! They are taken from below the range that the kernel gives to outgoing connections: a server that was killed must find its
-//! port free when it is started again, while hundreds of connections come and go. Redis Cluster adds 10,000 to a port, and
-//! stays below that range as well.
+//! port free when it is started again, while hundreds of connections come and go. Redis Cluster adds 10,000 to a port for its own
+//! bus: those lie above all that are drawn, so that a port need be held alone, and below that range as well.
 //!
 //! Several test programs run at a time. A port that this one has drawn is not drawn by another, though nothing listens on it yet
 //! or while its server is dead: each is held by the lock of a file, which the system lets go when the program has ended.
@@ -15,8 +15,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::RigError;
 
+/// What Redis Cluster adds to a port for its bus.
+const BUS: u16 = 10_000;
 const FIRST: u16 = 11_000;
-const LAST: u16 = 21_900;
+/// Not drawn itself. From here on ports are the buses of those below, which nobody holds: one that was drawn here could be the bus of
+/// another program's server.
+const LAST: u16 = FIRST + BUS;
 const ATTEMPTS_MAX: usize = 2_000;
 /// Below the system's folder for temporary files, each user's own. The files are empty and stay.
 const LOCKS: &str = "fulmar-ports";
@@ -33,7 +37,7 @@ pub fn free_port() -> Result<u16, RigError> {
         let port = FIRST + u16::try_from(drawn).expect("less than the range, which is a u16");
         let Some(lock) = hold(port)? else { continue };
         let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
+        if is_free(port) && is_free(port + BUS) {
             held.push(lock);
             return Ok(port);
         }
