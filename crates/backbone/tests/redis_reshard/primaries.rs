@@ -8,7 +8,6 @@ use fulmar_backbone::redis::reshard::{Progress, ReshardError};
 use fulmar_backbone::redis::topic::{SLOTS, Slot, Topic};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::Ticket;
-use fulmar_rig::Redis;
 
 use crate::world::{CHANNELS, GROUPS, World, name};
 
@@ -89,12 +88,12 @@ impl Chunk {
         world.begin_to_join(1, &self.room, Some("comes"))
     }
 
-    fn judge(&self, world: &World, ticket: Ticket) {
+    fn judge(&self, world: &World, ticket: Ticket, kept: &str) {
         world.await_joined(1, ticket);
         world.eventually("who came is there, and who went is not", |world| {
             world.members(0, &self.room) == ["comes", "stays"]
         });
-        assert_eq!(world.cached(1, &self.kept).as_deref(), Some("kept before"));
+        assert_eq!(world.cached(1, &self.kept).as_deref(), Some(kept));
         world.eventually("node 0 heard of both", |world| {
             world.edges(0, &self.room, "comes").0 > 0 && world.edges(0, &self.room, "goes").1 > 0
         });
@@ -120,18 +119,25 @@ fn kill(world: &World, group: &str) -> (String, u16) {
     (group.to_owned(), primary.port())
 }
 
+/// Waits until this group has another primary, and one replica of the two follows it.
+fn await_successor(world: &World, group: &str, port: u16) {
+    fulmar_rig::eventually(&format!("another is primary of {group}"), FAILOVER_MAX, || {
+        let primary = &world.servers.primary_of(group).ok()?.redis;
+        (primary.port() != port && primary.replicas_online().ok()? > 0).then_some(())
+    })
+    .expect("Sentinels do it");
+}
+
 /// Makes these groups whole again.
-fn heal(world: &World, killed: &[(String, u16)]) {
-    for (group, port) in killed {
+fn heal(world: &World, gone: &[(String, u16)]) {
+    for (group, port) in gone {
         // Started before another is primary, it would be primary itself, and empty.
-        let is_another = |redis: &Redis| redis.port() != *port;
-        fulmar_rig::eventually(&format!("another is primary of {group}"), FAILOVER_MAX, || {
-            world.servers.primary_of(group).ok().filter(|server| is_another(&server.redis)).map(drop)
-        })
-        .expect("Sentinels do it");
+        await_successor(world, group, *port);
         let servers = &world.servers.group(group).expect("a group").servers;
-        let server = servers.iter().position(|server| !is_another(&server.redis)).expect("it is of the group");
-        servers[server].redis.restart().expect("it starts");
+        let server = servers.iter().position(|server| server.redis.port() == *port).expect("it is of the group");
+        if !servers[server].redis.is_running() {
+            servers[server].redis.restart().expect("it starts");
+        }
         world.servers.attach(group, server).expect("it follows");
     }
     world.servers.await_whole().expect("all are whole again");
@@ -208,11 +214,48 @@ fn a_move_goes_on_by_itself_when_the_primary_of_either_side_dies_at_any_step() {
             assert!(left.is_empty() || !groups.contains(&group), "{group} is held by {left}");
         }
         assert_agreed(&world, groups);
-        chunk.judge(&world, tickets[0]);
+        chunk.judge(&world, tickets[0], "kept before");
         world.await_rounds(1);
         let whole = began.elapsed();
         eprintln!("source's at {of_source:?}, target's at {of_target:?}: {took:.1?}, all is whole after {whole:.1?}");
     }
+    world.judge();
+}
+
+/// RED-11
+#[test]
+fn a_primary_that_hung_and_has_a_successor_is_not_moved_from() {
+    let Some(mut world) = World::start_replicated() else { return };
+    world.begin();
+    let chunk = Chunk::of(&world, &GROUPS, 0);
+    chunk.fill(&world);
+    let mut hung = Vec::new();
+    let mut tickets = Vec::new();
+    let done = world.apply_and(&GROUPS, |progress| {
+        if progress.what != "listened to twice" || !hung.is_empty() {
+            return;
+        }
+        let primary = world.primary(&chunk.from);
+        // Set up against our advice: it takes writes that no replica has.
+        primary.call(&["CONFIG", "SET", "min-replicas-to-write", "0"]).expect("it is there");
+        primary.stop();
+        hung.push((chunk.from.clone(), primary.port()));
+        await_successor(&world, &chunk.from, primary.port());
+        tickets.push(chunk.stir(&world));
+        // The mover's runtime must not be asked for another's work.
+        let change = || {
+            world.keep(0, &chunk.kept, "kept meanwhile");
+            world.eventually("its successor has it", |world| {
+                world.cached(1, &chunk.kept).as_deref() == Some("kept meanwhile")
+            });
+        };
+        std::thread::scope(|scope| scope.spawn(change).join()).expect("it is kept");
+        primary.resume();
+    });
+    done.expect("it goes on");
+    heal(&world, &hung);
+    assert_agreed(&world, &GROUPS);
+    chunk.judge(&world, tickets[0], "kept meanwhile");
     world.judge();
 }
 

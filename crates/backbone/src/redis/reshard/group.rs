@@ -23,6 +23,8 @@ const REPLICAS_MS: u64 = 1_000;
 /// See the head of this file.
 pub(super) struct Group {
     pub(super) name: String,
+    address: String,
+    settings: Settings,
     pub(super) connection: MultiplexedConnection,
     facts: Facts,
     /// Replicas that Sentinels know.
@@ -80,7 +82,8 @@ impl Group {
         }
         let epoch = epoch.unwrap_or(0);
         let facts = Facts { identity, run, epoch, slots: slots.unwrap_or(0) };
-        Ok(Self { name: name.to_owned(), connection, facts, replicas_known })
+        let (name, settings) = (name.to_owned(), settings.clone());
+        Ok(Self { name, address, settings, connection, facts, replicas_known })
     }
 
     fn failed(&self, error: &RedisError) -> ReshardError {
@@ -125,7 +128,7 @@ impl Group {
         answer.map(drop).map_err(|error| self.failed(&error))
     }
 
-    /// Waits until every replica that is online has what was written, and looks whether the primary still is one.
+    /// Waits until every replica that is online has what was written, and looks whether the primary still is the group's.
     pub(super) async fn settle(&mut self) -> Result<(), ReshardError> {
         let online = self.replicas_online().await?;
         if online > 0 {
@@ -138,7 +141,12 @@ impl Group {
             }
         }
         let role: Value = self.ask(&redis::cmd("ROLE")).await?;
-        if is_primary(&role) != Some(true) {
+        let mut is_its_own = is_primary(&role) == Some(true);
+        // One that hung, or was cut off, need not know of its successor. Replicas do, and have left it.
+        if is_its_own && online < self.replicas_known {
+            is_its_own = named(&self.name, &self.settings).await?.0 == self.address;
+        }
+        if !is_its_own {
             return Err(ReshardError::Unreachable(self.name.clone(), "it is not the primary any more".to_owned()));
         }
         Ok(())
