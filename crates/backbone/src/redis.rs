@@ -81,6 +81,8 @@ pub struct GroupFigures {
     pub address: Option<String>,
     /// Whether it has shown role and identity, and answers.
     pub is_here: bool,
+    /// What was last found wrong with it, while it is not here.
+    pub problem: Option<String>,
     /// Whether it has no slots any more, and nobody goes there.
     pub is_left: bool,
     /// Whether everything that this node follows is heard from it.

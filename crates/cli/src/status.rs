@@ -67,6 +67,9 @@ fn of_backbone(backbone: &Value) -> String {
             group["epoch"],
             group["unlogged_bytes"],
         ));
+        if let Some(problem) = group["problem"].as_str() {
+            out.push_str(&format!("          away because: {problem}\n"));
+        }
     }
     for node in rows(backbone, "nodes") {
         let roles: Vec<&str> = rows(node, "roles").map(text).collect();
@@ -101,7 +104,8 @@ mod tests {
             "kind": "redis", "live_nodes": 2, "accepted": 5, "refused": 0, "timed_out": 1,
             "groups": [
                 { "name": "g1", "server": "10.0.0.1:6379", "is_here": true, "hears": true, "epoch": 3, "unlogged_bytes": 0 },
-                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9, "edges_dropped": 4 },
+                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9, "edges_dropped": 4,
+                  "problem": "no connection to the server: Connection refused" },
             ],
             "nodes": [
                 { "node": "00ff", "advertise": null, "roles": ["rest", "webhooks"], "connections": 0, "release": "0.2.0", "apps": "1f" },
@@ -113,6 +117,7 @@ mod tests {
             "2 live nodes",
             "g1           10.0.0.1:6379         here, epoch 3, 0 bytes",
             "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well, 4 EDGES",
+            "          away because: no connection to the server: Connection refused\n",
             "00ff not reachable         0 connections, rest+webhooks, release 0.2.0",
             "DIFFERENT the nodes' apps are not alike: 1f, 2f",
         ] {

@@ -8,6 +8,7 @@
 mod attach;
 mod bus;
 mod calls;
+mod complaints;
 mod fill;
 mod frozen;
 mod hear;

@@ -4,6 +4,10 @@
 //! they happened; it decides nothing, keeps no time but that of connecting, and repeats no question: what was asked on a
 //! connection that has ended is answered [`Lost`]. The driver is the `redis` crate without its own ideas of whom to connect to.
 
+mod greeting;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,13 +16,10 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion,
-    PushInfo, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::mpsc;
 
-use super::settings::{Credentials, Encryption};
+pub use self::greeting::{Certificates, Greeting, maker};
 
 /// Longest a connection may take to be made, its first questions included.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -29,49 +30,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Questions that may be on their way at once; the rest waits in the link.
 const IN_FLIGHT_MAX: usize = 1_024;
 
+/// What is said of a connection that its owner gave up: the owner knows why.
+pub const GIVEN_UP: &str = "given up";
+
 /// Which link, chosen by its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
-
-/// How to reach and greet a server.
-#[derive(Debug, Clone)]
-pub struct Greeting {
-    /// User and password.
-    pub credentials: Credentials,
-    /// Number of the database.
-    pub database: i64,
-    /// Whether, and how, it is encrypted.
-    pub tls: Option<Arc<Certificates>>,
-    /// Whether the server is asked who it is ([`Server`]); Sentinels are not.
-    pub asks_who: bool,
-}
-
-/// Certificates, read once.
-pub struct Certificates {
-    root: Option<Vec<u8>>,
-    shown: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl std::fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Certificates")
-    }
-}
-
-impl Certificates {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// When one cannot be read.
-    pub fn read(encryption: &Encryption) -> std::io::Result<Self> {
-        let root = encryption.ca.as_ref().map(std::fs::read).transpose()?;
-        let shown = match &encryption.shown {
-            Some((cert, key)) => Some((std::fs::read(cert)?, std::fs::read(key)?)),
-            None => None,
-        };
-        Ok(Self { root, shown })
-    }
-}
 
 /// Who a server says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,19 +198,27 @@ impl Task {
     async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut generation = 0;
         let mut pause = PAUSE_FIRST;
+        // The same for connections that end as soon as they are made: whoever is refused what it asks first would be again.
+        let mut pause_made = PAUSE_FIRST;
         loop {
             let (gone, mut is_gone) = mpsc::channel(1);
             let why = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect(gone)).await {
                 Ok(Ok((connection, server))) => {
                     generation += 1;
-                    pause = PAUSE_FIRST;
+                    let up_since = tokio::time::Instant::now();
                     self.tell(Happening::Up { generation, server });
-                    match self.serve(connection, generation, &mut orders, &mut is_gone).await {
+                    let over = self.serve(connection, generation, &mut orders, &mut is_gone).await;
+                    if up_since.elapsed() >= PAUSE_MAX {
+                        pause_made = PAUSE_FIRST;
+                    }
+                    pause = pause_made;
+                    pause_made = (pause_made * 2).min(PAUSE_MAX);
+                    match over {
                         Some(why) => why,
                         None => return,
                     }
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => words(&error),
                 Err(_) => format!("no answer within {} ms", CONNECT_TIMEOUT.as_millis()),
             };
             self.tell(Happening::Down { why });
@@ -347,13 +319,13 @@ impl Task {
                         Ok(value) => self.tell(Happening::Reply { ticket, outcome: Ok(value) }),
                         Err(error) => {
                             self.tell(Happening::Reply { ticket, outcome: Err(Lost) });
-                            break error.to_string();
+                            break words(&error);
                         }
                     }
                 }
                 order = orders.recv() => match order {
                     None => return None,
-                    Some(Order::Reset { generation: of }) if of == generation => break "given up".to_owned(),
+                    Some(Order::Reset { generation: of }) if of == generation => break GIVEN_UP.to_owned(),
                     Some(Order::Ask { generation: of, ticket, ask }) if of == generation => {
                         tickets.insert(ticket);
                         if let Ask::UnsubscribeInShare(channels) = &ask {
@@ -378,44 +350,11 @@ impl Task {
     }
 }
 
-/// What makes connections to `address` (`host:port`).
-///
-/// # Errors
-/// When the address is none, or a certificate is.
-pub fn maker(address: &str, greeting: &Greeting) -> Result<Client, RedisError> {
-    let malformed = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "an address is host:port"));
-    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = port.parse().map_err(|_| malformed())?;
-    let mut redis = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_db(greeting.database);
-    if let Some(user) = &greeting.credentials.user {
-        redis = redis.set_username(user);
-    }
-    if let Some(password) = &greeting.credentials.password {
-        redis = redis.set_password(password);
-    }
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(5))
-        .with_interval(Duration::from_secs(2))
-        .with_retries(3);
-    let tcp = redis::io::tcp::TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive)
-        .set_user_timeout(Duration::from_secs(5));
-    let address = match &greeting.tls {
-        None => ConnectionAddr::Tcp(host, port),
-        Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
-    };
-    let info = address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp);
-    match &greeting.tls {
-        None => Client::open(info),
-        Some(certificates) => {
-            let client_tls = certificates.shown.as_ref().map(|(client_cert, client_key)| ClientTlsConfig {
-                client_cert: client_cert.clone(),
-                client_key: client_key.clone(),
-            });
-            Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: certificates.root.clone() })
-        }
+/// The server's own words where it refused, as it says them; otherwise what the operating system or TLS says.
+fn words(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
     }
 }
 

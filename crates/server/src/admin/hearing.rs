@@ -34,6 +34,7 @@ fn group(group: &GroupFigures) -> Value {
         "name": group.name,
         "server": group.address,
         "is_here": group.is_here,
+        "problem": group.problem,
         "hears": group.hears,
         "epoch": group.epoch,
         "over_the_bus": group.over_the_bus,
@@ -81,7 +82,13 @@ mod tests {
             epoch: 3,
             ..GroupFigures::default()
         };
-        let away = GroupFigures { name: "g2".into(), unlogged_bytes: 7, over_the_bus: true, ..GroupFigures::default() };
+        let away = GroupFigures {
+            name: "g2".into(),
+            unlogged_bytes: 7,
+            over_the_bus: true,
+            problem: Some("WRONGPASS".into()),
+            ..GroupFigures::default()
+        };
         let left = GroupFigures { name: "g0".into(), is_left: true, ..GroupFigures::default() };
         let figures = Figures { live_nodes: 2, groups: vec![here, left, away], ..Figures::default() };
         let lease = Lease {
@@ -103,6 +110,10 @@ mod tests {
         assert_eq!((&value["live_nodes"], &value["groups"][0]["server"]), (&json!(2), &json!("h:1")));
         assert_eq!(value["groups"][1]["server"], Value::Null);
         assert_eq!(value["groups"][1]["unlogged_bytes"], 7);
+        assert_eq!(
+            [&value["groups"][0]["problem"], &value["groups"][1]["problem"]],
+            [&Value::Null, &json!("WRONGPASS")]
+        );
         assert_eq!(
             value["nodes"][0],
             json!({

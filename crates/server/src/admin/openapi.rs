@@ -280,6 +280,7 @@ fn backbone() -> Value {
         "name": text(),
         "server": maybe("string"),
         "is_here": switch,
+        "problem": maybe("string"),
         "hears": switch,
         "epoch": number(),
         "over_the_bus": switch,

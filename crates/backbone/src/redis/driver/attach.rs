@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::bus::Flight;
+use super::complaints::{self, Complaints, Whose};
 use super::listen::Hearing;
 use super::publish::{LaneSide, PIPES};
 use super::slots::Known;
@@ -16,21 +17,19 @@ use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
 use crate::redis::lane::{self, LANES};
-use crate::redis::link::{Ask, LinkId, Lost, Server};
+use crate::redis::link::{Ask, GIVEN_UP, LinkId, Lost, Server};
 use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
 use crate::redis::records::Told;
 use crate::redis::redis_cluster;
 use crate::redis::round::{Missed, Round};
 use crate::redis::scripts::{self, Facts};
-use crate::redis::settings::Settings;
+use crate::redis::settings::{Settings, Topology};
 use crate::redis::store::values::{log_id, text};
 use crate::redis::store::{self, Refusal, Store, StoreLimits};
 
 /// Pause before a server that refused to be attached is asked again.
 const ATTACH_AGAIN: Duration = Duration::from_millis(250);
-/// The same fact is logged once in this time.
-const LOG_AGAIN: Duration = Duration::from_secs(30);
 
 /// One group.
 pub(super) struct Group {
@@ -68,7 +67,9 @@ pub(super) struct Group {
     pub(super) known_until: Option<u64>,
     /// Edges that its outbox had no room for.
     pub(super) edges_dropped: u64,
-    logged: Option<(String, Duration)>,
+    complaints: Complaints,
+    /// What was last complained of while the group was away.
+    pub(super) problem: Option<String>,
     /// Run id of the server whose log was read last.
     log_of: Option<String>,
 }
@@ -122,7 +123,8 @@ impl Group {
             is_left: false,
             known_until: None,
             edges_dropped: 0,
-            logged: None,
+            complaints: Complaints::default(),
+            problem: None,
             log_of: None,
         }
     }
@@ -166,12 +168,13 @@ impl Group {
         again
     }
 
-    /// Logs it unless the same was logged a short while ago.
+    /// Logs it unless the same was logged a short while ago. Of a group that is away it is shown as well.
     pub(super) fn complain(&mut self, now: Duration, what: &str) {
-        let is_new = self.logged.as_ref().is_none_or(|(said, at)| said != what || now >= *at + LOG_AGAIN);
-        if is_new {
+        if self.complaints.is_due(now, what) {
             tracing::warn!(group = self.name, address = self.address.as_deref().unwrap_or("-"), "{what}");
-            self.logged = Some((what.to_owned(), now));
+        }
+        if self.attached.is_none() && self.problem.as_deref() != Some(what) {
+            self.problem = Some(what.to_owned());
         }
     }
 }
@@ -273,23 +276,30 @@ impl Driver {
     pub(super) fn command_up(&mut self, group: usize, server: Option<Server>) {
         let now = self.now();
         let Some(server) = server else { return };
-        self.load_scripts(self.groups[group].command);
+        let advice = match self.settings.topology {
+            Topology::Single(_) => ": name its primary in backbone.addresses, or promote it (REPLICAOF NO ONE)",
+            _ => "",
+        };
         let this = &mut self.groups[group];
-        this.command_run = Some(server.run);
         if server.is_primary {
+            this.command_run = Some(server.run);
             this.attach_at = Some(now);
+            self.load_scripts(self.groups[group].command);
         } else {
-            this.complain(now, "this server is a replica; waiting for one that is a primary");
+            this.command_run = None;
+            this.complain(now, &format!("this server is a replica; waiting for one that is a primary{advice}"));
             this.attach_at = Some(now + ATTACH_AGAIN);
-            self.reset(self.groups[group].command);
         }
     }
 
     pub(super) fn command_down(&mut self, group: usize, why: &str) {
         let now = self.now();
-        self.groups[group].complain(now, &format!("no connection to the server: {why}"));
         self.groups[group].command_run = None;
         self.detach(group);
+        if why != GIVEN_UP {
+            let whose = Whose::Server { database: self.settings.database };
+            self.groups[group].complain(now, &complaints::no_connection(why, whose));
+        }
         self.ask_around();
     }
 
@@ -300,7 +310,11 @@ impl Driver {
         if !is_due || this.is_attaching || this.attached.is_some() {
             return self.time_records(now, group);
         }
-        let Some(run) = this.command_run.clone() else { return };
+        let Some(run) = this.command_run.clone() else {
+            // It was a replica, or there is no connection. A new one asks who it is now.
+            self.groups[group].attach_at = None;
+            return self.reset(self.groups[group].command);
+        };
         let names = self.settings.topology.groups().join(",");
         let mut command = redis::cmd("EVAL");
         let declared = this.keys.declared();
@@ -324,10 +338,10 @@ impl Driver {
         let answer: Vec<Value> = match value {
             Value::Array(answer) if answer.len() == 4 + LANES => answer,
             Value::ServerError(error) => {
-                this.complain(
-                    now,
-                    &format!("the server cannot be used: {} {}", error.code(), error.details().unwrap_or("")),
-                );
+                let groups = self.settings.topology.groups().join(",");
+                let details = error.details().unwrap_or_default();
+                let what = complaints::not_attached(error.code(), details, &this.identity, &groups);
+                this.complain(now, &what);
                 this.attach_at = Some(now + ATTACH_AGAIN);
                 return self.ask_around();
             }
@@ -350,6 +364,7 @@ impl Driver {
             this.hearing.head = Some((run.clone(), log_id(answer.get(1))));
         }
         this.attached = Some(Attached { run });
+        this.problem = None;
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();
         }
@@ -402,9 +417,9 @@ impl Driver {
     /// The server is not what it was taken for: everything about it is asked anew.
     pub(super) fn distrust(&mut self, group: usize, why: &str) {
         let now = self.now();
-        self.groups[group].complain(now, &format!("the server refuses: {why}"));
         self.detach(group);
         let this = &mut self.groups[group];
+        this.complain(now, &format!("the server refuses: {why}"));
         this.attach_at = Some(now + ATTACH_AGAIN);
         self.reset(self.groups[group].command);
         self.ask_around();
@@ -423,10 +438,9 @@ impl Driver {
         let this = &self.groups[group];
         let oldest = this.asked_store.iter().map(|asked| asked.sent_at).min();
         if oldest.is_some_and(|at| now >= at + self.settings.limits.command_timeout) {
-            self.groups[group].complain(now, "the server does not answer in time");
-            let command = self.groups[group].command;
             self.detach(group);
-            self.reset(command);
+            self.groups[group].complain(now, "the server does not answer in time");
+            self.reset(self.groups[group].command);
             return;
         }
         if oldest.is_some_and(|at| now >= at + self.settings.limits.breaker) {

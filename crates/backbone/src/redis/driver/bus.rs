@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::complaints::{self, Complaints, Whose};
 use super::publish::aged;
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
@@ -36,6 +37,7 @@ pub(super) struct Server {
     pub(super) is_primary: bool,
     pub(super) view_asked_at: Option<Duration>,
     named_at: Duration,
+    complaints: Complaints,
     pub(super) member: Member,
 }
 
@@ -72,6 +74,7 @@ impl Driver {
             is_primary: false,
             view_asked_at: None,
             named_at: now,
+            complaints: Complaints::default(),
             member: Member::default(),
         });
     }
@@ -89,12 +92,33 @@ impl Driver {
 
     pub(super) fn bus_down(&mut self, at: usize, why: &str) {
         let this = &mut self.servers[at];
-        (this.is_listening, this.view) = (false, None);
+        let was_listening = std::mem::take(&mut this.is_listening);
+        this.view = None;
         tracing::debug!(address = this.address, why, "no connection to this server's bus");
+        if !was_listening {
+            let whose = Whose::Server { database: self.settings.database };
+            self.complain_of(at, &complaints::no_connection(why, whose));
+        }
         for group in 0..self.groups.len() {
             if self.groups[group].flight.as_ref().is_some_and(|flight| flight.path == at) {
                 self.bus_failed(group);
             }
+        }
+    }
+
+    /// Logs it of this server unless the same was logged a short while ago. Of one that is followed its group says it.
+    pub(super) fn complain_of(&mut self, at: usize, what: &str) {
+        let now = self.now();
+        let server = &mut self.servers[at];
+        if self.groups.iter().any(|group| group.address.as_deref() == Some(server.address.as_str())) {
+            return;
+        }
+        if server.complaints.is_due(now, what) {
+            tracing::warn!(address = server.address, "{what}");
+        }
+        // Where nobody is followed yet, it is the reason.
+        if let Some(group) = self.groups.get_mut(server.group).filter(|group| group.address.is_none()) {
+            group.problem = Some(format!("{}: {what}", server.address));
         }
     }
 
@@ -304,9 +328,18 @@ impl Driver {
 
     pub(super) fn saw_identity(&mut self, at: usize, outcome: Result<Value, Lost>) {
         let now = self.now();
-        let Ok(Value::Array(parts)) = outcome else {
-            self.servers[at].view = None;
-            return;
+        let parts = match outcome {
+            Ok(Value::Array(parts)) => parts,
+            other => {
+                self.servers[at].view = None;
+                // What loads or has no primary says so for a while, and is no cause for alarm.
+                if let Ok(Value::ServerError(error)) = other
+                    && error.code() == "NOPERM"
+                {
+                    self.complain_of(at, &complaints::unusable("NOPERM", error.details().unwrap_or_default()));
+                }
+                return;
+            }
         };
         let is_primary = self.servers[at].is_primary;
         self.servers[at].view = Some(ServerView { is_primary, identity: identity(&parts), seen_at: now });

@@ -237,6 +237,7 @@ impl Driver {
             name: group.name.clone(),
             address: group.address.clone(),
             is_here: group.attached.is_some(),
+            problem: group.problem.clone().filter(|_| group.attached.is_none()),
             is_left: group.is_left,
             hears: self.hears(at),
             epoch: group.epoch,

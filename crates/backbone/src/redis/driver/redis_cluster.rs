@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::bus::VIEW_EVERY;
+use super::complaints;
 use super::{Driver, Purpose};
 use crate::redis::belief::{self, Claim, ServerView, Verdict};
 use crate::redis::link::{Ask, Lost};
@@ -130,8 +131,7 @@ impl Driver {
             Ok(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
             Ok(Value::VerbatimString { text, .. }) => Some(text.as_str()),
             Ok(Value::ServerError(error)) => {
-                let what = format!("{} {}", error.code(), error.details().unwrap_or_default());
-                tracing::debug!(address = self.servers[at].address, what, "this server names nobody");
+                self.complain_of(at, &complaints::unusable(error.code(), error.details().unwrap_or_default()));
                 None
             }
             _ => None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::complaints::{self, Complaints, Whose};
 use super::{Driver, Place, Purpose};
 use crate::redis::belief::{self, SentinelView, Verdict};
 use crate::redis::link::{Ask, LinkId, Lost};
@@ -18,6 +19,7 @@ pub(super) struct Sentinel {
     asked_at: Option<Duration>,
     /// By group.
     views: Vec<Option<SentinelView>>,
+    complaints: Complaints,
 }
 
 impl Sentinel {
@@ -25,14 +27,22 @@ impl Sentinel {
         self.views.push(None);
         self.asked_at = None;
     }
+
+    /// Logs it unless the same was logged a short while ago.
+    fn complain(&mut self, now: Duration, what: &str) {
+        if self.complaints.is_due(now, what) {
+            tracing::warn!(address = self.address, "{what}");
+        }
+    }
 }
 
 impl Driver {
     pub(super) fn watch(&mut self, addresses: &[String]) {
         for (at, address) in addresses.iter().enumerate() {
             let link = self.open(Place::Sentinel(at), address);
-            let views = vec![None; self.groups.len()];
-            self.sentinels.push(Sentinel { address: address.clone(), link: Some(link), asked_at: None, views });
+            let (views, complaints) = (vec![None; self.groups.len()], Complaints::default());
+            let (address, link) = (address.clone(), Some(link));
+            self.sentinels.push(Sentinel { address, link, asked_at: None, views, complaints });
         }
     }
 
@@ -45,7 +55,8 @@ impl Driver {
     }
 
     pub(super) fn sentinel_down(&mut self, at: usize, why: &str) {
-        tracing::debug!(address = self.sentinels[at].address, why, "no connection to this Sentinel");
+        let now = self.now();
+        self.sentinels[at].complain(now, &complaints::no_connection(why, Whose::Sentinel));
     }
 
     /// A Sentinel says that something has changed: all are asked.
@@ -119,12 +130,22 @@ impl Driver {
 
     pub(super) fn saw_primary(&mut self, sentinel: usize, group: usize, outcome: Result<Value, Lost>) {
         let now = self.now();
-        let view = &mut self.sentinels[sentinel].views[group];
-        let Ok(Value::Array(parts)) = outcome else {
-            // It does not know the group.
-            *view = None;
-            return;
+        let this = &mut self.sentinels[sentinel];
+        let parts = match outcome {
+            Ok(Value::Array(parts)) => parts,
+            other => {
+                this.views[group] = None;
+                let what = match other {
+                    Ok(Value::ServerError(error)) => {
+                        complaints::sentinel_refuses(error.code(), error.details().unwrap_or_default())
+                    }
+                    Ok(_) => format!("this Sentinel watches no group called {}", self.groups[group].name),
+                    Err(Lost) => return,
+                };
+                return this.complain(now, &what);
+            }
         };
+        let view = &mut this.views[group];
         let text = |at: usize| match parts.get(at) {
             Some(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
             _ => None,
