@@ -147,9 +147,10 @@ impl Hearing {
                 ChannelName::parse(&format!("self-test-{}-{n}", self.name()), self_test::CHANNEL_NAME_MAX).ok()
             });
             let channel = { names }.find(|channel| redis.group_of(&self_test::app(), channel) == at)?;
-            Some(Errand { group: group.clone(), channel })
+            Some(Errand { number: at, group: group.clone(), channel })
         });
-        let missing = self_test::run(self.backbone.clone(), errands.collect(), self_test::WITHIN).await;
+        let is_here = |group| redis.primary(group).is_some();
+        let missing = self_test::run(self.backbone.clone(), errands.collect(), self_test::WITHIN, is_here).await;
         if missing.is_empty() {
             tracing::info!(
                 groups = self.groups.len(),

@@ -29,6 +29,8 @@ pub(crate) fn app() -> AppId {
 /// A group, and a channel that belongs to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Errand {
+    /// Its place among the groups.
+    pub(crate) number: usize,
     pub(crate) group: String,
     pub(crate) channel: ChannelName,
 }
@@ -79,14 +81,20 @@ impl Inbox for Ear {
     }
 }
 
-/// Runs the errands until all are done or the time is over; answers the groups through which nothing came.
-pub(crate) async fn run(backbone: Arc<dyn Backbone>, errands: Vec<Errand>, within: Duration) -> Vec<String> {
+/// Runs the errands until all are done or the time is over; answers the groups through which nothing came. A message that comes
+/// back while its group is not here came over the bus of some server, and says nothing of the group.
+pub(crate) async fn run(
+    backbone: Arc<dyn Backbone>,
+    errands: Vec<Errand>,
+    within: Duration,
+    is_here: impl Fn(usize) -> bool,
+) -> Vec<String> {
     let until = Instant::now() + within;
     let (say, heard) = unbounded_channel();
     let ear = Arc::new(Ear(say));
     let worker = backbone.attach(ear.clone());
     let mut trial = Trial { stages: vec![Stage::Asked; errands.len()], backbone, worker, ear, errands };
-    trial.run(heard, until).await;
+    trial.run(heard, until, is_here).await;
     trial.end()
 }
 
@@ -99,12 +107,12 @@ struct Trial {
 }
 
 impl Trial {
-    async fn run(&mut self, mut heard: UnboundedReceiver<Heard>, until: Instant) {
+    async fn run(&mut self, mut heard: UnboundedReceiver<Heard>, until: Instant, is_here: impl Fn(usize) -> bool) {
         (0..self.errands.len()).for_each(|at| self.join(at));
         let mut again = Instant::now() + AGAIN_EVERY;
         while self.stages.iter().any(|stage| *stage != Stage::Done) && Instant::now() < until {
             match timeout_at(again.min(until), heard.recv()).await {
-                Ok(Some(heard)) => self.take(heard),
+                Ok(Some(heard)) => self.take(heard, &is_here),
                 Ok(None) => sleep_until(until).await,
                 Err(_) => {
                     again = Instant::now() + AGAIN_EVERY;
@@ -115,7 +123,7 @@ impl Trial {
         }
     }
 
-    fn take(&mut self, heard: Heard) {
+    fn take(&mut self, heard: Heard, is_here: &impl Fn(usize) -> bool) {
         match heard {
             Heard::Joined(session) => {
                 let at = session as usize;
@@ -138,7 +146,8 @@ impl Trial {
                 }
             }
             Heard::Event(channel) => {
-                if let Some(at) = self.errands.iter().position(|errand| errand.channel == channel) {
+                let at = self.errands.iter().position(|errand| errand.channel == channel);
+                if let Some(at) = at.filter(|at| is_here(self.errands[*at].number)) {
                     self.stages[at] = Stage::Done;
                 }
             }
@@ -198,7 +207,7 @@ mod tests {
 
     fn errand(group: &str) -> Errand {
         let channel = ChannelName::parse(&format!("self-test-{group}"), CHANNEL_NAME_MAX).expect("a valid name");
-        Errand { group: group.to_owned(), channel }
+        Errand { number: usize::from(group == "g2"), group: group.to_owned(), channel }
     }
 
     /// A backbone whose group `g2` takes everything and delivers nothing.
@@ -238,7 +247,7 @@ mod tests {
     async fn the_test_is_over_as_soon_as_a_message_came_back_through_every_group() {
         let started = Instant::now();
         let backbone = Arc::new(memory());
-        let missing = run(backbone.clone(), vec![errand("g1"), errand("g2")], WITHIN).await;
+        let missing = run(backbone.clone(), vec![errand("g1"), errand("g2")], WITHIN, |_| true).await;
         assert_eq!(missing, [""; 0]);
         assert!(started.elapsed() < AGAIN_EVERY);
         let left = backbone.query(Query::Channels { app: app(), prefix: String::new() }).await;
@@ -249,8 +258,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_group_is_named_after_twenty_seconds_and_not_before() {
         let started = Instant::now();
-        let missing = run(Arc::new(HalfDeaf(memory())), vec![errand("g1"), errand("g2")], WITHIN).await;
+        let missing = run(Arc::new(HalfDeaf(memory())), vec![errand("g1"), errand("g2")], WITHIN, |_| true).await;
         assert_eq!(missing, ["g2"]);
         assert_eq!(started.elapsed(), WITHIN);
+    }
+
+    /// NODE-6
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_while_its_group_is_away_came_another_way_and_counts_once_the_group_is_here() {
+        let started = Instant::now();
+        let comes_at = started + WITHIN / 4;
+        let is_here = |group: usize| group == 0 || Instant::now() >= comes_at;
+        let missing = run(Arc::new(memory()), vec![errand("g1"), errand("g2")], WITHIN, is_here).await;
+        assert_eq!(missing, [""; 0]);
+        assert!(Instant::now() >= comes_at && started.elapsed() < WITHIN / 2, "{:?}", started.elapsed());
+        let missing = run(Arc::new(memory()), vec![errand("g1"), errand("g2")], WITHIN, |group| group == 0).await;
+        assert_eq!(missing, ["g2"]);
     }
 }

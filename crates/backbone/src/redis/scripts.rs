@@ -87,8 +87,11 @@ pub static CACHED: Script = Script::new("cached", WhenFull::Reads, &[PRELUDE, in
 pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, OWNED, include_str!("scripts/sweep.lua")]);
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
-pub static PUBLISH: Script =
-    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, NUMBERS, TRIM, include_str!("scripts/publish.lua")]);
+pub static PUBLISH: Script = Script::new(
+    "publish",
+    WhenFull::Reads,
+    &[PRELUDE, OWNED, LEAVE, NUMBERS, TRIM, include_str!("scripts/publish.lua")],
+);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// The map, and what the group says of its slots.

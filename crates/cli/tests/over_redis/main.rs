@@ -8,6 +8,7 @@
 mod drain;
 mod quota;
 mod repeats;
+mod start_up;
 mod tls;
 mod webhooks;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{Node, Ready, Subscriber, http};
+use serde_json::Value;
 
 /// Within what anything that is expected must come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +38,12 @@ fn node(of_app: &str, backbone: &str, ready: Ready) -> Node {
 /// A connection to a node.
 fn connect(node: &Node) -> Subscriber {
     Subscriber::connect(node.addr(), &app(), PATIENCE).unwrap()
+}
+
+/// A node's own sight of its only group.
+fn sight(node: &Node) -> Option<Value> {
+    let answer = http::ask_admin(&node.storage(), "/admin/v1/backbone", PATIENCE).ok()?;
+    answer.json()["groups"].get(0).cloned()
 }
 
 /// Publishes through a node, which must take it.

@@ -194,7 +194,7 @@ impl Driver {
             self.groups[group].flight = Some(flight);
             return self.bus_failed(group);
         };
-        let (count, live) = (u64::try_from(count).unwrap_or(0), self.nodes.live());
+        let (count, live) = (u64::try_from(count).unwrap_or(0), self.nodes.live_on_the_bus());
         let paths = self.paths(group);
         match self.groups[group].round.counted(now, flight.path, count, live, &paths) {
             Outcome::Heard(count) => {
@@ -214,7 +214,7 @@ impl Driver {
 
     /// When more hear the bus than a moment ago, they hear what went over it since then as well.
     fn go_back(&mut self, now: Duration, group: usize, count: u64, starts: [Option<u64>; LANES]) {
-        let live = self.nodes.live();
+        let live = self.nodes.live_on_the_bus();
         let this = &mut self.groups[group];
         match this.missed.passed(now, count, live, starts) {
             None => {}

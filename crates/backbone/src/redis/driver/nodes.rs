@@ -26,6 +26,8 @@ pub(super) struct Nodes {
     leases: Vec<Vec<(Lease, Duration)>>,
     alive: HashMap<u64, Duration>,
     live: u64,
+    /// Leases were read, so that `live` is more than this node's word about itself.
+    is_known: bool,
     counter: u64,
     renewed_at: Option<Duration>,
     said_alive_at: Option<Duration>,
@@ -38,6 +40,7 @@ impl Nodes {
             leases: vec![Vec::new(); groups],
             alive: HashMap::new(),
             live: 1,
+            is_known: false,
             counter: 0,
             renewed_at: None,
             said_alive_at: None,
@@ -56,6 +59,12 @@ impl Nodes {
     /// Nodes that may hear the bus; at least this one.
     pub(super) fn live(&self) -> u64 {
         self.live
+    }
+
+    /// How many must have heard the bus before what went over it counts as heard by all. A node that has read no lease knows of
+    /// nobody, and does not take itself for the only one: it may have been given the wrong server, with everybody else elsewhere.
+    pub(super) fn live_on_the_bus(&self) -> u64 {
+        if self.is_known { self.live } else { self.live.max(2) }
     }
 
     pub(super) fn alive(&mut self, now: Duration, origin: u64) {
@@ -81,7 +90,7 @@ impl Driver {
         names.push(&self.node);
         names.sort_unstable();
         names.dedup();
-        self.nodes.live = names.len() as u64;
+        (self.nodes.live, self.nodes.is_known) = (names.len() as u64, true);
         self.shared.live_nodes.store(self.nodes.live, Ordering::Relaxed);
         self.show_leases();
     }

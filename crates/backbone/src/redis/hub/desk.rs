@@ -73,6 +73,7 @@ pub(super) struct Desk {
     pub(super) checks: VecDeque<Topic>,
     pub(super) checks_in_flight: usize,
     pub(super) queries: Queries,
+    /// By group; so is one that was never here.
     pub(super) is_away: Vec<bool>,
     pub(super) figures: HubFigures,
     /// See [`Hub::drain`](super::Hub::drain).
@@ -88,7 +89,7 @@ impl Desk {
     pub(super) fn new(settings: HubSettings) -> Self {
         Self {
             post: Post::new(settings.origin),
-            is_away: vec![false; settings.groups],
+            is_away: vec![true; settings.groups],
             settings,
             changes: HashMap::default(),
             sign_ins: HashMap::default(),

@@ -58,6 +58,20 @@ fn a_join_of_a_topic_that_nobody_knows_here_is_answered_after_a_second() {
     assert_eq!(edges, ["+ana"], "told before the answer, and not again when the store says it");
 }
 
+/// RED-24, NODE-13
+#[test]
+fn a_node_that_has_not_found_its_store_yet_answers_as_one_that_has_lost_it() {
+    let mut world = World::at_its_start(1, 1, 1, None);
+    let plain = world.join(0, 0, to("room"));
+    world.pass(999);
+    assert_eq!(roster(&world, plain), None);
+    world.pass(1);
+    assert_eq!(roster(&world, plain), Some(Vec::new()));
+    world.set_away(false);
+    world.drain();
+    assert_eq!(world.total(&topic("room")), 1);
+}
+
 /// RED-24
 #[test]
 fn nobody_is_answered_alone_while_the_store_answers() {

@@ -116,6 +116,13 @@ impl World {
     }
 
     pub fn with_outbox(seed: u64, nodes: usize, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
+        let mut world = Self::at_its_start(seed, nodes, workers, outbox);
+        world.set_away(false);
+        world
+    }
+
+    /// No node has found the group yet.
+    pub fn at_its_start(seed: u64, nodes: usize, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
         let nodes = (0..nodes).map(|n| Node::new(n as u64 + 1, workers, outbox.clone())).collect();
         Self {
             now: Moment { ms: 1_000, wall_ms: WALL_MS },
@@ -127,7 +134,7 @@ impl World {
             head: 0,
             events: 0,
             tickets: 0,
-            is_away: false,
+            is_away: true,
         }
     }
 
