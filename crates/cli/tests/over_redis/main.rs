@@ -8,10 +8,12 @@
 mod drain;
 mod quota;
 mod repeats;
+mod sentinels;
 mod start_up;
 mod tls;
 mod webhooks;
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,6 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn app() -> App {
     App::new("1", "k", "s")
+}
+
+/// The rules of the user that the README gives nodes, less name and password: of those lists that one with this rule. What they
+/// allow must be enough.
+fn rules_of_the_readme(rule: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let mut lists = text.lines().filter_map(|line| line.strip_prefix("user fulmar on >PASSWORD "));
+    let found = lists.find(|list| list.split(' ').any(|word| word.starts_with(rule)));
+    found.expect("the README has it").to_owned()
 }
 
 /// A node of the real binary with `app` and these further lines of configuration, of which `[backbone]` comes last.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fulmar_rig::{Folder, Node, Ready, Redis, RedisOptions, Tls, eventually, http, is_available};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::{PATIENCE, connect, next_event, node, publish};
+use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme};
 
 const PASSWORD: &str = "correct-horse";
 
@@ -39,20 +39,12 @@ impl Authority {
     }
 }
 
-/// The line of an ACL file that the README gives, with a password: what it allows must be enough.
-fn user_of_the_readme() -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
-    let text = fs::read_to_string(readme).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("user fulmar on >PASSWORD ")).expect("the README has it");
-    format!("fulmar on >{PASSWORD} {line}")
-}
-
 /// A server that asks for certificates; `None`, said loudly, where it was built without TLS.
 fn server(authority: &Authority) -> Option<Redis> {
     let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file));
     let options = RedisOptions {
         tls: Some(Tls { cert, key, ca, wants_certificate: true }),
-        users: vec![user_of_the_readme()],
+        users: vec![format!("fulmar on >{PASSWORD} {}", rules_of_the_readme("+eval"))],
         // Nobody gets in by another name.
         password: Some("of-the-default-user".to_owned()),
         ..RedisOptions::default()
