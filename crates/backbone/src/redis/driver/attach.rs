@@ -151,23 +151,6 @@ impl Group {
             || self.lanes.iter().any(LaneSide::is_awaiting)
     }
 
-    /// The server's log has each lane up to these numbers. Says how many publications that had been logged go again.
-    fn take_up(&mut self, now: Duration, numbers: &[Value]) -> u64 {
-        let (mut again, mut unlogged) = (0, 0);
-        for (side, last) in self.lanes.iter_mut().zip(numbers) {
-            match last {
-                Value::Int(-1) => unlogged += side.lane.forget(),
-                Value::Int(last) => again += side.lane.attached(now, u64::try_from(*last).unwrap_or(0)),
-                _ => {}
-            }
-            side.held_until = None;
-        }
-        if unlogged > 0 {
-            tracing::warn!(group = self.name, unlogged, "taken for dead long ago: what was sent is not sent again");
-        }
-        again
-    }
-
     /// Logs it unless the same was logged a short while ago. Of a group that is away it is shown as well.
     pub(super) fn complain(&mut self, now: Duration, what: &str) {
         if self.complaints.is_due(now, what) {

@@ -10,6 +10,7 @@ use fulmar_protocol::webhook::EventKind;
 use redis::Value;
 use tokio::sync::oneshot;
 
+use super::attach::Group;
 use super::calls::Call;
 use super::{Driver, Purpose};
 use crate::redis::envelope::Event;
@@ -77,6 +78,25 @@ impl LaneSide {
             self.lane.settle();
             self.sent_at = None;
         }
+    }
+}
+
+impl Group {
+    /// The server's log has each lane up to these numbers. Says how many publications that had been logged go again.
+    pub(super) fn take_up(&mut self, now: Duration, numbers: &[Value]) -> u64 {
+        let (mut again, mut unlogged) = (0, 0);
+        for (side, last) in self.lanes.iter_mut().zip(numbers) {
+            match last {
+                Value::Int(-1) => unlogged += side.lane.forget(),
+                Value::Int(last) => again += side.lane.attached(now, u64::try_from(*last).unwrap_or(0)),
+                _ => {}
+            }
+            side.held_until = None;
+        }
+        if unlogged > 0 {
+            tracing::warn!(group = self.name, unlogged, "taken for dead long ago: what was sent is not sent again");
+        }
+        again
     }
 }
 

@@ -303,10 +303,10 @@ impl Desk {
         self.release_counts(entry);
     }
 
-    /// Whoever is answered is in its own roster.
+    /// Whoever is answered is in its own roster, unless it has left meanwhile: nobody would say again that it is gone.
     fn make_present(&mut self, entry: &mut Entry, wait: &Wait) {
         let Some(user) = &wait.user else { return };
-        let Some(members) = entry.members_mut() else { return };
+        let Some(members) = entry.members_mut().filter(|members| members.here.contains_key(user)) else { return };
         if members.told.has(user) {
             return;
         }

@@ -318,6 +318,24 @@ fn who_waits_for_an_edge_when_a_gap_is_found_is_given_what_was_read_after_it() {
     assert_eq!((roster, cached), (vec!["ana".to_owned(), "bob".to_owned()], Some(unheard)));
 }
 
+/// DEL-20, RED-25
+#[test]
+fn who_leaves_before_a_gap_lets_it_be_answered_is_present_to_nobody() {
+    let room = topic("presence-cache-room");
+    let mut world = with_kept_event(as_user("presence-cache-room", "ana", "1"));
+    let bob = as_user("presence-cache-room", "bob", "1");
+    world.join(0, 0, bob.clone());
+    world.on(0, |hub, now, outs| hub.missed(now, std::slice::from_ref(&room), outs));
+    world.leave(0, 0, &bob);
+    // What was pushed comes before each answer.
+    while [1, 2, 3].into_iter().any(|kind| world.step(0, kind)) {}
+    world.drain();
+    let eve = world.join(0, 0, as_user("presence-cache-room", "eve", "1"));
+    world.drain();
+    assert_eq!(joined(&world, 0, eve).1, ["ana", "eve"]);
+    assert_eq!(world.figures(0).waiting, 0);
+}
+
 /// RED-17
 #[test]
 fn interest_outlives_the_last_subscriber_for_a_while() {
