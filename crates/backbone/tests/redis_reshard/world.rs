@@ -100,8 +100,8 @@ impl World {
 
     /// The same over groups that survive their primaries: two replicas each, and three Sentinels.
     pub fn start_replicated() -> Option<Self> {
-        // An election without a winner is repeated after twice this.
-        let options = SentinelOptions { failover_timeout_ms: 2_000, ..SentinelOptions::default() };
+        // An election without a winner is repeated after twice this; a successor that shows itself later is given up.
+        let options = SentinelOptions { failover_timeout_ms: 5_000, ..SentinelOptions::default() };
         Self::start_over(2, 3, &options)
     }
 
