@@ -55,7 +55,7 @@ const fn case(
 }
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 27] = [
+pub const CASES: [Case; 28] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -129,6 +129,13 @@ pub const CASES: [Case; 27] = [
     ),
     case("fresh-node", "a node is added; its first publish reaches all", Setting::Sentinel, deeds::fresh_node, NOTHING),
     case("reshard", "two groups become three and two again", Setting::SentinelAndOneMore, reshard::run, NOTHING),
+    case(
+        "reshard-kill",
+        "the same, and a primary is killed in the middle of each move",
+        Setting::SentinelAndOneMore,
+        reshard::kill_primary,
+        NOTHING,
+    ),
     case("maxmemory", "a primary is full for 4 s", Setting::Sentinel, deeds::maxmemory, REFUSED),
     case(
         "subscriber-output-limit",

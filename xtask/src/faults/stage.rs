@@ -5,13 +5,14 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{
-    Link, Load, Node, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment, SentinelOptions,
-    Server, Size,
+    Folder, Link, Load, Node, Process, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment,
+    SentinelOptions, Server, Size,
 };
 
 use super::interrupt;
@@ -173,6 +174,22 @@ impl Stage {
         write().map_err(|error| Failure(format!("{}: {error}", words.join(" "))))
     }
 
+    /// Begins a verb of the program with the nodes' configuration.
+    pub fn begin_verb(&self, words: &[&str]) -> Result<Verb, Failure> {
+        let folder = Folder::make("verb").map_err(failure)?;
+        let (config, said) = (folder.path().join("several.toml"), folder.path().join("said"));
+        let prepare = || {
+            fs::write(&config, &self.config)?;
+            fs::File::create(&said)
+        };
+        let file = prepare().map_err(|error| Failure(format!("{}: {error}", words.join(" "))))?;
+        let mut command = std::process::Command::new(&self.program);
+        command.args(words).arg("--config").arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let process = Process::start(command, &words.join(" ")).map_err(failure)?;
+        Ok(Verb { process, folder })
+    }
+
     /// Where the nodes are.
     pub fn addrs(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(Node::addr).collect()
@@ -327,6 +344,30 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+/// A verb that runs. It ends with this value.
+pub struct Verb {
+    process: Process,
+    folder: Folder,
+}
+
+impl Verb {
+    /// What it told people so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("said")).unwrap_or_default()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Waits for its end; whether all was well.
+    pub fn await_end(&self, patience: Duration) -> Result<bool, Failure> {
+        let ended = self.process.ended(patience).map_err(failure)?;
+        Ok(ended.is_some_and(|status| status.success()))
     }
 }
 

@@ -20,10 +20,10 @@ const SIDE_BY_SIDE: usize = 3;
 
 /// Those that mostly wait, the longest first, so that none is left over when the others have ended.
 const WAITING: [&str; 11] = [
+    "redis_reshard",
     "operator",
     "redis_cluster_contract",
     "redis_contract",
-    "redis_reshard",
     "redis_sentinel_contract",
     "doctor",
     "webhooks",
