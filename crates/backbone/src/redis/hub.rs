@@ -208,8 +208,8 @@ impl Hub {
         self.answer_ready();
     }
 
-    /// The group's primary does not answer, or does again; until the first word every group is away. Whoever has waited too long meanwhile is answered with the next
-    /// ticks.
+    /// The group's primary does not answer, or does again; until the first word every group is away. Whoever has waited too long
+    /// meanwhile is answered with the next ticks.
     pub fn group_is_away(&mut self, now: Moment, group: usize, is_away: bool, outs: &mut Vec<Out>) {
         if let Some(known) = self.desk.is_away.get_mut(group) {
             *known = is_away;
