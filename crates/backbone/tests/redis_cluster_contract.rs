@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use fulmar_backbone::contract::{Fixture, run_clause};
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::redis_cluster::slot_of;
-use fulmar_backbone::redis::scripts::{REAP, SEND};
+use fulmar_backbone::redis::scripts::SEND;
 use fulmar_backbone::redis::settings::Topology;
 use fulmar_rig::{Redis, RedisCluster, RedisOptions};
 
@@ -92,23 +92,4 @@ fn a_slot_on_the_move_refuses_every_script_before_it_has_seen_anything() {
     call(other).unwrap();
     assert!(call(owner).unwrap_err().to_string().contains("MOVED"));
     assert_eq!(other.call(&["XLEN", &keys.log()]).unwrap().number(), Some(2));
-}
-
-/// RED-4, RED-33
-#[test]
-fn numbers_of_lanes_of_a_share_go_with_the_marks_of_a_dead_node() {
-    let Some(servers) = servers() else { return };
-    let keys = Keys::of_share("marks", "1");
-    let owner = servers.owner_of(i64::from(slot_of("marks.1"))).unwrap();
-    owner.call(&["HSET", &keys.identity(), "id", "marks/1", "run", "run", "epoch", "1"]).unwrap();
-    owner.call(&["HSET", &keys.fence(), "dead", "reaped 5", "live", "5"]).unwrap();
-    owner.call(&["HSET", &keys.sequences(), "dead.0", "1", "dead.1", "2", "live.0", "3"]).unwrap();
-    let mut call = vec!["EVAL", REAP.text(), "2"];
-    let declared = keys.declared();
-    call.extend(declared.iter().map(String::as_str));
-    // The last step of taking away what the node had.
-    call.extend(["marks/1", "run", "0 0", "60000", "100", "dead", "", "1023", "8", "10", "3600", "2"]);
-    assert_eq!(owner.call(&call).unwrap().text(), "1 1024");
-    assert_eq!(owner.call(&["HKEYS", &keys.sequences()]).unwrap().text(), "live.0");
-    assert_eq!(owner.call(&["HKEYS", &keys.fence()]).unwrap().text(), "live");
 }

@@ -19,7 +19,7 @@ use crate::project::{self, Failure, Outcome};
 const SIDE_BY_SIDE: usize = 3;
 
 /// Those that mostly wait, the longest first, so that none is left over when the others have ended.
-const WAITING: [&str; 11] = [
+const WAITING: [&str; 10] = [
     "redis_reshard",
     "operator",
     "redis_cluster_contract",
@@ -30,7 +30,6 @@ const WAITING: [&str; 11] = [
     "redis",
     "over_redis",
     "redis_durability",
-    "redis_forgotten",
 ];
 
 /// One binary of tests.

@@ -100,7 +100,7 @@ impl Keys {
         self.named("log")
     }
 
-    /// Hash: lane of a node's incarnation -> its last number in the log. Goes with the node's marks, an hour after it was taken for dead.
+    /// Hash: origin lane -> last sequence in the log.
     #[must_use]
     pub fn sequences(&self) -> String {
         self.named("seq")

@@ -19,12 +19,6 @@ use super::withdrawn::Withdrawn;
 /// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
 pub const LANES: usize = 2;
 
-/// The name of a node's lane in a group.
-#[must_use]
-pub fn name(node: &str, lane: usize) -> String {
-    format!("{node}.{lane}")
-}
-
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchMax {
@@ -104,8 +98,6 @@ pub struct Lane {
     in_flight: Option<RangeInclusive<u64>>,
     /// Next number that goes over the bus.
     bus_next: u64,
-    /// Everything up to this was sent to some log, which may have it whatever was answered.
-    told: u64,
     unlogged_bytes: u64,
 }
 
@@ -172,32 +164,6 @@ impl Lane {
         });
         let count = fitting.count() as u64;
         (count > 0).then(|| from..=from + count - 1)
-    }
-
-    /// Everything up to this number has been sent to a log.
-    pub fn told(&mut self, number: u64) {
-        self.told = self.told.max(number);
-    }
-
-    /// The group has removed this lane's last number with the marks of a dead node, which this one was taken for. Nobody would know
-    /// a repeat for one any more, so that what a log was sent goes, as it would with a node that had died; what none was sent is new
-    /// there whenever it comes. (Of what went over the bus numbers never said anything: who heard that knows its identity.) Says how
-    /// many publications went that no log was known to have.
-    pub fn forget(&mut self) -> u64 {
-        let mut unlogged = 0;
-        while self.first <= self.told
-            && let Some(item) = self.items.pop_front()
-        {
-            self.first += 1;
-            if item.logged_at.is_none() {
-                self.unlogged_bytes = self.unlogged_bytes.saturating_sub(item.message.len() as u64);
-                unlogged += u64::from(!item.message.is_empty());
-            }
-        }
-        self.in_flight = None;
-        self.logged = self.first - 1;
-        self.bus_next = self.bus_next.max(self.first);
-        unlogged
     }
 
     /// What is on its way to the log.
@@ -424,26 +390,6 @@ mod tests {
         assert!(lane.item(1).is_some());
         lane.trim(S(50), S(30));
         assert_eq!((lane.item(1).is_none(), lane.item(4).is_none()), (true, true));
-    }
-
-    /// RED-4
-    #[test]
-    fn a_node_whose_numbers_are_gone_sends_nothing_that_a_log_was_sent_before() {
-        let mut lane = lane(7);
-        lane.logged(S(8), 2);
-        assert_eq!(lane.take_batch(MAX), Some(3..=5), "to a log that answers no more");
-        lane.told(5);
-        lane.told(3); // A part of it again.
-        assert_eq!(lane.forget(), 3);
-        assert_eq!((lane.unlogged_bytes(), lane.bus_batch(MAX)), (20, Some(6..=7)));
-        assert_eq!(lane.take_batch(MAX), Some(6..=7), "they are surely new");
-        assert!(lane.begins(6), "and a gap before them is meant");
-        assert_eq!(lane.forget(), 0);
-        assert_eq!(lane.take_batch(MAX), Some(6..=7), "they were not sent");
-        let mut fresh = Lane::new();
-        assert_eq!(fresh.forget(), 0);
-        fresh.push(item(S(9), 10, None));
-        assert_eq!(fresh.take_batch(MAX), Some(1..=1));
     }
 
     /// RED-21

@@ -50,7 +50,6 @@ const LIVE: &str = include_str!("scripts/live.lua");
 const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
 const OWNED: &str = include_str!("scripts/owned.lua");
-const NUMBERS: &str = include_str!("scripts/numbers.lua");
 const LEAVE: &str = include_str!("scripts/leave.lua");
 const SETTLED: &str = include_str!("scripts/settled.lua");
 
@@ -87,11 +86,8 @@ pub static CACHED: Script = Script::new("cached", WhenFull::Reads, &[PRELUDE, in
 pub static SWEEP: Script = Script::new("sweep", WhenFull::Runs, &[PRELUDE, OWNED, include_str!("scripts/sweep.lua")]);
 
 /// Appends and publishes a batch of a lane. Not told to run when full: it trims first, and what has written may go on.
-pub static PUBLISH: Script = Script::new(
-    "publish",
-    WhenFull::Reads,
-    &[PRELUDE, OWNED, LEAVE, NUMBERS, TRIM, include_str!("scripts/publish.lua")],
-);
+pub static PUBLISH: Script =
+    Script::new("publish", WhenFull::Reads, &[PRELUDE, OWNED, LEAVE, TRIM, include_str!("scripts/publish.lua")]);
 /// A heartbeat.
 pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG, include_str!("scripts/pulse.lua")]);
 /// The map, and what the group says of its slots.
@@ -103,7 +99,7 @@ pub static RESHARD: Script = Script::new("reshard", WhenFull::Runs, &[PRELUDE, i
 /// Reads a share of the log.
 pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, include_str!("scripts/fill.lua")]);
 /// Takes a server into use. Stands apart: it has no prelude, since it is what makes the prelude's checks come true.
-pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[NUMBERS, include_str!("scripts/attach.lua")]);
+pub static ATTACH: Script = Script::new("attach", WhenFull::Runs, &[include_str!("scripts/attach.lua")]);
 
 /// All of them: but [`ATTACH`]: what a node loads on a new primary.
 pub static ALL: [&Script; 17] = [

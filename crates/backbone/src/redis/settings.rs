@@ -118,9 +118,6 @@ pub struct Limits {
     pub outbox_entries_max: u64,
     /// How long a confirmed publication is kept for appending it again.
     pub reappend_age: Duration,
-    /// How long a group keeps the marks of a node that was taken for dead, and the last numbers of its lanes: by the server's clock, in
-    /// whole seconds. A node that comes back later drops what it had sent before.
-    pub marks_age: Duration,
     /// How long a node's lease is good for after it was renewed last.
     pub lease: Duration,
     /// Subscriptions outlive the last local subscriber by this, so that a page that is loaded anew costs nothing.
@@ -144,7 +141,6 @@ impl Default for Limits {
             log_entries_max: 200_000,
             outbox_entries_max: 1_000_000,
             reappend_age: Duration::from_secs(30),
-            marks_age: Duration::from_secs(3_600),
             lease: Duration::from_secs(7),
             interest_linger: Duration::from_secs(10),
             queue_max: 65_536,

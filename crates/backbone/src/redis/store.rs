@@ -57,8 +57,6 @@ pub struct StoreLimits {
     pub log_entries_max: u64,
     /// Entries that a part of the outbox keeps at most.
     pub outbox_part_max: u64,
-    /// How long the marks of the dead are kept, and the last numbers of their lanes.
-    pub marks_age: Duration,
     /// How long a lease is good for after it was seen to change.
     pub lease: Duration,
 }

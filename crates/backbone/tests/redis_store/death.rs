@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use fulmar_backbone::redis::lane::{self, LANES};
 use fulmar_backbone::redis::records::{Call, Change, Told};
 
-use crate::world::{MARKS_AGE, World, all_hooks, topic};
+use crate::world::{World, all_hooks, topic};
 
 /// Longer than a lease and what the judges add to it.
 const LONG: Duration = Duration::from_secs(12);
@@ -186,47 +185,6 @@ fn an_orderly_end_takes_the_records_away_with_their_edges() {
     let nodes: Vec<String> = world.redis(&["HKEYS", "dep:nodes"]);
     assert_eq!(nodes.len(), 2);
     assert!(world.roster(0, &topic("7:presence-room")).1, "nobody waits for it");
-}
-
-/// RED-4
-#[test]
-fn numbers_of_lanes_go_with_the_marks_of_a_node_that_was_dead_for_long_enough_and_no_others() {
-    let Some(mut world) = World::new(4) else { return };
-    for node in 0..4 {
-        for lane in 0..LANES {
-            world.redis::<()>(&["HSET", "dep:seq", &lane::name(&format!("node{node}"), lane), "9"]);
-        }
-    }
-    let lanes_of = |world: &mut World| -> Vec<String> {
-        let mut nodes: Vec<String> = world.redis::<Vec<String>>(&["HKEYS", "dep:seq"]);
-        nodes.sort();
-        nodes
-    };
-    let names = |nodes: &[usize]| -> Vec<String> {
-        let both = nodes.iter().flat_map(|node| (0..LANES).map(move |at| lane::name(&format!("node{node}"), at)));
-        both.collect()
-    };
-    for node in [2, 3] {
-        world.nodes[node].is_stopped = true;
-    }
-    world.run_and_reap(LONG);
-    let nodes: Vec<String> = world.redis(&["HKEYS", "dep:nodes"]);
-    assert_eq!(nodes.len(), 2, "both were reaped");
-    assert_eq!(lanes_of(&mut world), names(&[0, 1, 2, 3]), "they may come back");
-
-    // Server time cannot be moved: the marks are.
-    let (now, _): (u64, u64) = world.redis(&["TIME"]);
-    for (node, age) in [("node2", MARKS_AGE.as_secs() + 2), ("node3", MARKS_AGE.as_secs() - 60)] {
-        world.redis::<()>(&["HSET", "dep:fence", node, &format!("reaped {}", now - age)]);
-    }
-    world.run_and_reap(LONG);
-    assert_eq!(lanes_of(&mut world), names(&[0, 1, 2, 3]), "nobody looks while nobody goes");
-    world.nodes[1].store.leave();
-    world.settle();
-    assert!(world.nodes[1].has_left);
-    assert_eq!(lanes_of(&mut world), names(&[0, 1, 3]));
-    let marks: Vec<String> = world.redis(&["HKEYS", "dep:fence"]);
-    assert!(!marks.contains(&"node2".to_owned()) && marks.contains(&"node3".to_owned()), "{marks:?}");
 }
 
 /// RED-27

@@ -89,8 +89,6 @@ pub struct World {
 
 pub const DEPLOYMENT: &str = "dep";
 pub const IDENTITY: &str = "dep/single";
-/// How long marks of the dead are kept, and the numbers of their lanes.
-pub const MARKS_AGE: Duration = Duration::from_secs(3_600);
 /// Entries of a part of the outbox.
 pub const OUTBOX_PART_MAX: u64 = 40;
 /// Longest that damage may show.
@@ -119,7 +117,6 @@ impl World {
             log_age: Duration::from_secs(60),
             log_entries_max: 10_000,
             outbox_part_max: OUTBOX_PART_MAX,
-            marks_age: MARKS_AGE,
             lease: Duration::from_secs(7),
         };
         let run: String = info(&mut self.admin, "run_id");

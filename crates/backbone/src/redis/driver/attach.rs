@@ -16,7 +16,7 @@ use super::slots::Known;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
 use crate::redis::keys::Keys;
-use crate::redis::lane::{self, LANES};
+use crate::redis::lane::LANES;
 use crate::redis::link::{Ask, GIVEN_UP, LinkId, Lost, Server};
 use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
@@ -63,8 +63,6 @@ pub(super) struct Group {
     pub(super) slots: Known,
     /// The map names it no more: nothing goes there, and it is not followed.
     pub(super) is_left: bool,
-    /// The server's clock, in seconds, up to which it cannot have forgotten this node; see `scripts/numbers.lua`.
-    pub(super) known_until: Option<u64>,
     /// Edges that its outbox had no room for.
     pub(super) edges_dropped: u64,
     complaints: Complaints,
@@ -93,7 +91,6 @@ impl Group {
             log_age: settings.limits.log_age,
             log_entries_max: settings.limits.log_entries_max,
             outbox_part_max: settings.limits.outbox_part_max(),
-            marks_age: settings.limits.marks_age,
             lease: settings.limits.lease,
         };
         Self {
@@ -107,7 +104,7 @@ impl Group {
             command_run: None,
             attach_at: None,
             is_attaching: false,
-            lanes: std::array::from_fn(|at| LaneSide::new(lane::name(node, at))),
+            lanes: std::array::from_fn(|at| LaneSide::new(format!("{node}.{at}"))),
             hearing: Hearing::default(),
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             keys,
@@ -121,7 +118,6 @@ impl Group {
             is_leaving: false,
             slots: Known::default(),
             is_left: false,
-            known_until: None,
             edges_dropped: 0,
             complaints: Complaints::default(),
             problem: None,
@@ -137,11 +133,6 @@ impl Group {
     /// The slot of Redis Cluster that all its names lie in.
     pub(super) fn redis_cluster_slot(&self) -> u16 {
         redis_cluster::slot_of(self.keys.prefix().trim_start_matches('{').trim_end_matches('}'))
-    }
-
-    /// As scripts are told it.
-    pub(super) fn known_until(&self) -> String {
-        self.known_until.map(|seconds| seconds.to_string()).unwrap_or_default()
     }
 
     pub(super) fn is_awaiting(&self) -> bool {
@@ -303,7 +294,6 @@ impl Driver {
         let declared = this.keys.declared();
         command.arg(scripts::ATTACH.text()).arg(declared.len()).arg(declared);
         command.arg(&this.identity).arg(run).arg(this.epoch).arg(u8::from(this.may_claim)).arg(names);
-        command.arg(&self.node).arg(this.known_until());
         for side in &this.lanes {
             command.arg(&side.name);
         }
@@ -319,7 +309,7 @@ impl Driver {
         let this = &mut self.groups[group];
         let Some(run) = this.command_run.clone() else { return };
         let answer: Vec<Value> = match value {
-            Value::Array(answer) if answer.len() == 4 + LANES => answer,
+            Value::Array(answer) if answer.len() == 3 + LANES => answer,
             Value::ServerError(error) => {
                 let groups = self.settings.topology.groups().join(",");
                 let details = error.details().unwrap_or_default();
@@ -351,8 +341,11 @@ impl Driver {
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();
         }
-        this.known_until = Some(number(3) + self.settings.limits.marks_age.as_secs() / 2);
-        let again = this.take_up(now, &answer[4..]);
+        let mut again = 0;
+        for (at, side) in this.lanes.iter_mut().enumerate() {
+            again += side.lane.attached(now, number(3 + at));
+            side.held_until = None;
+        }
         tracing::info!(
             group = this.name,
             address = this.address.as_deref(),

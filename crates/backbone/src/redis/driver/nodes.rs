@@ -80,7 +80,6 @@ impl Nodes {
 impl Driver {
     pub(super) fn saw_nodes(&mut self, group: usize, seen: NodesSeen) {
         let now = self.now();
-        self.was_known(group, seen.server_ms / 1_000);
         self.saw_edges_dropped(group, seen.edges_dropped);
         let lease = self.settings.limits.lease;
         let live = seen.nodes.iter().filter(|node| node.unchanged_for < lease);
@@ -93,21 +92,6 @@ impl Driver {
         (self.nodes.live, self.nodes.is_known) = (names.len() as u64, true);
         self.shared.live_nodes.store(self.nodes.live, Ordering::Relaxed);
         self.show_leases();
-    }
-
-    /// The group has renewed this node's lease at this second of its server's clock.
-    fn was_known(&mut self, group: usize, server_s: u64) {
-        if self.groups[group].known_until.is_some_and(|until| server_s > until) {
-            // This node, or the group, stood still meanwhile. Nothing is sent before the group has said what it knows.
-            return self.may_be_forgotten(group);
-        }
-        // A beat has made its mark that of a live node: it is good for all the time that marks are kept, and half of that is enough.
-        self.groups[group].known_until = Some(server_s + self.settings.limits.marks_age.as_secs() / 2);
-    }
-
-    /// The group has not seen this node for so long that it may have forgotten it: it is asked, as after a lost connection.
-    pub(super) fn may_be_forgotten(&mut self, group: usize) {
-        self.distrust(group, "it has not seen this node for very long, and may have forgotten it");
     }
 
     fn saw_edges_dropped(&mut self, group: usize, dropped: u64) {

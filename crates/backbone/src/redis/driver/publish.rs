@@ -10,7 +10,6 @@ use fulmar_protocol::webhook::EventKind;
 use redis::Value;
 use tokio::sync::oneshot;
 
-use super::attach::Group;
 use super::calls::Call;
 use super::{Driver, Purpose};
 use crate::redis::envelope::Event;
@@ -78,25 +77,6 @@ impl LaneSide {
             self.lane.settle();
             self.sent_at = None;
         }
-    }
-}
-
-impl Group {
-    /// The server's log has each lane up to these numbers. Says how many publications that had been logged go again.
-    pub(super) fn take_up(&mut self, now: Duration, numbers: &[Value]) -> u64 {
-        let (mut again, mut unlogged) = (0, 0);
-        for (side, last) in self.lanes.iter_mut().zip(numbers) {
-            match last {
-                Value::Int(-1) => unlogged += side.lane.forget(),
-                Value::Int(last) => again += side.lane.attached(now, u64::try_from(*last).unwrap_or(0)),
-                _ => {}
-            }
-            side.held_until = None;
-        }
-        if unlogged > 0 {
-            tracing::warn!(group = self.name, unlogged, "taken for dead long ago: what was sent is not sent again");
-        }
-        again
     }
 }
 
@@ -228,21 +208,18 @@ impl Driver {
         let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let this = &mut self.groups[group];
-        let known_until = this.known_until();
         let side = &mut this.lanes[lane];
         let Some(batch) = side.lane.take_batch(BATCH_MAX) else { return };
         let limits = &self.settings.limits;
         let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
-        command.arg(known_until);
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
             let age = now.saturating_sub(item.accepted_at);
             command.arg(item.topic.as_str()).arg(aged(&item.message, age).as_ref()).arg(spec(&item.spec, age));
         }
-        let last = *batch.end();
         side.sent += 1;
         let sent = side.sent;
         (side.sent_at, side.taken) = (Some(now), pipe);
@@ -252,7 +229,6 @@ impl Driver {
             self.groups[group].lanes[lane].clear(pipe);
             return;
         }
-        self.groups[group].lanes[lane].lane.told(last);
         if waits {
             let mut wait = redis::cmd("WAIT");
             wait.arg(1).arg(limits_ms(self.settings.limits.wait));
@@ -311,7 +287,6 @@ impl Driver {
                 let side = &self.groups[group].lanes[lane];
                 self.load_scripts(side.pipes[side.taken].link);
             }
-            "FORGOTTEN" => self.may_be_forgotten(group),
             // Somebody moves slots: nothing of the batch was done.
             "OTHERSLOTS" => self.groups[group].slots.is_wanted = true,
             "SEQGAP" => {

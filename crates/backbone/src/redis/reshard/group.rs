@@ -65,7 +65,6 @@ impl Group {
             let mut attach = redis::cmd("EVAL");
             attach.arg(scripts::ATTACH.text()).arg(1).arg(keys.identity());
             attach.arg(&identity).arg(&run).arg(epoch.unwrap_or(0)).arg(1).arg(&configured);
-            attach.arg("").arg("");
             let attached: Result<Vec<Value>, RedisError> = attach.query_async(&mut connection).await;
             epoch = match attached.map_err(of)?.first() {
                 Some(Value::Int(epoch)) => u64::try_from(*epoch).ok(),

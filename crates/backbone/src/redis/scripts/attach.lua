@@ -2,10 +2,8 @@
 -- stands. Has no prelude: the identity may be missing, and a new run id is what it is for. KEYS[1] is the group's hash.
 --
 -- ARGV  1 identity  2 run id  3 highest epoch known  4 '1' when a server without identity may be taken for the group's
---       5 names of all groups  6 node ('' for who is none)  7 until when a number that is missing was lost (`numbers.lua`; '' for a
---       node that is here for the first time)  8.. lanes
--- Answers epoch, id of the log's last entry, the slot map ('' where nobody has written one), the server's clock in seconds, then the
--- last number of each lane: -1 where it may have been removed.
+--       5 names of all groups  6.. lanes
+-- Answers epoch, id of the log's last entry, the slot map ('' where nobody has written one), then the last number of each lane.
 local g = redis.call('HMGET', KEYS[1], 'id', 'run', 'epoch', 'groups', 'head', 'count')
 local P = string.sub(KEYS[1], 1, -6)
 local known = tonumber(ARGV[3])
@@ -28,15 +26,8 @@ elseif g[2] ~= ARGV[2] then
 elseif epoch < known then
   return redis.error_reply('STALEEPOCH ' .. epoch)
 end
-local now = redis.call('TIME')[1]
--- A node that was taken for dead is here: its marks, and with them the numbers that it is told now, stay for their whole time again,
--- in which it renews its lease.
-local fence = ARGV[6] ~= '' and redis.pcall('HGET', P .. 'fence', ARGV[6])
-if type(fence) == 'string' and string.sub(fence, 1, 6) == 'reaped' then
-  redis.call('HSET', P .. 'fence', ARGV[6], 'reaped ' .. now)
-end
-local answer = {epoch, g[5] or '0-0', map or '', tonumber(now)}
-for i = 8, #ARGV do
-  answer[#answer + 1] = last_number(P .. 'seq', ARGV[i], ARGV[7]) or -1
+local answer = {epoch, g[5] or '0-0', map or ''}
+for i = 6, #ARGV do
+  answer[#answer + 1] = tonumber(redis.call('HGET', P .. 'seq', ARGV[i]) or '0')
 end
 return answer

@@ -2,13 +2,12 @@
 -- refuses before anybody has heard anything. Trims first, so that a full server still takes it.
 --
 -- ARGV  4 lane  5 number of the first item  6 '1' when a gap before it is meant  7 entries the log keeps  8 its age in ms
---       9 until when a number that is missing was lost (`numbers.lua`), then per item: topic, message (empty: withdrawn), spec
+--       then per item: topic, message (empty: withdrawn), spec
 -- spec  '' or words 'KIND=VALUE;': c ttl in ms of the cached event, a age in ms when it is sent again, k key under which it is
 --       published once, o part of the outbox, m entries that it keeps and s socket id of a client's event
 -- Answers epoch, last number of the lane in the log, id of the entry ('' when there was nothing to append).
-local first, items = tonumber(ARGV[5]), (#ARGV - 9) / 3
-local last = last_number(P .. 'seq', ARGV[4], ARGV[9])
-if not last then return redis.error_reply('FORGOTTEN the node was away for too long') end
+local first, items = tonumber(ARGV[5]), (#ARGV - 8) / 3
+local last = tonumber(redis.call('HGET', P .. 'seq', ARGV[4]) or '0')
 if first > last + 1 and ARGV[6] ~= '1' then
   return redis.error_reply('SEQGAP ' .. last)
 end
@@ -17,7 +16,7 @@ if first + items - 1 <= last then
 end
 local fields, out = {}, {}
 for at = math.max(last + 1, first), first + items - 1 do
-  local base = 10 + (at - first) * 3
+  local base = 9 + (at - first) * 3
   local topic, message, spec = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local fresh = message ~= ''
   if fresh and spec ~= '' then

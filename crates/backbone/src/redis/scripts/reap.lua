@@ -1,7 +1,7 @@
 -- Takes a node's records away, with their edges, a bounded number per call. ARGV[4..5]: age in ms and entries that the log
 -- keeps; ARGV[6] the node, ARGV[7] its lease as it was judged ("" where the node itself leaves), ARGV[8] the slot to go on
 -- from ("-1" begins), ARGV[9] how many records and members at most, ARGV[10] entries that a part of the
--- outbox keeps, ARGV[11] how many seconds the marks of the dead stay, ARGV[12] how many lanes each had.
+-- outbox keeps.
 -- Answers the epoch and the slot to go on from: 1024 when done, -2 when there is nothing to be done any more.
 local gone, slot, budget = ARGV[6], tonumber(ARGV[8]), tonumber(ARGV[9])
 local fence = call('HGET', P .. 'fence', gone) or ''
@@ -71,16 +71,11 @@ if slot >= 1024 then
   for _, hash in ipairs({ 'nodes', 'settled', 'calls' }) do call('HDEL', P .. hash, gone) end
   -- Of what damage had taken from a node that died before it noticed no edge was made.
   if ARGV[7] ~= '' then call('HINCRBY', KEYS[1], 'reaped', 1) end
-  -- The marks of those who never came back are kept for a while, and so are the last numbers of their lanes: one that does come
-  -- back within it appends nothing twice. Whoever is alive has a number for a mark, and whoever comes back even later finds out
-  -- (`numbers.lua`).
+  -- The marks of those who never came back are kept for an hour.
   local marks = call('HGETALL', P .. 'fence') or {}
   for i = 1, #marks, 2 do
     local since = string.match(marks[i + 1], '^reaped (%d+)$')
-    if since and tonumber(since) < now - tonumber(ARGV[11]) then
-      call('HDEL', P .. 'fence', marks[i])
-      for lane = 0, tonumber(ARGV[12]) - 1 do call('HDEL', P .. 'seq', marks[i] .. '.' .. lane) end
-    end
+    if since and tonumber(since) < now - 3600 then call('HDEL', P .. 'fence', marks[i]) end
   end
 end
 tell(tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[10]))

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use redis::Cmd;
 
-use super::super::lane::LANES;
 use super::super::scripts::{self, Facts, Script};
 use super::asks::Ask;
 use super::audit::{Look, Mend, Settle, Upkeep};
@@ -243,7 +242,6 @@ impl Store {
         let mut cmd = scripts::REAP.call(&self.keys, facts);
         cmd.arg(self.log_age_ms()).arg(self.limits.log_entries_max);
         cmd.arg(node).arg(lease).arg(slot).arg(self.changes_max()).arg(self.limits.outbox_part_max);
-        cmd.arg(self.limits.marks_age.as_secs()).arg(LANES);
         (Flight::Reap(node.to_owned()), vec![cmd])
     }
 
