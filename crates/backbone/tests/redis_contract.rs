@@ -3,20 +3,23 @@
 //! Every case gets a deployment of its own on the same server. What needs time to pass waits for it: a server's clock cannot
 //! be moved.
 
+mod ears;
 mod nodes;
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use fulmar_backbone::Terms;
 use fulmar_backbone::contract::{Fixture, run_clause};
 use fulmar_backbone::redis::settings::Topology;
-use fulmar_backbone::{Inbox, Terms};
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
+use fulmar_protocol::exchange::{Join, Publication, Question, Ticket};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::ChannelName;
 use fulmar_rig::{Redis, RedisOptions};
+
+use ears::Ears;
 
 /// The server of this process; `None`, said loudly, where there is no program for one.
 fn server() -> Option<&'static Redis> {
@@ -45,28 +48,6 @@ fn check(clauses: &[&str]) {
 }
 
 keeps_the_suite!(check);
-
-/// Passes on what is heard: the texts of events, and an empty text for every answer.
-struct Ears(Sender<String>);
-
-impl Inbox for Ears {
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn deliver(&self, delivery: Arc<Delivery>) {
-        if let Happening::Event { frame, .. } = &delivery.happening {
-            // A test that has ended hears nothing.
-            let _: Result<(), _> = self.0.send(frame.text().to_owned());
-        }
-    }
-
-    fn notice(&self, _notice: Arc<UserNotice>) {}
-
-    fn answer(&self, _answer: Answer) {
-        let _: Result<(), _> = self.0.send(String::new());
-    }
-}
 
 /// RED-15
 #[test]

@@ -1,45 +1,28 @@
 //! A call over several groups of which one has no way in time: it is said which channels were not accepted, and a repeat under its
 //! key publishes to those alone.
 
+mod ears;
+
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::settings::{Credentials, Limits, Settings, Topology};
 use fulmar_backbone::redis::topic::Topic;
-use fulmar_backbone::{Backbone, Inbox, PublishError, Terms};
+use fulmar_backbone::{Backbone, PublishError, Terms};
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Delivery, Happening, Join, Publication, Question, Ticket, UserNotice};
+use fulmar_protocol::exchange::{Join, Publication, Question, Ticket};
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::ChannelName;
 use fulmar_rig::{RedisOptions, SentinelDeployment, SentinelOptions};
+
+use ears::Ears;
 
 const GROUPS: [&str; 2] = ["g1", "g2"];
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever may listen to the bus and not speak there has no way past a primary.
 const USER: &str = "node on >pw ~* &* +@all -publish (+publish &partly:t:* &partly:pulse)";
-
-struct Ears(Sender<String>);
-
-impl Inbox for Ears {
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn deliver(&self, delivery: Arc<Delivery>) {
-        if let Happening::Event { frame, .. } = &delivery.happening {
-            // A test that has ended hears nothing.
-            let _: Result<(), _> = self.0.send(frame.text().to_owned());
-        }
-    }
-
-    fn notice(&self, _notice: Arc<UserNotice>) {}
-
-    fn answer(&self, _answer: Answer) {
-        let _: Result<(), _> = self.0.send(String::new());
-    }
-}
 
 /// Two channels of each group: slots go round the groups.
 fn channels(app: &AppId) -> [ChannelName; 4] {

@@ -19,6 +19,8 @@ const CHUNK: usize = 16;
 const APART: usize = 3;
 /// Sentinels on a machine that stood still for two seconds do nothing for thirty.
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
+/// How long a server hangs: that is the fault itself. Longer than the mover waits for an answer, which is 1.5 s.
+const HANGS: Duration = Duration::from_secs(2);
 
 /// Slots that are on their way together, and what they have: a channel that is published to all the time, a kept event, and a
 /// room in which somebody comes and goes meanwhile.
@@ -296,7 +298,7 @@ fn a_mover_whose_lease_has_lapsed_takes_it_again_unless_another_has_it() {
                 if hangs {
                     away.stop();
                     scope.spawn(|| {
-                        std::thread::sleep(Duration::from_secs(2));
+                        std::thread::sleep(HANGS);
                         away.resume();
                     });
                 }
