@@ -21,7 +21,7 @@ pub struct Greeting {
     pub database: i64,
     /// Whether, and how, it is encrypted.
     pub tls: Option<Arc<Certificates>>,
-    /// Whether the server is asked who it is ([`Server`]); Sentinels are not.
+    /// Whether the server is asked who it is ([`Server`](super::Server)); Sentinels are not.
     pub asks_who: bool,
 }
 
