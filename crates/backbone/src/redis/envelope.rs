@@ -232,6 +232,12 @@ impl Event {
 }
 
 impl Message {
+    /// Whether it says that somebody came or went: what records read later say as well.
+    #[must_use]
+    pub fn is_edge(&self) -> bool {
+        matches!(self, Self::Added { .. } | Self::Removed(_) | Self::Online | Self::Offline)
+    }
+
     /// Reads what another node or a script wrote; `None` for what no version of ours writes.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {

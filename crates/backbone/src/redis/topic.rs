@@ -19,6 +19,17 @@ pub struct Slot(pub u16);
 pub const OUTBOX_PARTS: u16 = 16;
 
 impl Slot {
+    /// The share of a topic, by its text: the low ten bits of the FNV-1a hash (64 bit).
+    #[must_use]
+    pub fn of(topic: &str) -> Self {
+        let hash = topic
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        // The low bits of this hash mix poorly for short texts: fold the upper half in.
+        let share = (hash ^ (hash >> 32)) % u64::from(SLOTS);
+        Self(u16::try_from(share).unwrap_or_default())
+    }
+
     /// The part of the outbox that edges of this slot go to.
     #[must_use]
     pub fn outbox_part(self) -> u16 {
@@ -78,15 +89,10 @@ impl Topic {
         about(&self.0).expect("a topic is made of its parts")
     }
 
-    /// Its share: the low ten bits of the FNV-1a hash (64 bit) of its text.
+    /// Its share.
     #[must_use]
     pub fn slot(&self) -> Slot {
-        let hash = self
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        // The low bits of this hash mix poorly for short texts: fold the upper half in.
-        Slot(u16::try_from((hash ^ (hash >> 32)) % u64::from(SLOTS)).expect("less than SLOTS"))
+        Slot::of(&self.0)
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::reshard::{Mover, ReshardError};
 use fulmar_backbone::redis::settings::Topology;
+use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::Answer;
 
-use self::world::{World, names, settings};
+use self::world::{GROUPS, World, name, names, settings, topic_of};
 
 /// RED-11
 #[test]
@@ -71,6 +72,48 @@ fn a_move_is_undone_until_the_first_slot_has_arrived() {
     assert!(matches!(world.apply(&["g1", "g2", "g3"], Some("moved")), Err(ReshardError::Stopped)));
     assert!(matches!(world.abort(), Err(ReshardError::TooLate { arrived, .. }) if arrived > 0));
     world.resume().expect("it is gone on with");
+    world.judge();
+}
+
+/// RED-11: a log that is read again after its slots have gone says who came and went before that.
+#[test]
+fn what_the_group_before_says_again_of_a_slot_that_has_gone_tells_nobody_of_comings_and_goings() {
+    let Some(mut world) = World::start() else { return };
+    world.begin();
+    let moves = world.plan(&GROUPS).moves;
+    let of = |channel: &str| moves.iter().find(|of| of.slot == topic_of(channel).slot().0);
+    let room =
+        (0..).map(|number| format!("presence-left-{number}")).find(|room| of(room).is_some()).expect("one moves");
+    let source = world.primary(&of(&room).expect("it moves").from);
+    world.join(0, &room, Some("stays"));
+    world.join(1, &room, Some("goes"));
+    world.leave(1, &room, "goes");
+    world.eventually("the other heard of both", |world| world.edges(0, &room, "goes") == (1, 1));
+    let topic = topic_of(&room);
+    let said = source.call(&["XREVRANGE", "reshard:log", "+", "-"]).expect("it is there");
+    let coming = said.list().iter().find_map(|entry| {
+        let [id, fields] = entry.list() else { return None };
+        let mut said = fields.list().chunks_exact(2).filter(|said| said[0].text() == topic.as_str());
+        let coming = said.find(|said| said[1].text().starts_with('A') && said[1].text().contains("goes"))?;
+        Some(format!("{}.0|{}", id.text(), coming[1].text()))
+    });
+    let coming = coming.expect("it is in the log");
+    let channel = format!("reshard:t:{}", topic.as_str());
+    let mut heard = 0;
+    world
+        .apply_and(&GROUPS, |progress| {
+            // Everybody goes by what has moved, and still listens on both sides.
+            if progress.what == "arrived" {
+                let (app, room) = (AppId::new("app"), name(&room));
+                let is_moved = |world: &World| world.nodes.iter().all(|node| node.group_of(&app, &room) == 2);
+                world.eventually("both nodes know", is_moved);
+                heard = source.call(&["PUBLISH", &channel, &coming]).expect("it is there").number().unwrap_or(0);
+            }
+        })
+        .expect("it is done");
+    assert_eq!(heard, 2, "both nodes listened there");
+    world.await_rounds(1);
+    assert_eq!(world.edges(0, &room, "goes"), (1, 1));
     world.judge();
 }
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::map::{Held, SlotMap};
 use fulmar_backbone::redis::reshard::{Progress, ReshardError};
-use fulmar_backbone::redis::topic::{SLOTS, Slot, Topic};
-use fulmar_protocol::app::AppId;
+use fulmar_backbone::redis::topic::{SLOTS, Slot};
 use fulmar_protocol::exchange::Ticket;
 
-use crate::world::{CHANNELS, GROUPS, World, name};
+use crate::world::{CHANNELS, GROUPS, World, topic_of};
 
 const STEPS: [&str; 7] = ["begun", "listened to twice", "frozen", "opened", "moved", "arrived", "listened to once"];
 /// Slots that the mover takes at a time.
@@ -113,7 +112,7 @@ impl Chunk {
 }
 
 fn slot_of(channel: &str) -> u16 {
-    Topic::channel(&AppId::new("app"), &name(channel)).slot().0
+    topic_of(channel).slot().0
 }
 
 /// SIGKILL of the primary of a group; answers where it was.

@@ -12,6 +12,7 @@ use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::map::Plan;
 use fulmar_backbone::redis::reshard::{Mover, Progress, ReshardError};
 use fulmar_backbone::redis::settings::{Settings, Topology};
+use fulmar_backbone::redis::topic::Topic;
 use fulmar_backbone::{Backbone, Inbox, Query, Reply, Terms, WorkerId};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{
@@ -29,11 +30,16 @@ const ROOMS: usize = 12;
 const NODES: u64 = 2;
 /// Nodes are configured with the first two.
 pub const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
-/// No delivery takes longer; beyond it, what this machine stood still is allowed for: several processes have a part in one.
-const LATE: Duration = Duration::from_millis(900);
+/// Nothing is stuck: no delivery takes longer. How long they may take on a machine that has nothing else to do is what `cargo xtask
+/// faults reshard reshard-kill` judges.
+const STUCK: Duration = Duration::from_secs(5);
 
 pub fn name(name: &str) -> ChannelName {
     ChannelName::parse(name, 200).expect("a valid name")
+}
+
+pub fn topic_of(channel: &str) -> Topic {
+    Topic::channel(&AppId::new("app"), &name(channel))
 }
 
 fn user(id: &str) -> UserId {
@@ -83,13 +89,11 @@ pub struct World {
     tickets: AtomicU64,
     publishers: Vec<(JoinHandle<u64>, Arc<AtomicU64>)>,
     is_over: Arc<AtomicBool>,
-    /// The longest that a thread of this process had to wait for its turn.
-    stall_us: Arc<AtomicU64>,
     began: Instant,
     _alone: MutexGuard<'static, ()>,
 }
 
-/// One world at a time: how long a delivery takes is looked at.
+/// One world at a time: each has a dozen servers.
 static ALONE: Mutex<()> = Mutex::new(());
 
 impl World {
@@ -123,7 +127,6 @@ impl World {
             tickets: AtomicU64::new(0),
             publishers: Vec::new(),
             is_over: Arc::default(),
-            stall_us: Arc::default(),
             began: Instant::now(),
             _alone: alone,
         };
@@ -212,8 +215,6 @@ impl World {
                 self.join(node, &channel, Some("both"));
             }
         }
-        let (is_over, stall_us) = (self.is_over.clone(), self.stall_us.clone());
-        std::thread::spawn(move || watch(&is_over, &stall_us));
         for publisher in 0..2 * self.nodes.len() {
             let (node, is_over, began) =
                 (self.nodes[publisher % self.nodes.len()].clone(), self.is_over.clone(), self.began);
@@ -275,9 +276,8 @@ impl World {
             longest = longest.max((*at - self.began).saturating_sub(Duration::from_micros(sent_us)));
         }
         assert_eq!(counts, rounds, "every publication once");
-        let stall = Duration::from_micros(self.stall_us.load(Ordering::Relaxed));
-        eprintln!("{} publications, the longest took {longest:?}, stall {stall:?}", rounds.iter().sum::<u64>());
-        assert!(longest < LATE + 4 * stall, "{longest:?}, and this machine stood still for {stall:?} at most");
+        eprintln!("{} publications, the longest took {longest:?}", rounds.iter().sum::<u64>());
+        assert!(longest < STUCK, "{longest:?}");
     }
 
     /// Members are told of once, at the beginning, and are all there at the end.
@@ -407,17 +407,6 @@ impl World {
     }
 }
 
-/// Looks how long this machine, which others use too, lets a thread wait.
-fn watch(is_over: &AtomicBool, stall_us: &AtomicU64) {
-    const NAP: Duration = Duration::from_millis(5);
-    while !is_over.load(Ordering::Relaxed) {
-        let slept = Instant::now();
-        std::thread::sleep(NAP);
-        let stall = slept.elapsed().saturating_sub(NAP);
-        stall_us.fetch_max(u64::try_from(stall.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-}
-
 fn events(inbox: &Recorder) -> u64 {
     let heard = inbox.heard.lock().unwrap_or_else(PoisonError::into_inner);
     heard.iter().filter(|(_, delivery)| matches!(delivery.happening, Happening::Event { .. })).count() as u64
@@ -432,7 +421,7 @@ fn publish(publisher: usize, node: &RedisBackbone, is_over: &AtomicBool, accepte
             }
             say(&runtime, node, (publisher, count), channel, began);
             accepted.fetch_add(1, Ordering::Relaxed);
-            // A pace, not a wait: what is looked at is the longest delivery on a machine that others use too.
+            // A pace, not a wait.
             std::thread::sleep(Duration::from_millis(1));
         }
     }

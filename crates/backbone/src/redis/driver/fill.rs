@@ -137,15 +137,14 @@ impl Driver {
         }
         let server_ms = count(parts.get(2));
         for entry in parts[8..].chunks_exact(3) {
-            let (Some(id), Some(topic), Value::BulkString(message)) = (text(&entry[0]), text(&entry[1]), &entry[2])
-            else {
+            let id = text(&entry[0]).and_then(|id| LogId::parse(&id));
+            let (Some(id), Some(topic), Value::BulkString(message)) = (id, text(&entry[1]), &entry[2]) else {
                 continue;
             };
             self.groups[group].hearing.filled += 1;
-            let id = LogId::parse(&id);
             // The message says how old it was when it was appended.
-            let lay_for = id.map_or(0, |id| server_ms.saturating_sub(id.ms() + CLOCKS_MS));
-            self.hear(&topic, id, message, Duration::from_millis(lay_for));
+            let lay_for = server_ms.saturating_sub(id.ms() + CLOCKS_MS);
+            self.hear(&topic, Some((group, id)), message, Duration::from_millis(lay_for));
         }
         match text(&parts[1]).filter(|last| !last.is_empty() && *last != self.groups[group].hearing.fill_from.0) {
             Some(last) => {
@@ -238,7 +237,7 @@ impl Driver {
 
     pub(super) fn deliver_held(&mut self, group: usize) {
         for (topic, id, message) in std::mem::take(&mut self.groups[group].hearing.held) {
-            self.hear(topic.as_str(), Some(id), &message, Duration::ZERO);
+            self.hear(topic.as_str(), Some((group, id)), &message, Duration::ZERO);
             self.stands_at(group, id);
         }
     }

@@ -8,10 +8,12 @@ use fulmar_protocol::exchange::Identity;
 use super::Driver;
 use crate::redis::envelope::{LogId, Message};
 use crate::redis::order::Held;
+use crate::redis::topic::Slot;
 
 impl Driver {
-    /// A message about a topic, from whatever way it came. `lay_for` is how long it has lain somewhere since its age was written.
-    pub(super) fn hear(&mut self, topic: &str, at: Option<LogId>, message: &[u8], lay_for: Duration) {
+    /// A message about a topic: from the log of a group, where it has this place, or over the bus. `lay_for` is how long it has lain
+    /// somewhere since its age was written.
+    pub(super) fn hear(&mut self, topic: &str, from: Option<(usize, LogId)>, message: &[u8], lay_for: Duration) {
         if !self.hub.follows(topic) {
             return;
         }
@@ -19,7 +21,15 @@ impl Driver {
             tracing::debug!(topic, "a message that no version of ours sends");
             return;
         };
-        let Message::Event(event) = &mut message else { return self.tell(topic, at, message) };
+        let at = from.map(|(_, at)| at);
+        let Message::Event(event) = &mut message else {
+            // How things stand was read anew where the slot is now. This was before, and would seem to be after it.
+            let is_past = from.is_some_and(|(group, _)| self.slots.has_left(Slot::of(topic), group));
+            if !(is_past && message.is_edge()) {
+                self.tell(topic, at, message);
+            }
+            return;
+        };
         let now = self.now();
         if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
             return;

@@ -291,7 +291,7 @@ impl Driver {
             if is_believed {
                 self.stands_at(group, id);
             }
-            return self.hear(topic, Some(id), rest, Duration::ZERO);
+            return self.hear(topic, Some((group, id)), rest, Duration::ZERO);
         }
         let Some(topic) = Topic::parse(topic) else { return };
         let at = message.len() - rest.len();

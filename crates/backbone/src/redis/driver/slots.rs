@@ -180,6 +180,16 @@ impl Slots {
         self.awaited.retain(|(_, awaited)| awaited != topic);
     }
 
+    /// Whether the slot has gone from this group: what is heard of it there was before that.
+    pub(super) fn has_left(&self, slot: Slot, group: usize) -> bool {
+        let going = match self.map.beside.get(&slot.0) {
+            Some(Beside::Coming(to)) => *to,
+            Some(Beside::Leaving(_)) | None => self.map.owner(slot.0).group,
+        };
+        let frozen = self.frozen.get(&slot.0).map(|frozen| frozen.to);
+        self.routes.get(slot) != group && self.places[usize::from(going)] != group && frozen != Some(group)
+    }
+
     /// Where the topics of a slot are to be listened to.
     fn wanted(&self, slot: u16) -> Vec<usize> {
         let place = |group: u16| self.places[usize::from(group)];

@@ -172,6 +172,22 @@ fn what_changed_after_a_roster_was_read_and_who_is_connected_here_stay_as_they_a
     assert_eq!(edges(&world, 0), ["+bob", "+eve", "-eve"], "ana is connected here, bob came later, eve went later");
 }
 
+/// RED-11, RED-27
+#[test]
+fn what_a_group_says_of_members_whose_slot_is_another_s_is_not_listened_to() {
+    let mut world = World::new(1, 1, 1);
+    here(&mut world);
+    world.told(0, Told::Doubtful(Some(topic(ROOM))));
+    let of_eve = Member { user_id: user("eve"), user_info: None };
+    let late = Told::Roster { topic: topic(ROOM), at: LogId::new(99, 0), members: vec![(of_eve, 1)], is_settled: true };
+    world.on(0, |hub, now, outs| hub.told(now, 1, late, outs));
+    hear(&mut world, 50, added("bob"));
+    assert_eq!(edges(&world, 0), ["+bob"], "whose place is another log's");
+    let mended = read(&world, 60, true);
+    world.told(0, mended);
+    assert_eq!(edges(&world, 0), ["+bob", "-bob"], "the group that has it is still waited for");
+}
+
 /// RED-27
 #[test]
 fn rosters_are_read_a_few_at_a_time_and_only_where_somebody_would_hear_of_it() {
