@@ -34,14 +34,12 @@ impl Desk {
     pub(super) fn replay(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, read: LogId) {
         let Some(waiting) = &mut entry.waiting else { return };
         entry.since_ms = waiting.since_ms;
-        let since = waiting.since_ms;
-        let cached = entry.cached.as_ref().map(|cached| cached.identity);
+        entry.opened_with = entry.cached.as_ref().map(|cached| Box::new(cached.identity));
         for (at, message) in std::mem::take(&mut waiting.held) {
             let is_news = match (at, &message) {
                 // The newcomer hears its own count.
                 (Some(at), Message::Count(_)) => at >= read,
                 (Some(at), _) => at > read,
-                (None, Message::Event(event)) => event.accepted_ms >= since && Some(event.identity) != cached,
                 (None, _) => true,
             };
             if is_news {

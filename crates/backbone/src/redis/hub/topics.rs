@@ -55,6 +55,8 @@ pub(super) struct Entry {
     pub(super) is_miss_told: bool,
     /// Where it was opened with what had been read: events up to there are older than everybody here, cached ones included.
     pub(super) opened_at: LogId,
+    /// The kept event that was given when it was opened: what its origin accepted before that is older than everybody here, too.
+    pub(super) opened_with: Option<Box<Identity>>,
     /// When the interest began that it was opened for: what was accepted before is not for it.
     pub(super) since_ms: u64,
     /// Place of the last count told, or of the last edge of a user.
@@ -212,7 +214,11 @@ impl Entry {
     /// Whether a publication was accepted before there was interest here: such things are heard over the bus, which is wound back, from
     /// a log that is read again, or when they are appended a second time. Places belong to one log, and ages are told.
     pub(super) fn is_older_than_interest(&self, at: Option<LogId>, event: &Event) -> bool {
-        at.is_some_and(|at| at <= self.opened_at) || event.accepted_ms < self.since_ms
+        let is_before =
+            |given: &Identity| given.origin == event.identity.origin && event.identity.counter <= given.counter;
+        at.is_some_and(|at| at <= self.opened_at)
+            || event.accepted_ms < self.since_ms
+            || self.opened_with.as_deref().is_some_and(is_before)
     }
 
     pub(super) fn new(topic: &Topic, now_ms: u64) -> Self {
@@ -235,6 +241,7 @@ impl Entry {
             is_counted: false,
             is_miss_told: false,
             opened_at: LogId::default(),
+            opened_with: None,
             since_ms: 0,
             newest: LogId::default(),
             is_newest_told: false,

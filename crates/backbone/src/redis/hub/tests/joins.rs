@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Answer, Happening, Join, JoinRefusal, Position, Question, Ticket};
+use fulmar_protocol::exchange::{Answer, Happening, Identity, Join, JoinRefusal, Position, Question, Ticket};
 use fulmar_protocol::name::ChannelName;
 use fulmar_protocol::webhook::{Edge, EventKind, Kinds};
 
@@ -177,6 +177,34 @@ fn a_log_that_is_read_again_much_later_brings_nothing_from_before_the_interest()
     world.on(0, |hub, _, _| hub.other_log(0));
     read(&mut world, "in another log", Some(LogId::new(1, 0)), since + 1);
     assert_eq!(texts(&world, 0, 0).len(), 2, "places of another log may be lower");
+}
+
+/// WS-94, RED-3
+#[test]
+fn what_was_accepted_before_the_kept_event_is_not_told_behind_it() {
+    let mut world = World::new(1, 1, 1);
+    world.join(0, 0, to("cache-room"));
+    // While it is asked for; the bus has them as well, and only the answer says that they are in the records.
+    let kept_for = Some(Duration::from_secs(60));
+    let (_, given) = (world.event(&topic("cache-room"), kept_for), world.event(&topic("cache-room"), kept_for));
+    let over_the_bus = |world: &mut World, counter: u64| {
+        let Message::Event(mut event) = bus_event(&format!("event {counter}"), world.now.ms) else {
+            panic!("an event")
+        };
+        (event.identity, event.cache_for) = (Identity { origin: 99, counter }, kept_for);
+        world.on(0, |hub, now, outs| hub.heard(now, topic("cache-room").as_str(), None, Message::Event(event), outs));
+    };
+    over_the_bus(&mut world, 1);
+    world.drain();
+    assert_eq!(texts(&world, 0, 0), [""; 0], "held until then");
+    over_the_bus(&mut world, 1);
+    over_the_bus(&mut world, 2);
+    assert_eq!(texts(&world, 0, 0), [""; 0], "heard later");
+    let second = world.join(0, 0, to("cache-room"));
+    world.drain();
+    assert_eq!(joined(&world, 0, second).2, Some(given), "nor does it take the place of the kept one");
+    over_the_bus(&mut world, 3);
+    assert_eq!(texts(&world, 0, 0), ["event 3"]);
 }
 
 /// WS-94
