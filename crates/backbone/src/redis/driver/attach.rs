@@ -75,6 +75,8 @@ pub(super) struct Group {
 /// What is known of the server while it is attached.
 pub(super) struct Attached {
     pub(super) run: String,
+    /// No replica confirmed in time what it was last asked to.
+    pub(super) lags: bool,
 }
 
 /// Commands of the store on their way.
@@ -336,7 +338,7 @@ impl Driver {
         if this.hearing.position.is_none() && this.hearing.head.is_none() {
             this.hearing.head = Some((run.clone(), log_id(answer.get(1))));
         }
-        this.attached = Some(Attached { run });
+        this.attached = Some(Attached { run, lags: false });
         this.problem = None;
         if this.lanes.iter().all(|side| side.lane.next() == 1) {
             this.circuit.begin();

@@ -67,7 +67,12 @@ impl LaneSide {
 
     /// Whether an answer is awaited on one of its connections.
     pub(super) fn is_awaiting(&self) -> bool {
-        self.lane.in_flight().is_some() || self.pipes.iter().any(|pipe| pipe.waits.is_some())
+        self.lane.in_flight().is_some() || self.is_waiting()
+    }
+
+    /// Whether a replica is waited for.
+    fn is_waiting(&self) -> bool {
+        self.pipes.iter().any(|pipe| pipe.waits.is_some())
     }
 
     /// Nothing is on its way any more by this connection, which is new or gone.
@@ -205,7 +210,9 @@ impl Driver {
             return;
         }
         let Some(pipe) = self.free_pipe(group, lane) else { return };
-        let has_replicas = self.has_replicas(group);
+        // Where none confirms in time one batch after the other goes on asking. It has a connection to itself, and nobody waits for it.
+        let may_wait = self.has_replicas(group)
+            && !(self.lags(group) && self.groups[group].lanes.iter().any(LaneSide::is_waiting));
         let Some(facts) = self.groups[group].facts() else { return };
         let this = &mut self.groups[group];
         let side = &mut this.lanes[lane];
@@ -214,7 +221,7 @@ impl Driver {
         let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
-        let waits = has_replicas && side.lane.needs_replica(batch.clone());
+        let waits = may_wait && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
             let age = now.saturating_sub(item.accepted_at);
@@ -269,7 +276,8 @@ impl Driver {
                 let lacks = !waits && !self.settings.has_one_server() && side.lane.needs_replica(batch.clone());
                 self.calls.unwaited += u64::from(lacks);
                 // Without a wait under way there is no replica to wait for, or nobody who needs one.
-                self.accepted(group, lane, batch, !waits);
+                let is_waited_for = waits && !self.lags(group);
+                self.accepted(group, lane, batch, !is_waited_for);
                 self.learn_epoch(group, epoch);
             }
             Value::ServerError(error) => {
@@ -319,9 +327,28 @@ impl Driver {
             Ok(Value::Int(replicas)) => {
                 // Too few in time: it is answered all the same, since this node keeps it; and it is counted.
                 self.calls.unwaited += u64::from(replicas < 1);
+                self.replicas_lag(group, replicas < 1);
                 self.accepted(group, lane, batch, true);
             }
             _ => self.open_circuit(self.now(), group),
+        }
+    }
+
+    /// Whether no replica confirms what is published in time.
+    fn lags(&self, group: usize) -> bool {
+        self.groups[group].attached.as_ref().is_some_and(|attached| attached.lags)
+    }
+
+    fn replicas_lag(&mut self, group: usize, lags: bool) {
+        let (now, wait_ms) = (self.now(), limits_ms(self.settings.limits.wait));
+        let this = &mut self.groups[group];
+        let Some(attached) = &mut this.attached else { return };
+        attached.lags = lags;
+        if lags {
+            this.complain(
+                now,
+                &format!("no replica has what is published within {wait_ms} ms: it is answered without"),
+            );
         }
     }
 
