@@ -81,6 +81,19 @@ pub struct Tls {
     pub wants_certificate: bool,
 }
 
+impl Tls {
+    /// Lines of a server's configuration.
+    pub(crate) fn lines(&self, port: u16) -> String {
+        let wants = if self.wants_certificate { "yes" } else { "no" };
+        format!(
+            "tls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients {wants}",
+            self.cert.display(),
+            self.key.display(),
+            self.ca.display()
+        )
+    }
+}
+
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
 pub struct RedisOptions {
@@ -329,14 +342,7 @@ fn configuration(options: &RedisOptions, port: u16, tls_port: Option<u16>, folde
         let _ = writeln!(text, "user {user}");
     }
     if let (Some(tls), Some(port)) = (&options.tls, tls_port) {
-        let wants = if tls.wants_certificate { "yes" } else { "no" };
-        let _ = writeln!(
-            text,
-            "tls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\ntls-auth-clients {wants}",
-            tls.cert.display(),
-            tls.key.display(),
-            tls.ca.display()
-        );
+        let _ = writeln!(text, "{}", tls.lines(port));
     }
     for line in &options.lines {
         let _ = writeln!(text, "{line}");

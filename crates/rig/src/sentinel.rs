@@ -17,7 +17,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How a deployment is set up.
 #[derive(Debug, Clone)]
 pub struct SentinelOptions {
-    /// For every server.
+    /// For every server. With TLS, servers and Sentinels reach each other by it alone, and name each other's ports for it; a test
+    /// itself asks them in plain text.
     pub redis: RedisOptions,
     /// What Sentinels themselves ask for.
     pub password: Option<String>,
@@ -64,7 +65,8 @@ pub struct Server {
 impl Server {
     /// Where everybody reaches it.
     pub fn addr(&self) -> SocketAddr {
-        self.link.as_ref().map_or_else(|| self.redis.addr(), Link::addr)
+        let own = || self.redis.tls_addr().unwrap_or_else(|| self.redis.addr());
+        self.link.as_ref().map_or_else(own, Link::addr)
     }
 }
 
@@ -77,6 +79,9 @@ impl Server {
         }
         if let Some(from) = options.replicas_from {
             redis.lines.extend([format!("bind-source-addr {from}"), "replica-announce-ip 127.0.0.1".to_owned()]);
+        }
+        if redis.tls.is_some() {
+            redis.lines.push("tls-replication yes".to_owned());
         }
         let redis = Redis::start(&redis)?;
         let link = if options.has_links { Some(Link::to(redis.addr())?) } else { None };
@@ -298,12 +303,16 @@ impl SentinelDeployment {
     }
 
     fn start_sentinel(&self, quorum: usize) -> Result<Sentinel, RigError> {
-        let write = |port: u16, _: Option<u16>, folder: &crate::Folder| {
+        let tls = self.options.redis.tls.as_ref();
+        let write = |port: u16, tls_port: Option<u16>, folder: &crate::Folder| {
             let dir = folder.path().display();
             let mut text = format!(
                 "port {port}\nbind 127.0.0.1\nprotected-mode no\ndir {dir}\nlogfile {dir}/server.log\n\
                  sentinel resolve-hostnames no\nsentinel deny-scripts-reconfig yes\n"
             );
+            if let Some((tls, port)) = tls.zip(tls_port) {
+                let _ = writeln!(text, "{}\ntls-replication yes", tls.lines(port));
+            }
             if let Some(password) = &self.options.password {
                 let _ = writeln!(text, "requirepass {password}\nsentinel sentinel-pass {password}");
             }
@@ -316,7 +325,8 @@ impl SentinelDeployment {
             }
             text
         };
-        Ok(Sentinel { redis: Redis::start_with(&["--sentinel"], self.options.password.as_deref(), write, false)? })
+        let password = self.options.password.as_deref();
+        Ok(Sentinel { redis: Redis::start_with(&["--sentinel"], password, write, tls.is_some())? })
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {

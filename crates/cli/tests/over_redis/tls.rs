@@ -1,13 +1,15 @@
-//! Redis behind TLS, a password and the rules that the README gives its user.
+//! Redis, and Sentinels, behind TLS, a password and the rules that the README gives its user.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use fulmar_rig::{Folder, Node, Ready, Redis, RedisOptions, Tls, eventually, http, is_available};
+use fulmar_rig::{
+    Folder, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Tls, eventually, http,
+    is_available,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme};
+use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme, sight};
 
 const PASSWORD: &str = "correct-horse";
 
@@ -39,18 +41,22 @@ impl Authority {
     }
 }
 
-/// A server that asks for certificates; `None`, said loudly, where it was built without TLS.
-fn server(authority: &Authority) -> Option<Redis> {
+/// Servers that ask for certificates.
+fn of_servers(authority: &Authority) -> RedisOptions {
     let [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file));
-    let options = RedisOptions {
+    RedisOptions {
         tls: Some(Tls { cert, key, ca, wants_certificate: true }),
         users: vec![format!("fulmar on >{PASSWORD} {}", rules_of_the_readme("+eval"))],
         // Nobody gets in by another name.
         password: Some("of-the-default-user".to_owned()),
         ..RedisOptions::default()
-    };
-    match Redis::start(&options) {
-        Ok(redis) => Some(redis),
+    }
+}
+
+/// What was started; `None`, said loudly, where servers were built without TLS.
+fn unless_without_tls<T>(started: Result<T, RigError>) -> Option<T> {
+    match started {
+        Ok(started) => Some(started),
         Err(error) if error.to_string().contains("TLS support") => {
             eprintln!("!! SKIPPED: {} was built without TLS", fulmar_rig::server_program().display());
             None
@@ -59,12 +65,13 @@ fn server(authority: &Authority) -> Option<Redis> {
     }
 }
 
-fn secured(at: SocketAddr, ca: &Path, own: &Authority, ready: Ready) -> Node {
+/// A node that reaches `servers`, as configured, by TLS.
+fn secured(servers: &str, ca: &Path, own: &Authority, ready: Ready) -> Node {
     let shown = ["node.pem", "node.key"].map(|file| own.path(file));
     let password = own.path("password");
     fs::write(&password, format!("{PASSWORD}\n")).unwrap();
     let lines = format!(
-        "addresses = [\"{at}\"]\nuser = \"fulmar\"\npassword_file = \"{}\"\ntls = true\ntls_ca = \"{}\"\n\
+        "{servers}\nuser = \"fulmar\"\npassword_file = \"{}\"\ntls = true\ntls_ca = \"{}\"\n\
          tls_cert = \"{}\"\ntls_key = \"{}\"",
         password.display(),
         ca.display(),
@@ -83,9 +90,9 @@ fn nodes_hear_each_other_through_tls_with_a_password_and_only_the_rights_that_th
         return;
     }
     let (authority, stranger) = (Authority::make("ours"), Authority::make("theirs"));
-    let Some(redis) = server(&authority) else { return };
-    let at = redis.tls_addr().unwrap();
-    let start = || secured(at, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
+    let Some(redis) = unless_without_tls(Redis::start(&of_servers(&authority))) else { return };
+    let at = format!("addresses = [\"{}\"]", redis.tls_addr().unwrap());
+    let start = || secured(&at, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
     let (hears, takes) = (start(), start());
     let mut subscriber = connect(&hears);
     let member = serde_json::json!({});
@@ -103,10 +110,53 @@ fn nodes_hear_each_other_through_tls_with_a_password_and_only_the_rights_that_th
         assert!(!said.contains("NOPERM") && !said.contains(PASSWORD), "{said}");
     }
     // One that trusts somebody else says so, serves what it can and goes on.
-    let lost = secured(at, &stranger.path("ca.pem"), &authority, Ready::Alive);
+    let lost = secured(&at, &stranger.path("ca.pem"), &authority, Ready::Alive);
     let says_so = |line: &str| line.contains("no connection to the server") && line.contains("certificate");
     eventually("it says what is wrong", PATIENCE, || lost.log().lines().any(says_so).then_some(())).unwrap();
     assert!(lost.is_running() && http::status_of(lost.addr(), "/livez", PATIENCE).unwrap() == 200);
     let unheard = http::status_of(lost.addr(), "/readyz", PATIENCE).unwrap();
     assert_eq!(unheard, 503, "it was not heard through its group");
+}
+
+/// NODE-2, NODE-5, RED-7
+#[test]
+fn nodes_follow_sentinels_from_server_to_server_through_tls() {
+    if !is_available() {
+        return;
+    }
+    let authority = Authority::make("ours");
+    let options = SentinelOptions { redis: of_servers(&authority), ..SentinelOptions::default() };
+    let started = SentinelDeployment::start(&[("g1", 2)], 3, &options);
+    let Some(deployment) = unless_without_tls(started) else { return };
+    for sentinel in deployment.sentinels() {
+        let rules = rules_of_the_readme("+sentinel");
+        let password = format!(">{PASSWORD}");
+        let words = ["ACL", "SETUSER", "fulmar", "on", &password].into_iter().chain(rules.split(' '));
+        sentinel.redis.call(&words.collect::<Vec<_>>()).unwrap();
+    }
+    let at: Vec<String> =
+        deployment.sentinels().iter().map(|sentinel| format!("\"{}\"", sentinel.redis.tls_addr().unwrap())).collect();
+    let servers = format!(
+        "sentinels = [{}]\ngroups = [\"g1\"]\nsentinel_user = \"fulmar\"\nsentinel_password_file = \"{}\"",
+        at.join(", "),
+        authority.path("password").display()
+    );
+    let start = || secured(&servers, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
+    let (hears, takes) = (start(), start());
+    let mut subscriber = connect(&hears);
+    subscriber.subscribe("room", None).unwrap();
+    publish(&takes, "room", "before");
+    assert_eq!(next_event(&mut subscriber).1, "before");
+    let old = deployment.primary_of("g1").unwrap();
+    let gone = old.addr().to_string();
+    old.redis.kill();
+    for node in [&hears, &takes] {
+        let follows_another =
+            || sight(node).filter(|group| group["hears"] == true && group["server"].as_str() != Some(&gone));
+        let at = eventually("it follows another", PATIENCE, follows_another)
+            .unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
+        assert_eq!(at["server"], deployment.primary_of("g1").unwrap().addr().to_string());
+    }
+    publish(&takes, "room", "after");
+    assert_eq!(next_event(&mut subscriber).1, "after");
 }
