@@ -105,6 +105,8 @@ pub struct Limits {
     pub publish_timeout: Duration,
     /// Silence of a script's answer after which a group's publications take the detour too.
     pub breaker: Duration,
+    /// Silence of a connection on which a heartbeat is due every 100 ms after which it is deaf, whatever TCP says.
+    pub silence: Duration,
     /// Longest a command waits for its answer before its connection is given up.
     pub command_timeout: Duration,
     /// Longest `WAIT` waits for a replica.
@@ -135,6 +137,7 @@ impl Default for Limits {
             buffer_bytes_max: 256 << 20,
             publish_timeout: Duration::from_millis(3_500),
             breaker: Duration::from_millis(100),
+            silence: Duration::from_millis(350),
             command_timeout: Duration::from_millis(500),
             wait: Duration::from_millis(80),
             log_age: Duration::from_secs(60),

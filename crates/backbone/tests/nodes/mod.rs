@@ -12,6 +12,9 @@ use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
 /// Nodes of a fixture.
 const NODES: u64 = 3;
 
+/// Longest a machine may stand still.
+const BUSY: Duration = Duration::from_secs(20);
+
 /// Longest the nodes may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -21,8 +24,7 @@ pub fn settings(topology: Topology) -> Settings {
     let deployment = format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed));
     // Servers and three nodes share a test machine with others: silence there is no sign of a lost primary, and order along a
     // channel is the log's only while the primary answers.
-    let limits =
-        Limits { breaker: Duration::from_millis(500), command_timeout: Duration::from_secs(2), ..Limits::default() };
+    let limits = Limits { breaker: BUSY, silence: BUSY, command_timeout: BUSY, ..Limits::default() };
     Settings { limits, ..Settings::new(&deployment, topology) }
 }
 

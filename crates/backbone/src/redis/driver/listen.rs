@@ -22,8 +22,6 @@ const CHUNK_PAUSE: Duration = Duration::from_millis(2);
 const PULSE_EVERY: Duration = Duration::from_millis(100);
 /// And however much is heard, one that says how many entries the log was given, this often.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// Silence of a connection on which a heartbeat is due every [`PULSE_EVERY`] after which it is deaf, whatever TCP says.
-const SILENCE_MAX: Duration = Duration::from_millis(350);
 /// How long a subscription may be missing before the node says that it is deaf.
 const DEAF_AFTER: Duration = Duration::from_millis(50);
 /// How often a deaf node says so.
@@ -361,7 +359,7 @@ impl Driver {
         self.time_pulse(now, group);
         let is_ready = {
             let hearing = &self.groups[group].hearing;
-            hearing.stage == Stage::Ready && now < hearing.heard_at + SILENCE_MAX
+            hearing.stage == Stage::Ready && now < hearing.heard_at + self.settings.limits.silence
         };
         let hearing = &mut self.groups[group].hearing;
         if is_ready {
