@@ -255,6 +255,7 @@ impl Hub {
         desk.settle(turn, entry);
         if entry.is_idle() && entry.idle_since.saturating_add(desk.linger_ms()) <= turn.now.ms {
             if entry.is_over() {
+                desk.end_check(entry);
                 topics.remove(topic.as_str());
                 turn.outs.push(Out::Unfollow(topic.clone()));
                 return;

@@ -210,13 +210,19 @@ impl Desk {
         self.begin_check(entry, turn.now.ms, is_queued);
     }
 
-    fn begin_check(&mut self, entry: &mut Entry, began: u64, is_queued: bool) {
-        let topic = entry.topic.clone();
-        let Some(members) = entry.members_mut() else { return };
-        if let Some(Check { stage: Stage::Asked(_), .. }) = members.check {
-            // What comes back may be older than the doubt.
+    /// Nobody waits for this roster any more.
+    pub(super) fn end_check(&mut self, entry: &mut Entry) {
+        let check = entry.members_mut().and_then(|members| members.check.take());
+        if check.is_some_and(|check| matches!(check.stage, Stage::Asked(_))) {
             self.checks_in_flight = self.checks_in_flight.saturating_sub(1);
         }
+    }
+
+    fn begin_check(&mut self, entry: &mut Entry, began: u64, is_queued: bool) {
+        let topic = entry.topic.clone();
+        // What comes back may be older than the doubt.
+        self.end_check(entry);
+        let Some(members) = entry.members_mut() else { return };
         members.check = Some(Check { began, stage: Stage::Queued });
         if !is_queued {
             self.checks.push_back(topic);

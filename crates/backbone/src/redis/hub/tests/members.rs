@@ -214,6 +214,37 @@ fn rosters_are_read_a_few_at_a_time_and_only_where_somebody_would_hear_of_it() {
     assert_eq!(roster(&world, 0, back).len(), 1);
 }
 
+/// RED-27
+#[test]
+fn rooms_that_end_while_their_roster_is_awaited_leave_their_turns_to_others() {
+    let mut world = World::new(1, 1, 1);
+    let rooms: Vec<_> = (0..64).map(|n| as_user(&format!("presence-{n}"), "ana", "1")).collect();
+    for room in &rooms {
+        world.join(0, 0, room.clone());
+    }
+    here(&mut world);
+    for room in &rooms {
+        world.told(0, Told::Doubtful(Some(topic(room.channel.as_str()))));
+    }
+    let forget = |world: &mut World| world.nodes[0].calls.retain(|call| !matches!(call, Call::Roster(_)));
+    assert_eq!(rosters_asked(&world), 64);
+    forget(&mut world);
+    world.pass(3_000);
+    for room in &rooms {
+        world.leave(0, 0, room);
+    }
+    world.drain();
+    // They are asked for again twice, and gone before the answers could come.
+    for ms in [2_000, 5_000, 3_000] {
+        world.pass(ms);
+        forget(&mut world);
+        world.drain();
+    }
+    assert_eq!(world.figures(0).topics, 1);
+    world.told(0, Told::Doubtful(Some(topic(ROOM))));
+    assert_eq!(rosters_asked(&world), 1);
+}
+
 /// RED-5, RED-27
 #[test]
 fn edges_of_a_new_primary_count_although_their_places_are_lower() {
