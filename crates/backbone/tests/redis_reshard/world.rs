@@ -30,9 +30,8 @@ const ROOMS: usize = 12;
 const NODES: u64 = 2;
 /// Nodes are configured with the first two.
 pub const GROUPS: [&str; 3] = ["g1", "g2", "g3"];
-/// Nothing is stuck: no delivery takes longer. How long they may take on a machine that has nothing else to do is what `cargo xtask
-/// faults reshard reshard-kill` judges.
-const STUCK: Duration = Duration::from_secs(5);
+/// No delivery takes longer; beyond it, what this machine stood still is allowed for: several processes have a part in one.
+const LATE: Duration = Duration::from_millis(900);
 
 pub fn name(name: &str) -> ChannelName {
     ChannelName::parse(name, 200).expect("a valid name")
@@ -89,11 +88,13 @@ pub struct World {
     tickets: AtomicU64,
     publishers: Vec<(JoinHandle<u64>, Arc<AtomicU64>)>,
     is_over: Arc<AtomicBool>,
+    /// The longest that a thread of this process had to wait for its turn.
+    stall_us: Arc<AtomicU64>,
     began: Instant,
     _alone: MutexGuard<'static, ()>,
 }
 
-/// One world at a time: each has a dozen servers.
+/// One world at a time: how long a delivery takes is looked at.
 static ALONE: Mutex<()> = Mutex::new(());
 
 impl World {
@@ -127,6 +128,7 @@ impl World {
             tickets: AtomicU64::new(0),
             publishers: Vec::new(),
             is_over: Arc::default(),
+            stall_us: Arc::default(),
             began: Instant::now(),
             _alone: alone,
         };
@@ -215,6 +217,8 @@ impl World {
                 self.join(node, &channel, Some("both"));
             }
         }
+        let (is_over, stall_us) = (self.is_over.clone(), self.stall_us.clone());
+        std::thread::spawn(move || watch(&is_over, &stall_us));
         for publisher in 0..2 * self.nodes.len() {
             let (node, is_over, began) =
                 (self.nodes[publisher % self.nodes.len()].clone(), self.is_over.clone(), self.began);
@@ -276,8 +280,9 @@ impl World {
             longest = longest.max((*at - self.began).saturating_sub(Duration::from_micros(sent_us)));
         }
         assert_eq!(counts, rounds, "every publication once");
-        eprintln!("{} publications, the longest took {longest:?}", rounds.iter().sum::<u64>());
-        assert!(longest < STUCK, "{longest:?}");
+        let stall = Duration::from_micros(self.stall_us.load(Ordering::Relaxed));
+        eprintln!("{} publications, the longest took {longest:?}, stall {stall:?}", rounds.iter().sum::<u64>());
+        assert!(longest < LATE + 4 * stall, "{longest:?}, and this machine stood still for {stall:?} at most");
     }
 
     /// Members are told of once, at the beginning, and are all there at the end.
@@ -407,6 +412,17 @@ impl World {
     }
 }
 
+/// Looks how long this machine, which others use too, lets a thread wait.
+fn watch(is_over: &AtomicBool, stall_us: &AtomicU64) {
+    const NAP: Duration = Duration::from_millis(5);
+    while !is_over.load(Ordering::Relaxed) {
+        let slept = Instant::now();
+        std::thread::sleep(NAP);
+        let stall = slept.elapsed().saturating_sub(NAP);
+        stall_us.fetch_max(u64::try_from(stall.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 fn events(inbox: &Recorder) -> u64 {
     let heard = inbox.heard.lock().unwrap_or_else(PoisonError::into_inner);
     heard.iter().filter(|(_, delivery)| matches!(delivery.happening, Happening::Event { .. })).count() as u64
@@ -421,7 +437,7 @@ fn publish(publisher: usize, node: &RedisBackbone, is_over: &AtomicBool, accepte
             }
             say(&runtime, node, (publisher, count), channel, began);
             accepted.fetch_add(1, Ordering::Relaxed);
-            // A pace, not a wait.
+            // A pace, not a wait: what is looked at is the longest delivery on a machine that others use too.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
