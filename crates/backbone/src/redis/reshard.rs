@@ -37,8 +37,10 @@ const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// How far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What was done.
+    /// What was done, or `"waiting"`.
     pub what: &'static str,
+    /// What is waited for: a group that fails is tried again for a minute.
+    pub trouble: Option<String>,
     /// Slots that have arrived.
     pub done: usize,
     /// Slots that move.
@@ -79,6 +81,8 @@ pub struct Mover<'a> {
     /// Whether servers are taken into use for their groups as they are met. Whoever only looks leaves them as they are.
     may_write: bool,
     has_begun: bool,
+    /// The last step that was told.
+    at: (usize, usize),
     watch: Watch<'a>,
 }
 
@@ -97,7 +101,7 @@ impl<'a> Mover<'a> {
         let mut settings = settings.clone();
         settings.limits.command_timeout = settings.limits.command_timeout.max(ANSWER_MAX);
         let keys = Keys::new(&settings.deployment);
-        Ok(Self { settings, keys, name, groups: Vec::new(), may_write: false, has_begun: false, watch })
+        Ok(Self { settings, keys, name, groups: Vec::new(), may_write: false, has_begun: false, at: (0, 0), watch })
     }
 
     /// Whether it has changed anything but its own lease: what fails before that is a refusal.
@@ -315,7 +319,12 @@ impl<'a> Mover<'a> {
     }
 
     fn say(&mut self, what: &'static str, done: usize, of: usize) -> Result<(), ReshardError> {
-        match (self.watch)(&Progress { what, done, of }) {
+        self.at = (done, of);
+        self.tell(&Progress { what, trouble: None, done, of })
+    }
+
+    fn tell(&mut self, progress: &Progress) -> Result<(), ReshardError> {
+        match (self.watch)(progress) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(ReshardError::Stopped),
         }
@@ -334,6 +343,10 @@ impl<'a> Mover<'a> {
                 Ok(true) => return Ok(()),
                 Ok(false) => failing_since = None,
                 Err(error @ ReshardError::Unreachable(..)) => {
+                    if failing_since.is_none() {
+                        let (done, of) = self.at;
+                        self.tell(&Progress { what: "waiting", trouble: Some(error.to_string()), done, of })?;
+                    }
                     let since = *failing_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= TRY_MAX {
                         return Err(error);

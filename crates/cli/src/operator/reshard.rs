@@ -79,9 +79,10 @@ impl Errand {
         let is_shown = !self.json;
         let mut watch = move |progress: &Progress| {
             if is_shown {
-                let Progress { what, done, of } = progress;
+                let Progress { what, trouble, done, of } = progress;
+                let why = trouble.iter().map(|trouble| format!(": {trouble}")).collect::<String>();
                 // Whoever does not look any more is told nothing.
-                let _: std::io::Result<()> = writeln!(std::io::stderr(), "{done:>5} of {of} slots  {what}");
+                let _: std::io::Result<()> = writeln!(std::io::stderr(), "{done:>5} of {of} slots  {what}{why}");
             }
             ControlFlow::Continue(())
         };
