@@ -13,7 +13,7 @@ use fulmar_protocol::app::{AppId, Durability};
 use fulmar_protocol::exchange::Publication;
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::ChannelName;
-use fulmar_rig::{Redis, RedisOptions, SentinelDeployment, SentinelOptions, eventually};
+use fulmar_rig::{Redis, RedisOptions, SentinelDeployment, SentinelOptions, Server, eventually};
 
 const DEPLOYMENT: &str = "durability";
 const GROUP: &str = "g1";
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LONG: Duration = Duration::from_secs(20);
 /// How long one waits that cannot be.
 const SHORT: Duration = Duration::from_secs(2);
-/// What `WAIT` waits at most, as documented.
-const WAIT: Duration = Duration::from_millis(80);
+/// Nearly what `WAIT` waits at most, which is 80 ms as documented.
+const ALMOST_WAIT: Duration = Duration::from_millis(72);
 
 /// One node.
 struct World {
@@ -36,6 +36,7 @@ impl World {
         let limits = Limits {
             // However slow a server that runs is here, it is not gone: nothing is answered over the bus instead.
             breaker: Duration::from_secs(20),
+            silence: Duration::from_secs(20),
             command_timeout: Duration::from_secs(20),
             publish_timeout,
             ..Limits::default()
@@ -57,6 +58,13 @@ impl World {
         let publication = Publication { app, channel, frame: Frame::new(text), except: None, cache_for: None };
         self.published += 1;
         runtime.block_on(self.node.publish(vec![publication], Terms { durability, once: None }))
+    }
+
+    /// How long the answer took of a publication that must be accepted.
+    fn time(&mut self, text: &str, durability: Durability) -> Duration {
+        let begun = Instant::now();
+        self.publish(text, durability).expect("it is accepted");
+        begun.elapsed()
     }
 
     /// Figures that have all in them that was answered before: they are shown every two seconds, and one more publication, which
@@ -100,6 +108,20 @@ fn await_waiting(world: &mut World, primary: &Redis) {
     .expect("it is");
 }
 
+/// Stops replicas that have confirmed everything so far: what is published just then waits for them as long as may be.
+fn stop(world: &mut World, replicas: &[&Server]) {
+    replicas.iter().for_each(|replica| replica.redis.stop());
+    // The signal takes its time.
+    let mut before = world.figures();
+    let took = eventually("the replicas have stopped", PATIENCE, || {
+        let took = world.time("replicated", Durability::Replicated);
+        let counted = std::mem::replace(&mut before, world.figures()).without_replica;
+        (before.without_replica > counted).then_some(took)
+    })
+    .expect("they have");
+    assert!(took >= ALMOST_WAIT, "{took:?}");
+}
+
 /// RED-13
 #[test]
 fn only_what_is_to_be_replicated_waits_for_replicas_and_it_is_answered_without_them_and_counted() {
@@ -108,50 +130,25 @@ fn only_what_is_to_be_replicated_waits_for_replicas_and_it_is_answered_without_t
     let mut world = World::new(topology(&servers), LONG);
     await_waiting(&mut world, primary);
     let replicas = servers.replicas_of(GROUP).expect("there are two");
-    replicas.iter().for_each(|replica| replica.redis.stop());
-    // The signal takes its time.
-    let mut before = world.figures();
-    eventually("the replicas have stopped", PATIENCE, || {
-        world.publish("replicated", Durability::Replicated).expect("it is answered in any case");
-        let counted = std::mem::replace(&mut before, world.figures()).without_replica;
-        (before.without_replica > counted).then_some(())
-    })
-    .expect("they have");
+    stop(&mut world, &replicas);
 
+    let before = world.figures();
     let asked = waits(primary);
-    let mut fastest = Duration::MAX;
-    for _ in 0..20 {
-        let begun = Instant::now();
-        world.publish("primary", Durability::Primary).expect("the primary has it");
-        fastest = fastest.min(begun.elapsed());
-    }
+    let fastest = (0..20).map(|_| world.time("primary", Durability::Primary)).min();
     assert_eq!(waits(primary), asked, "nobody waits for a replica");
-    assert!(fastest < WAIT, "{fastest:?}");
-    let after = world.figures();
-    assert_eq!(after.without_replica, before.without_replica);
+    assert!(fastest < Some(ALMOST_WAIT), "{fastest:?}");
+    assert_eq!(world.figures().without_replica, before.without_replica);
 
-    // A node that hears nothing for a third of a second says so, and then the bus answers first: such an attempt says nothing of time.
-    let mut before = after;
-    eventually("a publication that only the log carries is answered sooner than a replica could", PATIENCE, || {
-        let begun = Instant::now();
-        world.publish("replicated", Durability::Replicated).expect("it is answered all the same");
-        let took = begun.elapsed();
-        let after = world.figures();
-        let (was, is) = (&before.groups[0], &after.groups[0]);
-        let is_by_log = !was.over_the_bus && !is.over_the_bus && was.circuit_openings == is.circuit_openings;
-        before = after;
-        (is_by_log && took < WAIT.mul_f64(0.9)).then_some(())
-    })
-    .expect("nobody waits any more");
-    // One after the other goes on asking, each for as long as it may.
-    let (asked, counted, begun) = (waits(primary), world.figures().without_replica, Instant::now());
+    // One after the other goes on asking, each for as long as it may; and nobody waits for that.
     const MORE: u64 = 200;
-    (0..MORE).for_each(|_| world.publish("replicated", Durability::Replicated).expect("it is answered"));
+    let (asked, begun) = (waits(primary), Instant::now());
+    let fastest = (0..MORE).map(|_| world.time("replicated", Durability::Replicated)).min();
+    assert!(fastest < Some(ALMOST_WAIT), "{fastest:?}");
     let asked = f64::from(u32::try_from(waits(primary) - asked).expect("a few"));
-    let most = 2.0 + begun.elapsed().as_secs_f64() / WAIT.mul_f64(0.9).as_secs_f64();
+    let most = 2.0 + begun.elapsed().div_duration_f64(ALMOST_WAIT);
     assert!(asked <= most, "{asked}, and at most {most} of them have room one after the other");
-    eventually("each is counted", PATIENCE, || (world.figures().without_replica >= counted + MORE).then_some(()))
-        .expect("none had a replica");
+    let are_counted = || (world.figures().without_replica >= before.without_replica + MORE).then_some(());
+    eventually("each is counted", PATIENCE, are_counted).expect("none had a replica");
 
     replicas.iter().for_each(|replica| replica.redis.resume());
     let mut before = world.figures();
@@ -162,7 +159,9 @@ fn only_what_is_to_be_replicated_waits_for_replicas_and_it_is_answered_without_t
         (waits(primary) > asked && before.without_replica == counted).then_some(())
     })
     .expect("they are back");
-    assert_eq!(before.timed_out, 0);
+    stop(&mut world, &replicas);
+    replicas.iter().for_each(|replica| replica.redis.resume());
+    assert_eq!(world.figures().timed_out, 0);
 }
 
 /// RED-13
