@@ -143,13 +143,23 @@ impl Lane {
         number == self.first
     }
 
+    /// Whether something is to be appended, and nothing is on its way.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.in_flight.is_none() && self.unlogged_from() < self.next()
+    }
+
+    /// The first number that no log has.
+    fn unlogged_from(&self) -> u64 {
+        (self.logged + 1).max(self.first)
+    }
+
     /// What is to be appended now, if nothing is on its way.
     pub fn take_batch(&mut self, max: BatchMax) -> Option<RangeInclusive<u64>> {
         if self.in_flight.is_some() {
             return None;
         }
-        let from = (self.logged + 1).max(self.first);
-        let batch = self.batch_from(from, max)?;
+        let batch = self.batch_from(self.unlogged_from(), max)?;
         self.in_flight = Some(batch.clone());
         Some(batch)
     }
@@ -175,7 +185,7 @@ impl Lane {
     /// The log has everything up to `last`; the batch may still wait for a replica.
     pub fn logged(&mut self, now: Duration, last: u64) {
         let last = last.min(self.next() - 1);
-        for number in (self.logged + 1).max(self.first)..=last {
+        for number in self.unlogged_from()..=last {
             let Some(item) = self.item_mut(number) else { continue };
             item.logged_at = Some(now);
             self.unlogged_bytes = self.unlogged_bytes.saturating_sub(self.bytes_of(number));
@@ -238,15 +248,14 @@ impl Lane {
     }
 
     fn unlogged_mut(&mut self) -> impl Iterator<Item = &mut Item> {
-        let from = (self.logged + 1).max(self.first);
-        let skipped = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.items.len());
+        let skipped = usize::try_from(self.unlogged_from() - self.first).unwrap_or(usize::MAX).min(self.items.len());
         self.items.range_mut(skipped..)
     }
 
     /// Takes out what no log has of a slot, in its order; empty entries keep the numbers. Not while an answer is awaited that
     /// may say that the log has it.
     pub fn take_slots(&mut self, is_wanted: impl Fn(Slot) -> bool, taken: &mut Vec<Item>) {
-        for number in (self.logged + 1).max(self.first)..self.next() {
+        for number in self.unlogged_from()..self.next() {
             let Some(item) = self.item_mut(number) else { continue };
             if item.message.is_empty() || !is_wanted(item.topic.slot()) {
                 continue;
@@ -326,12 +335,18 @@ mod tests {
     #[test]
     fn batches_leave_in_order_and_one_at_a_time() {
         let mut lane = lane(5);
+        assert!(lane.is_due());
         assert_eq!(lane.take_batch(MAX), Some(1..=3));
+        assert!(!lane.is_due());
         assert_eq!(lane.take_batch(MAX), None);
         lane.logged(S(9), 3);
         lane.settle();
+        assert!(lane.is_due());
         assert_eq!(lane.take_batch(MAX), Some(4..=5));
         assert_eq!(lane.unlogged_bytes(), 20);
+        lane.logged(S(9), 5);
+        lane.settle();
+        assert!(!lane.is_due(), "the log has all");
     }
 
     /// RED-12

@@ -205,14 +205,13 @@ impl Driver {
     }
 
     fn pump_lane(&mut self, now: Duration, group: usize, lane: usize) {
+        let side = &self.groups[group].lanes[lane];
         let must_read = self.slots.is_regrouping() || self.groups[group].slots.is_wanted;
-        if must_read || self.groups[group].lanes[lane].held_until.is_some_and(|until| now < until) {
+        if must_read || !side.lane.is_due() || side.held_until.is_some_and(|until| now < until) {
             return;
         }
         let Some(pipe) = self.free_pipe(group, lane) else { return };
-        // Where none confirms in time one batch after the other goes on asking. It has a connection to itself, and nobody waits for it.
-        let may_wait = self.has_replicas(group)
-            && !(self.lags(group) && self.groups[group].lanes.iter().any(LaneSide::is_waiting));
+        let may_wait = self.may_wait(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let this = &mut self.groups[group];
         let side = &mut this.lanes[lane];
@@ -332,6 +331,13 @@ impl Driver {
             }
             _ => self.open_circuit(self.now(), group),
         }
+    }
+
+    /// Whether one more batch may ask for a replica. Where none confirms in time one batch after the other goes on asking: it has a
+    /// connection to itself, and nobody waits for it.
+    fn may_wait(&self, group: usize) -> bool {
+        let is_probed = || self.groups[group].lanes.iter().any(LaneSide::is_waiting);
+        self.has_replicas(group) && !(self.lags(group) && is_probed())
     }
 
     /// Whether no replica confirms what is published in time.
