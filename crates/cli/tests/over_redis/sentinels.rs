@@ -1,6 +1,7 @@
 //! Sentinels and servers that let nobody in but the users that the README gives nodes.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use fulmar_rig::{Folder, Node, Ready, Redis, RedisOptions, SentinelDeployment, SentinelOptions, eventually, http};
 use serde_json::json;
@@ -26,7 +27,7 @@ fn deployment(replicas: usize, sentinels: usize) -> SentinelDeployment {
 }
 
 /// What Sentinels let nodes do from now on.
-fn allow(deployment: &SentinelDeployment, password: &str, rules: &str) {
+pub fn allow(deployment: &SentinelDeployment, password: &str, rules: &str) {
     let password = format!(">{password}");
     let words = ["ACL", "SETUSER", "fulmar", "reset", "on", &password].into_iter().chain(rules.split(' '));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
@@ -41,14 +42,30 @@ fn start(deployment: &SentinelDeployment, folder: &Folder, ready: Ready) -> Node
         fs::write(&file, format!("{password}\n")).unwrap();
         file.display().to_string()
     });
-    let sentinels: Vec<String> =
-        deployment.sentinels().iter().map(|sentinel| format!("\"{}\"", sentinel.redis.addr())).collect();
-    let backbone = format!(
-        "sentinels = [{}]\ngroups = [\"g1\"]\nuser = \"fulmar\"\npassword_file = \"{of_servers}\"\n\
-         sentinel_user = \"fulmar\"\nsentinel_password_file = \"{of_sentinels}\"",
-        sentinels.join(", ")
-    );
-    node("", &backbone, ready)
+    let at = deployment.sentinels().iter().map(|sentinel| sentinel.redis.addr());
+    let watched = watched_by(at, &of_sentinels);
+    node("", &format!("{watched}\nuser = \"fulmar\"\npassword_file = \"{of_servers}\""), ready)
+}
+
+/// Lines for the group of the deployment, whose Sentinels are at these addresses.
+pub fn watched_by(at: impl Iterator<Item = SocketAddr>, password_file: &str) -> String {
+    let at: Vec<String> = at.map(|at| format!("\"{at}\"")).collect();
+    format!(
+        "sentinels = [{}]\ngroups = [\"g1\"]\nsentinel_user = \"fulmar\"\nsentinel_password_file = \"{password_file}\"",
+        at.join(", ")
+    )
+}
+
+/// Kills the primary, and waits until nodes follow the one that Sentinels make of a replica.
+pub fn follow_another(deployment: &SentinelDeployment, nodes: &[&Node]) {
+    let old = deployment.primary_of("g1").unwrap();
+    let gone = old.addr().to_string();
+    old.redis.kill();
+    for node in nodes {
+        let new = || followed(node).filter(|server| *server != gone);
+        let new = eventually("it follows another", PATIENCE, new).unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
+        assert_eq!(new, deployment.primary_of("g1").unwrap().addr().to_string());
+    }
 }
 
 /// What was refused to the nodes' user there.
@@ -78,19 +95,12 @@ fn nodes_hear_each_other_and_follow_a_failover_with_only_the_rights_that_the_rea
     publish(&takes, "presence-room", "before");
     assert_eq!(next_event(&mut subscriber).1, "before");
 
-    let old = deployment.primary_of("g1").unwrap();
     let all = || deployment.group("g1").unwrap().servers.iter().map(|server| &server.redis);
     let all = || all().chain(deployment.sentinels().iter().map(|sentinel| &sentinel.redis));
     for redis in all() {
         assert_eq!(refused(redis), [""; 0]);
     }
-    let gone = old.addr().to_string();
-    old.redis.kill();
-    for node in [&hears, &takes] {
-        let new = || followed(node).filter(|server| *server != gone);
-        let new = eventually("it follows another", PATIENCE, new).unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
-        assert_eq!(new, deployment.primary_of("g1").unwrap().addr().to_string());
-    }
+    follow_another(&deployment, &[&hears, &takes]);
     publish(&takes, "presence-room", "after");
     assert_eq!(next_event(&mut subscriber).1, "after");
     let mut other = connect(&takes);

@@ -9,7 +9,8 @@ use fulmar_rig::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme, sight};
+use super::sentinels::{allow, follow_another, watched_by};
+use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme};
 
 const PASSWORD: &str = "correct-horse";
 
@@ -128,35 +129,16 @@ fn nodes_follow_sentinels_from_server_to_server_through_tls() {
     let options = SentinelOptions { redis: of_servers(&authority), ..SentinelOptions::default() };
     let started = SentinelDeployment::start(&[("g1", 2)], 3, &options);
     let Some(deployment) = unless_without_tls(started) else { return };
-    for sentinel in deployment.sentinels() {
-        let rules = rules_of_the_readme("+sentinel");
-        let password = format!(">{PASSWORD}");
-        let words = ["ACL", "SETUSER", "fulmar", "on", &password].into_iter().chain(rules.split(' '));
-        sentinel.redis.call(&words.collect::<Vec<_>>()).unwrap();
-    }
-    let at: Vec<String> =
-        deployment.sentinels().iter().map(|sentinel| format!("\"{}\"", sentinel.redis.tls_addr().unwrap())).collect();
-    let servers = format!(
-        "sentinels = [{}]\ngroups = [\"g1\"]\nsentinel_user = \"fulmar\"\nsentinel_password_file = \"{}\"",
-        at.join(", "),
-        authority.path("password").display()
-    );
+    allow(&deployment, PASSWORD, &rules_of_the_readme("+sentinel"));
+    let at = deployment.sentinels().iter().map(|sentinel| sentinel.redis.tls_addr().unwrap());
+    let servers = watched_by(at, &authority.path("password").display().to_string());
     let start = || secured(&servers, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
     let (hears, takes) = (start(), start());
     let mut subscriber = connect(&hears);
     subscriber.subscribe("room", None).unwrap();
     publish(&takes, "room", "before");
     assert_eq!(next_event(&mut subscriber).1, "before");
-    let old = deployment.primary_of("g1").unwrap();
-    let gone = old.addr().to_string();
-    old.redis.kill();
-    for node in [&hears, &takes] {
-        let follows_another =
-            || sight(node).filter(|group| group["hears"] == true && group["server"].as_str() != Some(&gone));
-        let at = eventually("it follows another", PATIENCE, follows_another)
-            .unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
-        assert_eq!(at["server"], deployment.primary_of("g1").unwrap().addr().to_string());
-    }
+    follow_another(&deployment, &[&hears, &takes]);
     publish(&takes, "room", "after");
     assert_eq!(next_event(&mut subscriber).1, "after");
 }
