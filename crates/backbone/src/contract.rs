@@ -9,6 +9,7 @@
 //! a channel has one order, so whatever was to come before the marker has come. Random choices are seeded.
 
 mod cases;
+mod members;
 mod users;
 mod world;
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Delivery, Happening, Join, JoinRefusal, Position, Publication};
+use fulmar_protocol::exchange::{Delivery, Happening, Join, Position, Publication};
 use fulmar_protocol::name::SocketId;
 
 use super::world::{
-    APP, Dice, Joined, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
+    APP, Dice, Joined, START, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
 };
-use super::{Case, Fixture, users};
+use super::{Case, Fixture, members, users};
 use crate::{PublishError, Terms};
 
 /// Every promise, in the order of its clause.
@@ -40,17 +40,17 @@ pub const CASES: &[Case] = &[
     Case {
         clause: "DEL-3",
         promise: "the roster of a join is the edges up to its position, added up",
-        check: adds_up_to_the_roster,
+        check: members::adds_up_to_the_roster,
     },
     Case {
         clause: "DEL-4",
         promise: "users come and go once however many connections they have",
-        check: tells_of_users_not_connections,
+        check: members::tells_of_users_not_connections,
     },
     Case {
         clause: "DEL-4",
         promise: "edges alternate while one user comes and goes on several workers",
-        check: alternates_edges,
+        check: members::alternates_edges,
     },
     Case {
         clause: "DEL-5",
@@ -64,9 +64,9 @@ pub const CASES: &[Case] = &[
     Case {
         clause: "DEL-14",
         promise: "each change is counted, the newcomer hears its own, and the last count is the truth",
-        check: counts_every_change,
+        check: members::counts_every_change,
     },
-    Case { clause: "DEL-14", promise: "counts are true when all is quiet", check: counts_the_truth },
+    Case { clause: "DEL-14", promise: "counts are true when all is quiet", check: members::counts_the_truth },
     Case { clause: "DEL-15", promise: "what everybody left is empty", check: empties },
     Case { clause: "DEL-15", promise: "a leave that was never joined changes nothing", check: survives_stray_leaves },
     Case {
@@ -109,11 +109,15 @@ pub const CASES: &[Case] = &[
         promise: "who signs in after a termination is not meant by it",
         check: users::spares_later_sign_ins,
     },
-    Case { clause: "WS-81", promise: "a user's info is that of the first connection", check: keeps_the_first_info },
+    Case {
+        clause: "WS-81",
+        promise: "a user's info is that of the first connection",
+        check: members::keeps_the_first_info,
+    },
     Case {
         clause: "WS-86",
         promise: "new users beyond the limit are refused and leave no trace",
-        check: limits_members,
+        check: members::limits_members,
     },
     Case { clause: "WS-93", promise: "only what is published to be kept is kept", check: keeps_what_is_to_be_kept },
     Case {
@@ -126,7 +130,6 @@ pub const CASES: &[Case] = &[
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
-const START: Position = Position(0);
 
 fn reaches_every_worker_once(fixture: &Fixture) {
     let [twice, once, elsewhere] = fixture.workers();
@@ -331,209 +334,6 @@ fn events(heard: Vec<std::sync::Arc<Delivery>>) -> Vec<(Position, String)> {
     events.filter(|(_, text)| !text.starts_with("fence")).collect()
 }
 
-fn tells_of_users_not_connections(fixture: &Fixture) {
-    const ROOM: &str = "presence-room";
-    let [witness, other] = fixture.workers();
-    let ana = || as_user(ROOM, "ana", "1");
-    let start = witness.join(as_user(ROOM, "witness", "0"));
-    assert_eq!(start.roster.as_deref().map(ids), Some(vec!["witness".to_owned()]));
-    other.join(ana());
-    let second = witness.join(ana());
-    assert_eq!(ids(&second.roster.expect("presence channels have rosters")), ["witness", "ana"]);
-    assert_eq!(fixture.named(&[ROOM]), [(3, 2)], "three connections of two users");
-    witness.leave(&ana());
-    other.leave(&ana());
-    fixture.eventually("the end is told", || edges(&witness, ROOM, start.position).len() == 2);
-    let again = other.join(ana());
-    fixture.eventually("the return is told", || edges(&witness, ROOM, start.position).len() == 3);
-    fixture.fence(ROOM, &[&witness, &other]);
-    let told = edges(&witness, ROOM, start.position);
-    assert_eq!(who(&told), [("ana", true), ("ana", false), ("ana", true)]);
-    assert_eq!(edges(&other, ROOM, again.position), [], "a join hears no edge of its own");
-}
-
-/// Who came (true) or went (false), and where.
-type Edges = Vec<(Position, String, bool)>;
-
-fn edges(worker: &Worker, room: &str, after: Position) -> Edges {
-    let heard = worker.heard_on(room, after);
-    let edges = heard.iter().filter_map(|d| match &d.happening {
-        Happening::MemberAdded(member) => Some((d.position, member.user_id.as_str().to_owned(), true)),
-        Happening::MemberRemoved(user) => Some((d.position, user.as_str().to_owned(), false)),
-        Happening::Event { .. } | Happening::Count(_) | Happening::Missed => None,
-    });
-    edges.collect()
-}
-
-fn who(edges: &[(Position, String, bool)]) -> Vec<(&str, bool)> {
-    edges.iter().map(|(_, user, is_added)| (user.as_str(), *is_added)).collect()
-}
-
-/// What a churn leaves to be judged.
-struct Churned {
-    start: Joined,
-    /// Where each join stood and whom it saw.
-    rosters: Vec<(Position, Vec<String>)>,
-    edges: Edges,
-}
-
-const CHURNED: &str = "presence-churn";
-
-/// Three users come and go on four workers at once, with up to three connections per worker, until all have left.
-fn churn(fixture: &Fixture, witness: &Worker) -> Churned {
-    let start = witness.join(Join { counted: true, ..as_user(CHURNED, "witness", "0") });
-    let threads = [1, 2, 3, 4].map(|index| (index as u64, fixture.worker(index)));
-    let rosters = std::thread::scope(|scope| {
-        let churning = threads.each_ref().map(|(seed, worker)| scope.spawn(|| churn_one(*seed, worker)));
-        churning.map(|thread| thread.join().expect("churning does not panic"))
-    });
-    // Positions are a node's own: what another node's joins saw cannot be held against what the witness heard.
-    let is_near = |(seed, _): &(&(u64, Worker), _)| seed.0 % fixture.nodes.len() as u64 == 0;
-    let rosters = threads.iter().zip(rosters).filter(is_near).map(|(_, rosters)| rosters);
-    fixture.eventually("all have left", || fixture.named(&[CHURNED]) == [(1, 1)]);
-    fixture.fence(CHURNED, &[witness]);
-    let edges = edges(witness, CHURNED, start.position);
-    Churned { start, rosters: rosters.flatten().collect(), edges }
-}
-
-fn churn_one(seed: u64, worker: &Worker) -> Vec<(Position, Vec<String>)> {
-    let mut dice = Dice(seed);
-    let mut held: Vec<Join> = Vec::new();
-    let mut seen = Vec::new();
-    for _ in 0..300 {
-        if held.len() < 3 && dice.roll(2) == 0 {
-            let user = ["ana", "bob", "eve"][dice.roll(3)];
-            let join = Join { counted: true, ..as_user(CHURNED, user, "1") };
-            let joined = worker.join(join.clone());
-            let roster = ids(&joined.roster.expect("presence channels have rosters"));
-            assert!(roster.iter().any(|present| present == user), "the newcomer is in its roster");
-            seen.push((joined.position, roster));
-            held.push(join);
-        } else if !held.is_empty() {
-            worker.leave(&held.swap_remove(dice.roll(held.len())));
-        }
-    }
-    for join in held {
-        worker.leave(&join);
-    }
-    seen
-}
-
-fn alternates_edges(fixture: &Fixture) {
-    let witness = fixture.worker(0);
-    let churned = churn(fixture, &witness);
-    for user in ["ana", "bob", "eve"] {
-        let own: Vec<bool> = churned.edges.iter().filter(|e| e.1 == user).map(|e| e.2).collect();
-        assert!(own.len() > 1, "{user} was seen");
-        assert!(own.iter().enumerate().all(|(n, is_added)| *is_added == (n % 2 == 0)), "{user}: {own:?}");
-        assert_eq!(own.last(), Some(&false), "{user} has left");
-    }
-    assert_eq!(fixture.members(CHURNED), ["witness"]);
-}
-
-fn adds_up_to_the_roster(fixture: &Fixture) {
-    let witness = fixture.worker(0);
-    let churned = churn(fixture, &witness);
-    let at_start = ids(&churned.start.roster.expect("presence channels have rosters"));
-    assert!(!churned.rosters.is_empty());
-    for (position, roster) in churned.rosters {
-        let mut replayed = at_start.clone();
-        for (_, user, is_added) in churned.edges.iter().take_while(|(at, ..)| *at <= position) {
-            if *is_added {
-                replayed.push(user.clone());
-            } else {
-                replayed.retain(|present| present != user);
-            }
-        }
-        assert_eq!(roster, replayed, "in the order they came, at {position:?}");
-    }
-}
-
-fn counts(worker: &Worker, room: &str, after: Position) -> Vec<u64> {
-    let heard = worker.heard_on(room, after);
-    let counts = heard.iter().filter_map(|d| match d.happening {
-        Happening::Count(count) => Some(count),
-        _ => None,
-    });
-    counts.collect()
-}
-
-fn counts_every_change(fixture: &Fixture) {
-    let [first, second] = fixture.workers();
-    let a = first.join(counted("room"));
-    let b = second.join(counted("room"));
-    second.join(counted("room"));
-    let is_one_node = fixture.nodes.len() == 1;
-    if !is_one_node {
-        // Of changes that are made at once only the outcome is told: they are made one by one.
-        fixture.eventually("the third is told", || counts(&first, "room", a.position).len() == 3);
-    }
-    second.leave(&counted("room"));
-    fixture.eventually("all changes are told", || counts(&first, "room", a.position).len() == 4);
-    // Also where they are heard a moment later: who has left hears no more of it.
-    fixture.eventually("the leaver heard them too", || counts(&second, "room", b.position).len() == 3);
-    second.leave(&counted("room"));
-    fixture.eventually("the last change is told", || counts(&first, "room", a.position).len() == 5);
-    fixture.fence("room", &[&first]);
-    assert_eq!(counts(&first, "room", a.position), [1, 2, 3, 2, 1]);
-    assert_eq!(counts(&second, "room", b.position), [2, 3, 2], "the newcomer hears its own");
-    first.join(to("uncounted"));
-    fixture.fence("uncounted", &[&first]);
-    assert_eq!(counts(&first, "uncounted", START), [] as [u64; 0]);
-}
-
-fn counts_the_truth(fixture: &Fixture) {
-    let witness = fixture.worker(0);
-    let churned = churn(fixture, &witness);
-    let told = counts(&witness, CHURNED, churned.start.position);
-    assert_eq!(told.last(), Some(&1), "only the witness is left");
-    let is_one_node = fixture.nodes.len() == 1;
-    assert!(told.windows(2).all(|pair| pair[0].abs_diff(pair[1]) == 1) || !is_one_node, "one connection at a time");
-}
-
-fn limits_members(fixture: &Fixture) {
-    const ROOM: &str = "presence-room";
-    let [witness, other] = fixture.workers();
-    let limited = |user: &str| Join { members_max: 2, ..as_user(ROOM, user, "1") };
-    let full = Some(JoinRefusal::MembersFull { max: 2 });
-    let start = witness.join(limited("ana"));
-    other.join(limited("bob"));
-    assert_eq!(other.try_join(limited("eve")).err(), full);
-    assert_eq!(fixture.named(&[ROOM]), [(2, 2)], "a refused join is not counted");
-    other.join(limited("ana"));
-    assert_eq!(fixture.named(&[ROOM]), [(3, 2)], "one more connection of a present user is accepted");
-    other.leave(&limited("bob"));
-    fixture.eventually("a seat is free", || other.try_join(limited("eve")).is_ok());
-    fixture.eventually("eve is told", || edges(&witness, ROOM, start.position).len() == 3);
-    fixture.fence(ROOM, &[&witness]);
-    let told = edges(&witness, ROOM, start.position);
-    assert_eq!(who(&told), [("bob", true), ("bob", false), ("eve", true)]);
-    let refused = other.try_join(Join { members_max: 0, ..as_user("presence-none", "ana", "1") });
-    assert_eq!(refused.err(), Some(JoinRefusal::MembersFull { max: 0 }));
-    assert_eq!(fixture.channels(APP, "presence-none"), [], "nor does it occupy the channel");
-}
-
-fn keeps_the_first_info(fixture: &Fixture) {
-    const ROOM: &str = "presence-room";
-    let [witness, other] = fixture.workers();
-    let start = witness.join(as_user(ROOM, "witness", "0"));
-    let info = |joined: Joined| {
-        let roster = joined.roster.expect("presence channels have rosters");
-        roster.last().and_then(|member| member.user_info.as_deref().map(str::to_owned))
-    };
-    assert_eq!(info(other.join(as_user(ROOM, "ana", "1"))).as_deref(), Some("1"));
-    assert_eq!(info(witness.join(as_user(ROOM, "ana", "2"))).as_deref(), Some("1"));
-    other.leave(&as_user(ROOM, "ana", "1"));
-    assert_eq!(info(other.join(as_user(ROOM, "ana", "3"))).as_deref(), Some("1"), "also when that one has left");
-    fixture.fence(ROOM, &[&witness]);
-    let told: Vec<_> = witness.heard_on(ROOM, start.position);
-    let told = told.iter().filter_map(|d| match &d.happening {
-        Happening::MemberAdded(member) => member.user_info.as_deref(),
-        _ => None,
-    });
-    assert_eq!(told.collect::<Vec<_>>(), ["1"]);
-}
-
 fn refuses_as_a_whole(fixture: &Fixture) {
     let open = fixture.worker(0);
     // On the same node: whether another node's workers have room may be unknown here.
@@ -574,7 +374,7 @@ fn keeps_apps_apart(fixture: &Fixture) {
     assert!(ours.heard().iter().all(|d| d.app.as_str() == APP));
     fixture.eventually("the other app hears its own", || !theirs.texts(room, joined.position).is_empty());
     assert!(theirs.heard().iter().all(|d| d.app.as_str() == "other"));
-    assert_eq!(edges(&ours, room, start.position).len(), 0);
+    assert_eq!(members::edges(&ours, room, start.position).len(), 0);
     assert_eq!(fixture.members(room), ["ana"]);
     assert_eq!(fixture.channels("other", "").len(), 1);
     assert_eq!(fixture.channels("nobody", ""), []);
@@ -610,7 +410,7 @@ fn survives_stray_leaves(fixture: &Fixture) {
     joined.leave(&as_user(ROOM, "bob", "1"));
     joined.leave(&to(ROOM));
     fixture.fence(ROOM, &[&joined]);
-    assert_eq!(edges(&joined, ROOM, start.position).len(), 0);
+    assert_eq!(members::edges(&joined, ROOM, start.position).len(), 0);
     assert_eq!(fixture.named(&[ROOM, "nowhere"]), [(1, 1), (0, 0)]);
     joined.leave(&ana());
     joined.leave(&ana());

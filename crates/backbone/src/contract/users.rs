@@ -7,9 +7,7 @@ use std::time::Duration;
 use fulmar_protocol::exchange::{OFFLINE_AFTER, Position, UserChange};
 
 use super::Fixture;
-use super::world::{APP, Dice, Worker};
-
-const START: Position = Position(0);
+use super::world::{APP, Dice, START, Worker};
 
 /// The changes that a sign-in at `after` hears of these users; true is online.
 fn heard(worker: &Worker, after: Position, users: &[&str]) -> Vec<(String, bool)> {

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The app of cases that need one only.
 pub(super) const APP: &str = "app";
 
+/// Before everything.
+pub(super) const START: Position = Position(0);
+
 /// A worker of the fixture, with an inbox that remembers.
 pub(super) struct Worker {
     pub(super) backbone: Arc<dyn Backbone>,
