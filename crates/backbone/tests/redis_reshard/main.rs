@@ -12,7 +12,7 @@ use fulmar_backbone::redis::settings::Topology;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::Answer;
 
-use self::world::{GROUPS, World, name, names, settings, topic_of};
+use self::world::{GROUPS, World, name, names, settings, slot_of, topic_of};
 
 /// RED-11
 #[test]
@@ -81,7 +81,7 @@ fn what_the_group_before_says_again_of_a_slot_that_has_gone_tells_nobody_of_comi
     let Some(mut world) = World::start() else { return };
     world.begin();
     let moves = world.plan(&GROUPS).moves;
-    let of = |channel: &str| moves.iter().find(|of| of.slot == topic_of(channel).slot().0);
+    let of = |channel: &str| moves.iter().find(|of| of.slot == slot_of(channel));
     let room =
         (0..).map(|number| format!("presence-left-{number}")).find(|room| of(room).is_some()).expect("one moves");
     let source = world.primary(&of(&room).expect("it moves").from);

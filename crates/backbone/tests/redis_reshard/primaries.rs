@@ -9,7 +9,7 @@ use fulmar_backbone::redis::reshard::{Progress, ReshardError};
 use fulmar_backbone::redis::topic::{SLOTS, Slot};
 use fulmar_protocol::exchange::Ticket;
 
-use crate::world::{CHANNELS, GROUPS, World, topic_of};
+use crate::world::{CHANNELS, GROUPS, World, slot_of};
 
 const STEPS: [&str; 7] = ["begun", "listened to twice", "frozen", "opened", "moved", "arrived", "listened to once"];
 /// Slots that the mover takes at a time.
@@ -107,10 +107,6 @@ impl Chunk {
         world.keep(0, &self.kept, "kept after");
         world.eventually("it is kept", |world| world.cached(1, &self.kept).as_deref() == Some("kept after"));
     }
-}
-
-fn slot_of(channel: &str) -> u16 {
-    topic_of(channel).slot().0
 }
 
 /// SIGKILL of the primary of a group; answers where it was.

@@ -41,6 +41,10 @@ pub fn topic_of(channel: &str) -> Topic {
     Topic::channel(&AppId::new("app"), &name(channel))
 }
 
+pub fn slot_of(channel: &str) -> u16 {
+    topic_of(channel).slot().0
+}
+
 fn user(id: &str) -> UserId {
     UserId::parse(id, 100).expect("a valid id")
 }
