@@ -6,6 +6,7 @@
 pub mod belief;
 pub mod bus;
 pub mod circuit;
+pub mod confirm;
 mod driver;
 pub mod envelope;
 pub mod hub;
@@ -59,8 +60,8 @@ pub struct Figures {
     pub refused: u64,
     /// Calls answered 503 because neither a log nor every node had them in time. Rises.
     pub timed_out: u64,
-    /// Batches that no replica had in time, or that no replica could have; they were answered all the same. Rises. Not over a single
-    /// server.
+    /// Publications that no replica had in time, or that no replica could have; they were answered all the same. Rises. Not over a
+    /// single server.
     pub without_replica: u64,
     /// Publications that came more than once and were dropped. Rises.
     pub repeats: u64,

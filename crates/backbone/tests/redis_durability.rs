@@ -33,7 +33,13 @@ struct World {
 
 impl World {
     fn new(topology: Topology, publish_timeout: Duration) -> Self {
+        Self::waiting(topology, publish_timeout, Limits::default().wait)
+    }
+
+    /// One that waits for replicas so long.
+    fn waiting(topology: Topology, publish_timeout: Duration, wait: Duration) -> Self {
         let limits = Limits {
+            wait,
             // However slow a server that runs is here, it is not gone: nothing is answered over the bus instead.
             breaker: Duration::from_secs(20),
             silence: Duration::from_secs(20),
@@ -53,11 +59,8 @@ impl World {
     }
 
     fn publish(&mut self, text: &str, durability: Durability) -> Result<(), PublishError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let (app, channel) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
-        let publication = Publication { app, channel, frame: Frame::new(text), except: None, cache_for: None };
         self.published += 1;
-        runtime.block_on(self.node.publish(vec![publication], Terms { durability, once: None }))
+        publish(&self.node, text, durability)
     }
 
     /// How long the answer took of a publication that must be accepted.
@@ -74,6 +77,13 @@ impl World {
         let are_new = || Some(self.node.figures()).filter(|figures| figures.accepted == self.published);
         eventually("figures are shown", PATIENCE, are_new).expect("they are")
     }
+}
+
+fn publish(node: &RedisBackbone, text: &str, durability: Durability) -> Result<(), PublishError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (app, channel) = (AppId::new("app"), ChannelName::parse("room", 200).expect("a valid name"));
+    let publication = Publication { app, channel, frame: Frame::new(text), except: None, cache_for: None };
+    runtime.block_on(node.publish(vec![publication], Terms { durability, once: None }))
 }
 
 /// A primary with two replicas that does not mind being without, and does not fail over while a test stops it.
@@ -162,6 +172,39 @@ fn only_what_is_to_be_replicated_waits_for_replicas_and_it_is_answered_without_t
     stop(&mut world, &replicas);
     replicas.iter().for_each(|replica| replica.redis.resume());
     assert_eq!(world.figures().timed_out, 0);
+}
+
+/// RED-13
+#[test]
+fn what_waits_for_a_replica_keeps_nothing_behind_it_from_the_log() {
+    let Some(servers) = servers() else { return };
+    let primary = &servers.primary_of(GROUP).expect("there is one").redis;
+    // Longer than the test may take: whatever waits for a replica does so until they are back.
+    let mut world = World::waiting(topology(&servers), 3 * LONG, 3 * LONG);
+    await_waiting(&mut world, primary);
+    let replicas = servers.replicas_of(GROUP).expect("there are two");
+    replicas.iter().for_each(|replica| replica.redis.stop());
+    let (log, node) = (Keys::new(DEPLOYMENT).log(), &world.node);
+    let is_logged = |text: &str| primary.call(&["XRANGE", &log, "-", "+"]).is_ok_and(|all| all.text().contains(text));
+    let asked = waits(primary);
+    std::thread::scope(|scope| {
+        let mut calls = Vec::new();
+        for text in ["first", "second", "third", "fourth", "fifth"] {
+            calls.push(scope.spawn(move || publish(node, text, Durability::Replicated)));
+            eventually("the log has it", LONG, || is_logged(text).then_some(())).expect("nothing is in its way");
+        }
+        // The signal takes its time: the first may have found a replica that still ran.
+        let answered = calls.iter().filter(|call| call.is_finished()).count();
+        assert!(answered <= 1, "{answered} were answered with no replica");
+        replicas.iter().for_each(|replica| replica.redis.resume());
+        for call in calls {
+            assert_eq!(call.join().expect("it is answered"), Ok(()));
+        }
+    });
+    world.published += 5;
+    let asked = waits(primary) - asked;
+    assert!(asked <= 3, "{asked} for five: what left meanwhile is asked for at once");
+    assert_eq!((world.figures().timed_out, world.figures().without_replica), (0, 0));
 }
 
 /// RED-13

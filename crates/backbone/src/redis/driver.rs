@@ -108,7 +108,7 @@ enum Place {
 enum Purpose {
     Attach(usize),
     Load,
-    Script { group: usize, lane: usize, pipe: usize, sent: u64 },
+    Script { group: usize, lane: usize, sent: u64 },
     Wait { group: usize, lane: usize, pipe: usize, sent: u64 },
     Store { group: usize, ticket: u64, at: usize },
     Followed { group: usize, topics: Vec<Topic>, is_pulse: bool },
@@ -420,7 +420,7 @@ impl Driver {
         match purpose {
             Purpose::Attach(group) => self.attach_answered(group, outcome),
             Purpose::Load | Purpose::Ignored => {}
-            Purpose::Script { group, lane, pipe, sent } => self.script_answered(group, lane, (pipe, sent), outcome),
+            Purpose::Script { group, lane, sent } => self.script_answered(group, lane, sent, outcome),
             Purpose::Wait { group, lane, pipe, sent } => self.wait_answered(group, lane, (pipe, sent), outcome),
             Purpose::Store { group, ticket, at } => self.store_answered(group, ticket, at, outcome),
             Purpose::Followed { group, topics, is_pulse } => self.followed(group, topics, is_pulse, outcome),

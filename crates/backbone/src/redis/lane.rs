@@ -149,6 +149,12 @@ impl Lane {
         self.in_flight.is_none() && self.unlogged_from() < self.next()
     }
 
+    /// The last number that the log is known to have.
+    #[must_use]
+    pub fn logged_to(&self) -> u64 {
+        self.logged
+    }
+
     /// The first number that no log has.
     fn unlogged_from(&self) -> u64 {
         (self.logged + 1).max(self.first)
@@ -226,14 +232,17 @@ impl Lane {
     }
 
     /// Those who wait for items in this range, which the log has, and a replica too if `has_replica`. Each is named once per
-    /// item and waits no more for it.
-    pub fn accept(&mut self, range: RangeInclusive<u64>, has_replica: bool, accepted: &mut Vec<u64>) {
+    /// item and waits no more for it. Answers how many of them need a replica.
+    pub fn accept(&mut self, range: RangeInclusive<u64>, has_replica: bool, accepted: &mut Vec<u64>) -> u64 {
+        let mut needing = 0;
         for number in range {
-            let item = self.item_mut(number).filter(|item| has_replica || !item.needs_replica);
-            if let Some(call) = item.and_then(|item| item.call.take()) {
+            let Some(item) = self.item_mut(number).filter(|item| has_replica || !item.needs_replica) else { continue };
+            if let Some(call) = item.call.take() {
                 accepted.push(call);
+                needing += u64::from(item.needs_replica);
             }
         }
+        needing
     }
 
     /// These calls were answered as failed: what no log has of them becomes empty entries.

@@ -11,10 +11,11 @@ use redis::Value;
 use super::bus::Flight;
 use super::complaints::{self, Complaints, Whose};
 use super::listen::Hearing;
-use super::publish::{LaneSide, PIPES};
+use super::publish::LaneSide;
 use super::slots::Known;
 use super::{Driver, Place, Purpose};
 use crate::redis::circuit::Circuit;
+use crate::redis::confirm::PIPES;
 use crate::redis::keys::Keys;
 use crate::redis::lane::LANES;
 use crate::redis::link::{Ask, GIVEN_UP, LinkId, Lost, Server};
@@ -345,7 +346,7 @@ impl Driver {
         }
         let mut again = 0;
         for (at, side) in this.lanes.iter_mut().enumerate() {
-            again += side.lane.attached(now, number(3 + at));
+            again += side.attached(now, number(3 + at));
             side.held_until = None;
         }
         tracing::info!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::complaints::{self, Complaints, Whose};
-use super::publish::aged;
+use super::publish::{Replica, aged};
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
 use crate::redis::belief::ServerView;
@@ -203,7 +203,7 @@ impl Driver {
                 for (lane, range) in flight.ranges.into_iter().enumerate() {
                     let Some(range) = range else { continue };
                     self.groups[group].lanes[lane].lane.set_bus_next(range.end() + 1);
-                    self.accepted(group, lane, range, true);
+                    self.accepted(group, lane, range, Replica::Has);
                 }
                 self.go_back(now, group, count, starts);
             }

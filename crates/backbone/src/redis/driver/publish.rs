@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::calls::Call;
 use super::{Driver, Purpose};
+use crate::redis::confirm::{Confirmation, PIPES};
 use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
@@ -27,8 +28,16 @@ const HELD: Duration = Duration::from_millis(100);
 /// How far back the bus is wound when the circuit opens.
 pub(super) const REWIND: Duration = Duration::from_secs(1);
 
-/// Connections of a lane. `WAIT` blocks the one it is asked on; the next batch takes the other meanwhile.
-pub(super) const PIPES: usize = 2;
+/// Whether another process has what a node published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replica {
+    /// A replica has it, or every live node.
+    Has,
+    /// One is asked for it.
+    Awaited,
+    /// None has it, and none is waited for.
+    Lacking,
+}
 
 /// One lane of this node to a group, and its connections.
 pub(super) struct LaneSide {
@@ -36,6 +45,7 @@ pub(super) struct LaneSide {
     pub(super) name: String,
     pub(super) lane: Lane,
     pub(super) pipes: [Pipe; PIPES],
+    confirmation: Confirmation,
     /// The pipe that the batch on its way took.
     taken: usize,
     /// Batches sent so far.
@@ -50,8 +60,6 @@ pub(super) struct Pipe {
     pub(super) link: Option<LinkId>,
     /// Run id of the server that the link leads to.
     run: Option<String>,
-    /// The batch, and its number among all sent, whose `WAIT` has not answered.
-    waits: Option<(u64, RangeInclusive<u64>)>,
 }
 
 impl LaneSide {
@@ -62,22 +70,24 @@ impl LaneSide {
 
     pub(super) fn new(name: String) -> Self {
         let pipes = std::array::from_fn(|_| Pipe::default());
-        Self { name, lane: Lane::new(), pipes, taken: 0, sent: 0, sent_at: None, held_until: None }
+        let (confirmation, sent_at, held_until) = Default::default();
+        Self { name, lane: Lane::new(), pipes, confirmation, taken: 0, sent: 0, sent_at, held_until }
     }
 
     /// Whether an answer is awaited on one of its connections.
     pub(super) fn is_awaiting(&self) -> bool {
-        self.lane.in_flight().is_some() || self.is_waiting()
+        self.lane.in_flight().is_some() || self.confirmation.is_out()
     }
 
-    /// Whether a replica is waited for.
-    fn is_waiting(&self) -> bool {
-        self.pipes.iter().any(|pipe| pipe.waits.is_some())
+    /// A primary is believed whose log has everything up to `last`. Says how many items go again that were logged.
+    pub(super) fn attached(&mut self, now: Duration, last: u64) -> u64 {
+        self.confirmation.forget();
+        self.lane.attached(now, last)
     }
 
     /// Nothing is on its way any more by this connection, which is new or gone.
     fn clear(&mut self, pipe: usize) {
-        self.pipes[pipe].waits = None;
+        self.confirmation.lost(pipe);
         if self.taken == pipe {
             self.lane.settle();
             self.sent_at = None;
@@ -196,12 +206,16 @@ impl Driver {
         self.pump_listening(now, group);
     }
 
-    /// A connection to the attached server on which nothing is waited for.
+    /// A connection to the attached server on which no replica is waited for.
     fn free_pipe(&self, group: usize, lane: usize) -> Option<usize> {
         let this = &self.groups[group];
         let run = &this.attached.as_ref()?.run;
-        let is_free = |pipe: &Pipe| pipe.waits.is_none() && pipe.run.as_ref() == Some(run) && self.is_up(pipe.link);
-        this.lanes[lane].pipes.iter().position(is_free)
+        let side = &this.lanes[lane];
+        let is_free = |&at: &usize| {
+            let pipe = &side.pipes[at];
+            !side.confirmation.blocks(at) && pipe.run.as_ref() == Some(run) && self.is_up(pipe.link)
+        };
+        (0..PIPES).find(is_free)
     }
 
     fn pump_lane(&mut self, now: Duration, group: usize, lane: usize) {
@@ -211,7 +225,7 @@ impl Driver {
             return;
         }
         let Some(pipe) = self.free_pipe(group, lane) else { return };
-        let may_wait = self.may_wait(group);
+        let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let this = &mut self.groups[group];
         let side = &mut this.lanes[lane];
@@ -220,7 +234,7 @@ impl Driver {
         let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
-        let waits = may_wait && side.lane.needs_replica(batch.clone());
+        let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
             let age = now.saturating_sub(item.accepted_at);
@@ -229,34 +243,34 @@ impl Driver {
         side.sent += 1;
         let sent = side.sent;
         (side.sent_at, side.taken) = (Some(now), pipe);
-        side.pipes[pipe].waits = waits.then_some((sent, batch));
         let link = side.pipes[pipe].link;
-        if !self.ask(link, Purpose::Script { group, lane, pipe, sent }, Ask::Command(command)) {
+        if !self.ask(link, Purpose::Script { group, lane, sent }, Ask::Command(command)) {
             self.groups[group].lanes[lane].clear(pipe);
             return;
         }
-        if waits {
-            let mut wait = redis::cmd("WAIT");
-            wait.arg(1).arg(limits_ms(self.settings.limits.wait));
-            let _: bool = self.ask(link, Purpose::Wait { group, lane, pipe, sent }, Ask::Command(wait));
+        self.groups[group].lanes[lane].confirmation.carried(pipe, sent, &batch, waits);
+        self.ask_replicas(group, lane);
+    }
+
+    /// Asks whether a replica has what left since that was asked last, if it is not being asked now.
+    fn ask_replicas(&mut self, group: usize, lane: usize) {
+        let side = &mut self.groups[group].lanes[lane];
+        let Some((pipe, sent)) = side.confirmation.ask() else { return };
+        let link = side.pipes[pipe].link;
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(1).arg(limits_ms(self.settings.limits.wait));
+        if !self.ask(link, Purpose::Wait { group, lane, pipe, sent }, Ask::Command(wait)) {
+            self.groups[group].lanes[lane].clear(pipe);
         }
     }
 
-    pub(super) fn script_answered(
-        &mut self,
-        group: usize,
-        lane: usize,
-        (pipe, sent): (usize, u64),
-        outcome: Result<Value, Lost>,
-    ) {
+    pub(super) fn script_answered(&mut self, group: usize, lane: usize, sent: u64, outcome: Result<Value, Lost>) {
         let now = self.now();
         let side = &mut self.groups[group].lanes[lane];
-        let waits = &mut side.pipes[pipe].waits;
         if !matches!(outcome, Ok(Value::Array(_))) {
             // Of what was not appended no replica can say anything.
-            waits.take_if(|(of, _)| *of == sent);
+            side.confirmation.refused(sent);
         }
-        let waits = waits.is_some();
         let Some(batch) = side.lane.in_flight().filter(|_| side.sent == sent) else { return };
         side.lane.settle();
         side.sent_at = None;
@@ -271,12 +285,10 @@ impl Driver {
                 };
                 let (epoch, last) = (number(0), number(1));
                 side.lane.logged(now, last);
-                // Whoever has one server wants no replica; who has lost all of them is to see it.
-                let lacks = !waits && !self.settings.has_one_server() && side.lane.needs_replica(batch.clone());
-                self.calls.unwaited += u64::from(lacks);
-                // Without a wait under way there is no replica to wait for, or nobody who needs one.
-                let is_waited_for = waits && !self.lags(group);
-                self.accepted(group, lane, batch, !is_waited_for);
+                // Without somebody who asks for one there is no replica, or nobody who needs it.
+                let is_awaited = side.confirmation.is_awaited(*batch.end()) && !self.lags(group);
+                let replica = if is_awaited { Replica::Awaited } else { Replica::Lacking };
+                self.accepted(group, lane, batch, replica);
                 self.learn_epoch(group, epoch);
             }
             Value::ServerError(error) => {
@@ -298,7 +310,7 @@ impl Driver {
             "OTHERSLOTS" => self.groups[group].slots.is_wanted = true,
             "SEQGAP" => {
                 let last = details.parse().unwrap_or(0);
-                let again = self.groups[group].lanes[lane].lane.attached(now, last);
+                let again = self.groups[group].lanes[lane].attached(now, last);
                 self.calls.again += again;
             }
             _ if is_wrong_server(code) => self.distrust(group, &format!("{code} {details}")),
@@ -319,25 +331,23 @@ impl Driver {
         (pipe, sent): (usize, u64),
         outcome: Result<Value, Lost>,
     ) {
-        // What was refused meanwhile goes again, with a wait of its own.
-        let waits = &mut self.groups[group].lanes[lane].pipes[pipe].waits;
-        let Some((_, batch)) = waits.take_if(|(of, _)| *of == sent) else { return };
-        match outcome {
-            Ok(Value::Int(replicas)) => {
-                // Too few in time: it is answered all the same, since this node keeps it; and it is counted.
-                self.calls.unwaited += u64::from(replicas < 1);
-                self.replicas_lag(group, replicas < 1);
-                self.accepted(group, lane, batch, true);
+        let side = &mut self.groups[group].lanes[lane];
+        let items = side.confirmation.answered(pipe, sent);
+        let Ok(Value::Int(replicas)) = outcome else {
+            return self.open_circuit(self.now(), group);
+        };
+        if let Some(items) = items {
+            let (lags, logged) = (replicas < 1, side.lane.logged_to());
+            self.replicas_lag(group, lags);
+            if lags {
+                // Too few in time: it is answered all the same, with what came since, because this node keeps it; and it is counted.
+                let items = *items.start()..=logged.max(*items.end());
+                self.accepted(group, lane, items, Replica::Lacking);
+            } else {
+                self.accepted(group, lane, items, Replica::Has);
             }
-            _ => self.open_circuit(self.now(), group),
         }
-    }
-
-    /// Whether one more batch may ask for a replica. Where none confirms in time one batch after the other goes on asking: it has a
-    /// connection to itself, and nobody waits for it.
-    fn may_wait(&self, group: usize) -> bool {
-        let is_probed = || self.groups[group].lanes.iter().any(LaneSide::is_waiting);
-        self.has_replicas(group) && !(self.lags(group) && is_probed())
+        self.ask_replicas(group, lane);
     }
 
     /// Whether no replica confirms what is published in time.
@@ -358,10 +368,15 @@ impl Driver {
         }
     }
 
-    /// These count as accepted: whoever waits for them is told.
-    pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>, has_replica: bool) {
+    /// These are in the log, or were heard: whoever waits for no more than that is told.
+    pub(super) fn accepted(&mut self, group: usize, lane: usize, range: RangeInclusive<u64>, replica: Replica) {
         let mut calls = Vec::new();
-        self.groups[group].lanes[lane].lane.accept(range, has_replica, &mut calls);
+        let is_awaited = replica == Replica::Awaited;
+        let needing = self.groups[group].lanes[lane].lane.accept(range, !is_awaited, &mut calls);
+        // Whoever has one server wants no replica; who has lost all of them is to see it.
+        if replica == Replica::Lacking && !self.settings.has_one_server() {
+            self.calls.unwaited += needing;
+        }
         self.answer_accepted(calls);
     }
 
