@@ -250,7 +250,10 @@ impl SentinelDeployment {
     /// # Errors
     /// It does not answer, or nobody knows the primary.
     pub fn attach(&self, group: &str, server: usize) -> Result<(), RigError> {
-        follow(&self.group(group)?.servers[server].redis, self.primary_of(group)?.addr())
+        let redis = &self.group(group)?.servers[server].redis;
+        // One that has just started reads its files before it answers, and machines that run tests are busy.
+        let told = || follow(redis, self.primary_of(group).ok()?.addr()).ok();
+        eventually("a server follows its primary", READY_MAX, told)
     }
 
     /// One more group, watched by all Sentinels.
