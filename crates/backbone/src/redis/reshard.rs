@@ -5,6 +5,7 @@
 //! node listens to a slot's topics on both groups and says so in its lease; then, a few slots at a time, the old group gives
 //! them away, what lies there is copied, and the new group has them; then nobody listens twice any more.
 
+mod carry;
 mod error;
 mod group;
 mod state;
@@ -13,16 +14,13 @@ mod webhooks;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use self::carry::coming;
 pub use self::error::ReshardError;
 use self::group::Group;
-use self::state::Cached;
 use super::keys::Keys;
-use super::map::{Beside, Held, Plan, SlotMap, plan};
+use super::map::{Held, Plan, SlotMap, plan};
 use super::settings::{Settings, Topology};
-use super::topic::Slot;
 
-/// Slots that no group has at the same time: few enough that nobody notices.
-const CHUNK: usize = 16;
 /// How long a mover that says nothing is believed to live.
 const MOVER_MS: u64 = 10_000;
 /// How long nodes have to take a map in.
@@ -387,52 +385,6 @@ impl<'a> Mover<'a> {
         Ok(true)
     }
 
-    /// Takes slots from group to group, a few at a time.
-    async fn carry(&mut self, map: &SlotMap) -> Result<(), ReshardError> {
-        let keys = self.keys.clone();
-        let all = map.beside.len();
-        let mut done = 0;
-        for (from, to, mut slots) in coming(map) {
-            // What webhooks have announced is read once for each part of the outbox that has any of these.
-            slots.sort_by_key(|slot| (Slot(*slot).outbox_part(), *slot));
-            let mut cached = Cached::find(self.group(&from)?, &keys).await?;
-            for slots in slots.chunks(CHUNK) {
-                let words = [to.clone(), map.version.to_string()];
-                cached.read_on(self.group(&from)?, &keys).await?;
-                self.step(&from, "freeze", &words, slots).await?;
-                let held = self.group(&from)?.held(&keys, slots).await?;
-                // Where it was opened before a mover died, it says so no longer than until it moves on.
-                let gone = Some(Held::To(to.clone(), map.version));
-                if held.iter().any(|held| *held != gone) {
-                    return Err(ReshardError::Unreachable(
-                        from,
-                        "it does not give slots away that it should".to_owned(),
-                    ));
-                }
-                self.say("frozen", done, all)?;
-                cached.read_on(self.group(&from)?, &keys).await?;
-                let contents = state::contents(self.group(&from)?, &keys, slots, &cached).await?;
-                let mut words = vec![b"open".to_vec(), map.version.to_string().into_bytes()];
-                for (slot, contents) in slots.iter().zip(&contents) {
-                    words.extend([b"n".to_vec(), slot.to_string().into_bytes()]);
-                    words.extend(contents.words.iter().cloned());
-                }
-                let name = self.name.clone();
-                self.group(&to)?.step(&keys, &name, &words).await?;
-                self.group(&to)?.settle().await?;
-                self.say("opened", done, all)?;
-                let left: Vec<Vec<u8>> = contents.into_iter().flat_map(|contents| contents.left).collect();
-                let words: Vec<Vec<u8>> = std::iter::once(b"close".to_vec()).chain(left).collect();
-                let name = self.name.clone();
-                self.group(&from)?.step(&keys, &name, &words).await?;
-                done += slots.len();
-                self.renew(self.groups.len()).await?;
-                self.say("moved", done, all)?;
-            }
-        }
-        Ok(())
-    }
-
     /// By node, the version of the map that it goes by.
     async fn told(&mut self) -> Result<Vec<(String, u64)>, ReshardError> {
         let mut told: Vec<(String, u64)> = Vec::new();
@@ -473,18 +425,4 @@ impl<'a> Mover<'a> {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// Slots that are to move, by where from and where to.
-fn coming(map: &SlotMap) -> Vec<(String, String, Vec<u16>)> {
-    let mut coming: Vec<(String, String, Vec<u16>)> = Vec::new();
-    for (slot, beside) in &map.beside {
-        let Beside::Coming(to) = beside else { continue };
-        let (from, to) = (map.name(map.owner(*slot).group), map.name(*to));
-        match coming.iter_mut().find(|(known, towards, _)| known == from && towards == to) {
-            Some((.., slots)) => slots.push(*slot),
-            None => coming.push((from.to_owned(), to.to_owned(), vec![*slot])),
-        }
-    }
-    coming
 }
