@@ -76,6 +76,12 @@ impl Keys {
         self.named("slots")
     }
 
+    /// String: what lay of a slot that is about to come, until it has; see `scripts/filled.lua`.
+    #[must_use]
+    pub fn filled(&self, slot: Slot) -> String {
+        format!("{}:filled:{}", self.prefix, slot.0)
+    }
+
     /// String with a time to live: who moves slots now.
     #[must_use]
     pub fn mover(&self) -> String {

@@ -3,7 +3,7 @@
 //! Whoever moves holds a lease in every group, and writes nothing without it. Every step is done when the replicas that are
 //! online have it, and may be done again: what has died half-way is gone on with from what the groups show. First every
 //! node listens to a slot's topics on both groups and says so in its lease; then, a few slots at a time, the old group gives
-//! them away, what lies there is copied, and the new group has them; then nobody listens twice any more.
+//! them away, what lies there is copied and waits on the new group, and that has them; then nobody listens twice any more.
 
 mod carry;
 mod error;
@@ -20,6 +20,7 @@ use self::group::Group;
 use super::keys::Keys;
 use super::map::{Held, Plan, SlotMap, plan};
 use super::settings::{Settings, Topology};
+use super::topic::Slot;
 
 /// How long a mover that says nothing is believed to live.
 const MOVER_MS: u64 = 10_000;
@@ -196,7 +197,10 @@ impl<'a> Mover<'a> {
             return Err(ReshardError::TooLate { arrived, all: map.beside.len() });
         }
         let next = map.abandoned();
-        for (from, _, slots) in &coming {
+        for (from, to, slots) in &coming {
+            let filled = slots.iter().flat_map(|slot| [text("k"), text(keys.filled(Slot(*slot)))]);
+            let words: Vec<Vec<u8>> = std::iter::once(text("close")).chain(filled).collect();
+            self.put(to, &words).await?;
             let held = self.group(from)?.held(&keys, slots).await?;
             let frozen = slots.iter().zip(held).filter(|(_, held)| matches!(held, Some(Held::To(..))));
             let frozen: Vec<u16> = frozen.map(|(slot, _)| *slot).collect();
@@ -295,13 +299,17 @@ impl<'a> Mover<'a> {
         if slots.is_empty() {
             return Ok(());
         }
+        let words = words.iter().cloned().chain(slots.iter().map(u16::to_string));
+        let words: Vec<Vec<u8>> = std::iter::once(text(what)).chain(words.map(String::into_bytes)).collect();
+        self.put(group, &words).await
+    }
+
+    /// One step, done once the replicas have it.
+    async fn put(&mut self, group: &str, words: &[Vec<u8>]) -> Result<(), ReshardError> {
         self.has_begun = true;
         let (keys, name) = (self.keys.clone(), self.name.clone());
-        let words = words.iter().cloned().chain(slots.iter().map(u16::to_string));
-        let words: Vec<Vec<u8>> =
-            std::iter::once(what.as_bytes().to_vec()).chain(words.map(String::into_bytes)).collect();
         let group = self.group(group)?;
-        group.step(&keys, &name, &words).await?;
+        group.step(&keys, &name, words).await?;
         group.settle().await
     }
 
@@ -425,4 +433,8 @@ impl<'a> Mover<'a> {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+fn text(word: impl ToString) -> Vec<u8> {
+    word.to_string().into_bytes()
 }

@@ -51,6 +51,7 @@ const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scr
 const OWN: &str = include_str!("scripts/own.lua");
 const OWNED: &str = include_str!("scripts/owned.lua");
 const LEAVE: &str = include_str!("scripts/leave.lua");
+const FILLED: &str = include_str!("scripts/filled.lua");
 const SETTLED: &str = include_str!("scripts/settled.lua");
 
 /// Changes records and decides edges.
@@ -93,9 +94,11 @@ pub static PULSE: Script = Script::new("pulse", WhenFull::Reads, &[PRELUDE, LOG,
 /// The map, and what the group says of its slots.
 pub static SLOTS: Script = Script::new("slots", WhenFull::Reads, &[PRELUDE, include_str!("scripts/slots.lua")]);
 /// Gives a group that lost its data its map back, and what it said of its slots.
-pub static RECALL: Script = Script::new("recall", WhenFull::Runs, &[PRELUDE, include_str!("scripts/recall.lua")]);
+pub static RECALL: Script =
+    Script::new("recall", WhenFull::Runs, &[PRELUDE, FILLED, include_str!("scripts/recall.lua")]);
 /// A step of moving slots. Only who moves them loads it.
-pub static RESHARD: Script = Script::new("reshard", WhenFull::Runs, &[PRELUDE, include_str!("scripts/reshard.lua")]);
+pub static RESHARD: Script =
+    Script::new("reshard", WhenFull::Runs, &[PRELUDE, FILLED, include_str!("scripts/reshard.lua")]);
 /// Reads a share of the log.
 pub static FILL: Script = Script::new("fill", WhenFull::Reads, &[PRELUDE, include_str!("scripts/fill.lua")]);
 /// Takes a server into use. Stands apart: it has no prelude, since it is what makes the prelude's checks come true.

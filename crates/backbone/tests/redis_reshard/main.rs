@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::reshard::{Mover, ReshardError};
 use fulmar_backbone::redis::settings::Topology;
+use fulmar_backbone::redis::topic::Slot;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::Answer;
 
@@ -41,7 +42,7 @@ fn slots_move_to_a_third_group_and_back_under_load_and_nobody_notices() {
 fn a_mover_that_dies_at_any_step_is_gone_on_with() {
     let Some(mut world) = World::start() else { return };
     world.begin();
-    let steps = ["begun", "listened to twice", "frozen", "opened", "moved", "arrived", "listened to once"];
+    let steps = ["begun", "listened to twice", "frozen", "filled", "opened", "moved", "arrived", "listened to once"];
     for (number, step) in steps.into_iter().enumerate() {
         let groups: &[&str] = if number % 2 == 0 { &["g1", "g2", "g3"] } else { &["g1", "g2"] };
         let died = world.apply(groups, Some(step));
@@ -63,15 +64,35 @@ fn a_mover_that_dies_at_any_step_is_gone_on_with() {
 fn a_move_is_undone_until_the_first_slot_has_arrived() {
     let Some(mut world) = World::start() else { return };
     world.begin();
-    for step in ["begun", "frozen"] {
+    // Of a slot that is among the first to go, as it must be shown to be.
+    let moves = world.plan(&GROUPS).moves;
+    let of_pair = moves.iter().filter(|of| (&of.from, &of.to) == (&moves[0].from, &moves[0].to));
+    let slot = of_pair.map(|of| of.slot).min_by_key(|slot| (Slot(*slot).outbox_part(), *slot)).expect("some move");
+    let mut names = (0..).map(|number| format!("cache-of-{number}")).filter(|name| slot_of(name) == slot);
+    let (kept, old) = (names.next().expect("there are enough numbers"), names.next().expect("there are more"));
+    let target = world.primary(&moves[0].to);
+    let is_filled = || target.call(&["EXISTS", &format!("reshard:filled:{slot}")]).expect("it is there").number();
+    for step in ["begun", "frozen", "filled"] {
+        world.keep(0, &kept, &format!("kept before {step}"));
         assert!(matches!(world.apply(&["g1", "g2", "g3"], Some(step)), Err(ReshardError::Stopped)));
         assert!(matches!(world.apply(&["g1", "g2", "g3"], None), Err(ReshardError::UnderWay(_))));
+        assert_eq!(is_filled(), Some(i64::from(step == "filled")), "{step}");
         world.abort().expect("nothing has arrived");
+        assert_eq!(is_filled(), Some(0), "{step}");
         assert!(matches!(world.abort(), Err(ReshardError::Nothing)));
+    }
+    world.keep(0, &kept, "kept since");
+    // As if the slot had been here before, and a primary had died when that was taken away.
+    let [kept_key, old_key] = [&kept, &old].map(|of| format!("reshard:cache:{}", topic_of(of).as_str()));
+    for key in [&kept_key, &old_key] {
+        target.call(&["SET", key, "old", "PX", "300000"]).expect("it is there");
     }
     assert!(matches!(world.apply(&["g1", "g2", "g3"], Some("moved")), Err(ReshardError::Stopped)));
     assert!(matches!(world.abort(), Err(ReshardError::TooLate { arrived, .. }) if arrived > 0));
     world.resume().expect("it is gone on with");
+    assert_eq!((world.cached(1, &kept).as_deref(), is_filled()), (Some("kept since"), Some(0)));
+    let is_old_there = target.call(&["EXISTS", &old_key]).expect("it is there").number();
+    assert_eq!(is_old_there, Some(0), "the group before had nothing");
     world.judge();
 }
 

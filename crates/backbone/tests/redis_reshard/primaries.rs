@@ -1,21 +1,27 @@
 //! Primaries die in the middle of a move, on either side and at each step: it goes on by itself, and nobody notices.
 
 use std::collections::BTreeMap;
+use std::mem::replace;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::map::{Held, SlotMap};
 use fulmar_backbone::redis::reshard::{Progress, ReshardError};
 use fulmar_backbone::redis::topic::{SLOTS, Slot};
 use fulmar_protocol::exchange::Ticket;
+use fulmar_rig::Value;
 
-use crate::world::{CHANNELS, GROUPS, World, slot_of};
+use crate::world::{CHANNELS, GROUPS, World, slot_of, topic_of};
 
-const STEPS: [&str; 7] = ["begun", "listened to twice", "frozen", "opened", "moved", "arrived", "listened to once"];
+const STEPS: [&str; 8] =
+    ["begun", "listened to twice", "frozen", "filled", "opened", "moved", "arrived", "listened to once"];
 /// Slots that the mover takes at a time.
 const CHUNK: usize = 16;
 /// In each round the target's primary dies so many steps later than the source's, seen in a circle: both die once at each step.
 const APART: usize = 3;
+/// More than sockets of a replica that does not read take in, and less than what it is cut off for.
+const BALLAST: usize = 96 << 20;
 /// Sentinels on a machine that stood still for two seconds do nothing for thirty.
 const FAILOVER_MAX: Duration = Duration::from_secs(60);
 
@@ -52,7 +58,7 @@ impl Chunk {
     /// Whether this step is about these slots, or about all.
     fn is_at(&self, progress: &Progress) -> bool {
         match progress.what {
-            "frozen" | "opened" => progress.done == self.number * CHUNK,
+            "frozen" | "filled" | "opened" => progress.done == self.number * CHUNK,
             "moved" => progress.done == self.number * CHUNK + self.slots.len(),
             _ => true,
         }
@@ -68,7 +74,7 @@ impl Chunk {
         let is_there = self.slots.iter().all(|slot| says(&to, slot, "own:"));
         let expected = match step {
             "begun" | "listened to twice" => (false, false),
-            "frozen" => (true, false),
+            "frozen" | "filled" => (true, false),
             _ => (true, true),
         };
         // What has gone to and fro before says so of older times.
@@ -228,6 +234,60 @@ fn a_move_goes_on_by_itself_when_the_primary_of_either_side_dies_at_any_step() {
     world.judge();
 }
 
+/// RED-10, RED-11
+#[test]
+fn a_successor_that_only_nodes_tell_that_it_has_slots_has_all_that_lay_of_them() {
+    let Some(mut world) = World::start_replicated() else { return };
+    world.begin();
+    let chunk = Chunk::of(&world, &GROUPS, 0);
+    chunk.fill(&world);
+    let (outbox, room) =
+        (format!("reshard:outbox:{}", Slot(slot_of(&chunk.room)).outbox_part()), topic_of(&chunk.room));
+    let source = world.primary(&chunk.from);
+    source.call(&["XADD", &outbox, "*", "w", "co", "t", room.as_str()]).expect("it is there");
+    let target = world.primary(&chunk.to);
+    let replicas = world.servers.replicas_of(&chunk.to).expect("most Sentinels agree");
+    let mut is_cut = false;
+    let stopped = world.apply_until(&GROUPS, |progress| {
+        if progress.what == "filled" && chunk.is_at(progress) {
+            // Whatever the sockets still take of this, a part of it stays with the primary, and so does all that is behind it.
+            replicas.iter().for_each(|replica| replica.redis.stop());
+            target.call(&["CONFIG", "SET", "min-replicas-to-write", "0"]).expect("it is there");
+            target.call(&["SET", "ballast", &"x".repeat(BALLAST)]).expect("it is there");
+            is_cut = true;
+        }
+        if progress.what != "waiting" || !is_cut {
+            return ControlFlow::Continue(());
+        }
+        chunk.assert_shown(&world, "opened");
+        world.eventually("both nodes know", |world| (0..2).all(|node| world.group_of(node, &chunk.kept) == chunk.to));
+        target.kill();
+        ControlFlow::Break(())
+    });
+    assert!(is_cut && matches!(stopped, Err(ReshardError::Stopped)), "{stopped:?}");
+    replicas.iter().for_each(|replica| replica.redis.resume());
+    let ticket = chunk.stir(&world);
+    await_successor(&world, &chunk.to, target.port());
+    let successor = world.primary(&chunk.to);
+    let has_ballast = successor.call(&["EXISTS", "ballast"]).expect("it is there").number();
+    assert_eq!(has_ballast, Some(0), "it has nothing of what came later either");
+    world.eventually("nodes have told it", |world| {
+        let said = world.said(&chunk.to).1;
+        chunk.slots.iter().all(|slot| said.get(&slot.to_string()).is_some_and(|held| held.starts_with("own:")))
+    });
+    assert_eq!(world.cached(1, &chunk.kept).as_deref(), Some("kept before"));
+    let left = successor.call(&["XRANGE", &outbox, "-", "+"]).expect("it is there");
+    let fields = |entry: &Value| entry.list()[1].list().iter().map(Value::text).collect::<Vec<_>>();
+    let of_room = left.list().iter().map(fields).filter(|fields| fields.contains(&room.as_str().to_owned()));
+    let of_room: Vec<_> = of_room.collect();
+    assert_eq!(of_room, [["w", "pa", "t", room.as_str()]], "what webhooks announced, once");
+    heal(&world, &[(chunk.to.clone(), target.port())]);
+    world.resume().expect("it is gone on with");
+    assert_agreed(&world, &GROUPS);
+    chunk.judge(&world, ticket, "kept before");
+    world.judge();
+}
+
 /// RED-11
 #[test]
 fn a_primary_that_hung_and_has_a_successor_is_not_moved_from() {
@@ -283,7 +343,7 @@ fn a_mover_whose_lease_has_lapsed_takes_it_again_unless_another_has_it() {
                 assert!(is_of_it || !hangs, "{progress:?}");
                 away.resume();
             }
-            if progress.what != "frozen" || !chunk.is_at(progress) || std::mem::replace(&mut is_hit, true) {
+            if progress.what != "frozen" || !chunk.is_at(progress) || replace(&mut is_hit, true) {
                 return;
             }
             for group in GROUPS.into_iter().filter(|group| *group != chunk.from || !hangs) {

@@ -385,11 +385,24 @@ impl World {
 
     /// Moves slots; what is done at a step is done by `at`.
     pub fn apply_and(&self, groups: &[&str], mut at: impl FnMut(&Progress) + Send) -> Result<(), ReshardError> {
-        let mut watch = |progress: &Progress| {
+        self.apply_until(groups, |progress| {
             at(progress);
             ControlFlow::Continue(())
-        };
-        run(Mover::new(&self.settings, &mut watch)?.apply(&names(groups)))
+        })
+    }
+
+    /// Moves slots until `at` ends it, as if it had died there.
+    pub fn apply_until(
+        &self,
+        groups: &[&str],
+        mut at: impl FnMut(&Progress) -> ControlFlow<()> + Send,
+    ) -> Result<(), ReshardError> {
+        run(Mover::new(&self.settings, &mut at)?.apply(&names(groups)))
+    }
+
+    /// The group that a node sends what concerns this channel to.
+    pub fn group_of(&self, node: usize, channel: &str) -> &'static str {
+        GROUPS[self.nodes[node].group_of(&AppId::new("app"), &name(channel))]
     }
 
     /// What moving to these groups would do.

@@ -1,9 +1,12 @@
 //! Carrying slots over: what lies of them goes from the group that gives them away to the one that has them then, a few at a time.
 //!
+//! Every server that may answer for the new group has what lies of a slot before any says that the slot is there: nodes that read it
+//! say it again to a successor that lacks it, and all that lay of the slot must then be found.
+//!
 //! What lies of a slot is found in [`super::state`] and [`super::webhooks`]; when slots may go is for whoever moves them to say.
 
 use super::state::{self, Cached};
-use super::{Mover, ReshardError};
+use super::{Mover, ReshardError, text};
 use crate::redis::map::{Beside, Held, SlotMap};
 use crate::redis::topic::Slot;
 
@@ -20,6 +23,8 @@ impl Mover<'_> {
             // What webhooks have announced is read once for each part of the outbox that has any of these.
             slots.sort_by_key(|slot| (Slot(*slot).outbox_part(), *slot));
             let mut cached = Cached::find(self.group(&from)?, &keys).await?;
+            // A primary that died may have kept its successor from hearing that slots had left, at another time.
+            let left_over = Cached::find(self.group(&to)?, &keys).await?;
             for slots in slots.chunks(CHUNK) {
                 let words = [to.clone(), map.version.to_string()];
                 cached.read_on(self.group(&from)?, &keys).await?;
@@ -36,19 +41,18 @@ impl Mover<'_> {
                 self.say("frozen", done, all)?;
                 cached.read_on(self.group(&from)?, &keys).await?;
                 let contents = state::contents(self.group(&from)?, &keys, slots, &cached).await?;
-                let mut words = vec![b"open".to_vec(), map.version.to_string().into_bytes()];
-                for (slot, contents) in slots.iter().zip(&contents) {
-                    words.extend([b"n".to_vec(), slot.to_string().into_bytes()]);
-                    words.extend(contents.words.iter().cloned());
+                let (mut words, mut left) = (vec![text("fill"), text(map.version)], vec![text("close")]);
+                for (slot, contents) in slots.iter().zip(contents) {
+                    let lies = [left_over.gone(*slot, &keys), contents.words].concat();
+                    words.extend([text(slot), text(lies.len())]);
+                    words.extend(lies);
+                    left.extend(contents.left);
                 }
-                let name = self.name.clone();
-                self.group(&to)?.step(&keys, &name, &words).await?;
-                self.group(&to)?.settle().await?;
+                self.put(&to, &words).await?;
+                self.say("filled", done, all)?;
+                self.step(&to, "open", &[map.version.to_string()], slots).await?;
                 self.say("opened", done, all)?;
-                let left: Vec<Vec<u8>> = contents.into_iter().flat_map(|contents| contents.left).collect();
-                let words: Vec<Vec<u8>> = std::iter::once(b"close".to_vec()).chain(left).collect();
-                let name = self.name.clone();
-                self.group(&from)?.step(&keys, &name, &words).await?;
+                self.put(&from, &left).await?;
                 done += slots.len();
                 self.renew(self.groups.len()).await?;
                 self.say("moved", done, all)?;

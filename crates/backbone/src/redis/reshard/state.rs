@@ -26,7 +26,7 @@ pub(super) struct Cached {
     at: String,
 }
 
-/// A slot's keys, each as the step `open` takes it.
+/// A slot's keys, each as the step `fill` takes it.
 #[derive(Default)]
 pub(super) struct Contents {
     /// What is put down where the slot goes to.
@@ -68,6 +68,12 @@ impl Cached {
             }
             cursor = next;
         }
+    }
+
+    /// The same of a group to which the slot goes, where it can only be old: it goes before the rest is put down.
+    pub(super) fn gone(&self, slot: u16, keys: &Keys) -> Vec<Vec<u8>> {
+        let topics = self.topics.get(&slot).into_iter().flatten();
+        topics.flat_map(|topic| [b"k".to_vec(), keys.cached(topic).into_bytes()]).collect()
     }
 
     fn note(&mut self, topic: Option<Topic>) {

@@ -16,14 +16,10 @@ local function say(slot, text, epoch)
   end
   return there
 end
--- Leaves an entry in an outbox: its fields begin at ARGV[i], behind their number. Answers where the next word is.
-local function leave(key, i)
-  local last = i + tonumber(ARGV[i])
-  if not call('XADD', key, '*', unpack(ARGV, i + 1, last)) then
-    call('DEL', key)
-    redis.call('XADD', key, '*', unpack(ARGV, i + 1, last))
-  end
-  return last + 1
+-- Whether it was not said yet that a slot has come, nor anything newer of it.
+local function awaits(slot, epoch)
+  local there = redis.call('HGET', slots, slot) or ''
+  return there ~= 'own:' .. epoch and tonumber(string.match(there, ':(%d+)$') or '-1') <= tonumber(epoch)
 end
 local step = ARGV[5]
 if step == 'map' then
@@ -42,32 +38,34 @@ elseif step == 'freeze' then
 elseif step == 'own' then
   -- epoch, slots
   for i = 7, #ARGV do say(ARGV[i], 'own:' .. ARGV[6], ARGV[6]) end
-elseif step == 'open' then
-  -- epoch, then for each slot 'n' slot, and its keys: 'h' key, number of values, values; 's' key, milliseconds, text; and
-  -- 'e' outbox, number of values, values
-  local i, opened, is_open = 7, {}, false
+elseif step == 'fill' then
+  -- epoch, then for each slot: slot, number of words, and what lay of it, as `filled.lua` puts it down
+  local i = 7
   while ARGV[i] do
-    local kind, key = ARGV[i], ARGV[i + 1]
-    local count = (kind == 'h' or kind == 'e') and tonumber(ARGV[i + 2]) or 0
-    if kind == 'n' then
-      is_open = redis.call('HGET', slots, key) == 'own:' .. ARGV[6]
-      if not is_open then opened[#opened + 1] = key end
-    elseif not is_open and kind == 'e' then
-      leave(key, i + 2)
-    elseif not is_open then
-      redis.call('UNLINK', key)
-      for at = i + 3, i + 2 + count, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
-      if kind == 's' then redis.call('SET', key, ARGV[i + 3], 'PX', ARGV[i + 2]) end
-    end
-    i = i + (kind == 'n' and 2 or kind == 's' and 4 or 3 + count)
+    local last = i + 1 + tonumber(ARGV[i + 1])
+    if awaits(ARGV[i], ARGV[6]) then fill(ARGV[i], ARGV[6], i + 2, last) end
+    i = last + 1
   end
-  for _, slot in ipairs(opened) do say(slot, 'own:' .. ARGV[6], ARGV[6]) end
+elseif step == 'open' then
+  -- epoch, slots
+  local coming = {}
+  for i = 7, #ARGV do
+    if awaits(ARGV[i], ARGV[6]) then
+      local words = filled(ARGV[i], ARGV[6])
+      if not words then return redis.error_reply('NOTFILLED what lay of slot ' .. ARGV[i] .. ' is not here') end
+      coming[ARGV[i]] = words
+    end
+  end
+  for slot, words in pairs(coming) do
+    put_down(slot, words)
+    say(slot, 'own:' .. ARGV[6], ARGV[6])
+  end
 elseif step == 'close' then
   -- 'k' key, or 'e' outbox, number of values, values
   local i = 6
   while ARGV[i] do
     if ARGV[i] == 'e' then
-      i = leave(ARGV[i + 1], i + 2)
+      i = leave(ARGV, ARGV[i + 1], i + 2)
     else
       redis.call('UNLINK', ARGV[i + 1])
       i = i + 2
