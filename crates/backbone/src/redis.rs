@@ -10,6 +10,7 @@ pub mod confirm;
 mod driver;
 pub mod envelope;
 pub mod hub;
+pub mod inheritance;
 pub mod keys;
 pub mod lane;
 pub mod lease;

@@ -40,6 +40,7 @@ use self::sentinels::Sentinel;
 pub(super) use self::slots::Routes;
 use self::slots::Slots;
 use super::hub::{self, Hub, HubSettings, Moment};
+use super::inheritance::Inheritance;
 use super::keys::Keys;
 use super::link::{Ask, Event, Greeting, Happening, Link, LinkId, Lost};
 use super::order::Order;
@@ -150,6 +151,7 @@ pub(super) struct Driver {
     outs: Vec<hub::Out>,
     seen: Seen,
     order: Order,
+    inheritance: Inheritance,
     calls: Calls,
     terminations: HashMap<Token, oneshot::Sender<()>>,
     queries: HashMap<Token, oneshot::Sender<Result<Reply, Unavailable>>>,
@@ -204,6 +206,7 @@ impl Driver {
             outs: Vec::new(),
             seen: Seen::default(),
             order: Order::default(),
+            inheritance: Inheritance::new(origin),
             calls: Calls::default(),
             terminations: HashMap::new(),
             queries: HashMap::new(),
@@ -289,6 +292,7 @@ impl Driver {
         if now >= self.swept_at + Duration::from_secs(2) {
             self.swept_at = now;
             self.seen.sweep(now);
+            self.inheritance.sweep(now);
             self.calls.sweep(now);
             self.show_figures();
         }

@@ -148,6 +148,8 @@ impl Previous {
 
 /// Bytes of an event before its frame.
 const HEADER_BYTES: usize = 1 + 1 + 5 * 8 + 16 + 4;
+/// Where in them its origin stands.
+const ORIGIN_AT: usize = 2;
 /// Where in them its counter stands.
 const COUNTER_AT: usize = 10;
 /// Where in them stands what it follows.
@@ -188,9 +190,19 @@ impl Event {
     /// Which of its node's publications these bytes are, and which one it follows; `None` for bytes that are no event.
     #[must_use]
     pub fn follows(bytes: &[u8]) -> Option<(u64, Option<Previous>)> {
-        let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let counter = Self::number(bytes, COUNTER_AT)?;
+        Some((counter, Previous::from_number(Self::number(bytes, PREVIOUS_AT)?)))
+    }
+
+    /// Whose publication these bytes are, and which one; `None` for bytes that are no event.
+    #[must_use]
+    pub fn identity_of(bytes: &[u8]) -> Option<Identity> {
+        Some(Identity { origin: Self::number(bytes, ORIGIN_AT)?, counter: Self::number(bytes, COUNTER_AT)? })
+    }
+
+    fn number(bytes: &[u8], at: usize) -> Option<u64> {
         bytes.first().filter(|kind| **kind == b'E')?;
-        Some((number(COUNTER_AT)?, Previous::from_number(number(PREVIOUS_AT)?)))
+        Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     }
 
     /// The same bytes, saying that it follows this one. Bytes that are no event stay as they are.
@@ -220,7 +232,7 @@ impl Event {
         let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
         let seconds = u32::from_be_bytes(header[58..62].try_into().expect("four bytes"));
         Some(Self {
-            identity: Identity { origin: number(2), counter: number(COUNTER_AT) },
+            identity: Identity { origin: number(ORIGIN_AT), counter: number(COUNTER_AT) },
             previous: Previous::from_number(number(PREVIOUS_AT)),
             accepted_ms: number(AGE_AT),
             repeat_of: number(34),
@@ -303,7 +315,9 @@ mod tests {
         let Some(Message::Event(first)) = Message::decode(&Event::following(&bytes, None)) else { panic!("an event") };
         assert_eq!((first.previous, first.accepted_ms), (None, event.accepted_ms));
         assert_eq!(Event::follows(&bytes), Some((3, event.previous)));
+        assert_eq!(Event::identity_of(&bytes), Some(event.identity));
         assert_eq!(Event::follows(b"C12"), None);
+        assert_eq!(Event::identity_of(&bytes[..COUNTER_AT]), None);
         let bare = Event { previous: None, except: None, cache_for: None, ..event };
         let Some(Message::Event(read)) = Message::decode(&bare.encode()) else { panic!("an event") };
         assert_eq!((read.previous, read.except, read.cache_for), (None, None, None));

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod drain;
+mod inheritance;
 mod quota;
 mod repeats;
 mod sentinels;

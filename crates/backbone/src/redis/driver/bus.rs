@@ -239,14 +239,17 @@ impl Driver {
         let now = self.now();
         match Bus::decode(message) {
             Some(Bus::Publications { items, .. }) => {
-                items.for_each(|(topic, message)| self.hear(topic, None, message, Duration::ZERO))
+                for (topic, message) in items {
+                    self.inheritance.heard(now, topic, message);
+                    self.hear(topic, None, message, Duration::ZERO);
+                }
             }
             Some(Bus::Deaf { group: tag }) => {
                 let named = self.groups.iter().position(|group| bus::tag(&group.name) == tag);
                 named.into_iter().for_each(|group| self.somebody_is_deaf(now, group));
             }
             Some(Bus::Alive { origin }) => self.nodes.alive(now, origin),
-            Some(Bus::Gone { origin }) => self.nodes.gone(origin),
+            Some(Bus::Gone { origin }) => self.nodes.gone(now, origin),
             None => tracing::debug!("a bus message that no version of ours sends"),
         }
     }

@@ -30,6 +30,9 @@ impl Driver {
             }
             return;
         };
+        if from.is_some() {
+            self.inheritance.logged(event.identity);
+        }
         let now = self.now();
         if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
             return;

@@ -32,6 +32,8 @@ pub(super) struct Nodes {
     renewed_at: Option<Duration>,
     said_alive_at: Option<Duration>,
     reaping: HashMap<String, Duration>,
+    /// Those that said that they go, and when.
+    going: HashMap<u64, Duration>,
 }
 
 impl Nodes {
@@ -45,6 +47,7 @@ impl Nodes {
             renewed_at: None,
             said_alive_at: None,
             reaping: HashMap::new(),
+            going: HashMap::new(),
         }
     }
 
@@ -72,8 +75,9 @@ impl Nodes {
     }
 
     /// It has said that it goes.
-    pub(super) fn gone(&mut self, origin: u64) {
+    pub(super) fn gone(&mut self, now: Duration, origin: u64) {
         self.alive.remove(&origin);
+        self.going.entry(origin).or_insert(now);
     }
 }
 
@@ -161,6 +165,11 @@ impl Driver {
             group.store.set_live(1 + others);
         }
         self.nodes.reaping.retain(|_, at| now < *at + lease);
+        // By then it has ended, and what it could not append before that is left.
+        let ended = self.nodes.going.extract_if(|_, at| now >= *at + LEAVING + LEAVE_MAX).collect::<Vec<_>>();
+        for (origin, _) in ended {
+            self.inherit(&format!("{origin:016x}"), origin);
+        }
         let answering: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.groups[*group].attached.is_some()).collect();
         let mut lapsed: Vec<(String, usize)> = Vec::new();
@@ -183,6 +192,7 @@ impl Driver {
                 "this node is dead: its lease lapsed and nothing is heard of it; its presence is taken away"
             );
             self.nodes.reaping.insert(node.clone(), now);
+            self.inherit(&node, origin);
             for group in &answering {
                 self.groups[*group].store.reap(&node);
             }

@@ -184,15 +184,29 @@ impl Driver {
             frame: publication.frame,
         };
         let spec = Spec { cache_for: publication.cache_for, once, hook };
-        let slot = topic.slot();
+        self.queue(Item::new(now, topic, event.encode(), spec))
+    }
+
+    fn queue(&mut self, item: Item) -> &mut Item {
+        let slot = item.topic.slot();
         let group = self.group_of(slot);
-        let item = Item::new(now, topic, event.encode(), spec);
         match self.slots.waiting(slot) {
             Some(waiting) => {
                 waiting.push(item);
                 waiting.last_mut().expect("it was pushed just now")
             }
             None => self.groups[group].lanes[lane_of(slot)].lane.push(item),
+        }
+    }
+
+    /// A node is dead: what it had put on the bus, and no log was heard to have, is appended in its place.
+    pub(super) fn inherit(&mut self, node: &str, origin: u64) {
+        let left = self.inheritance.take(origin);
+        if !left.is_empty() {
+            tracing::info!(node, publications = left.len(), "what it put on the bus is appended, where no log has it");
+        }
+        for item in left {
+            self.queue(item);
         }
     }
 

@@ -65,6 +65,10 @@ impl Desk {
 
     fn event(&mut self, turn: &Turn<'_>, entry: &mut Entry, at: Option<LogId>, event: Event) {
         if entry.is_older_than_interest(at, &event) {
+            if event.cache_for.is_some() && at.is_some_and(|at| at > entry.opened_at) {
+                // It was appended again since the kept one was read, which may lie behind it: the script compared them.
+                entry.doubt_cached();
+            }
             return;
         }
         let Some(name) = entry.channel() else { return };

@@ -207,6 +207,24 @@ fn what_was_accepted_before_the_kept_event_is_not_told_behind_it() {
     assert_eq!(texts(&world, 0, 0), ["event 3"]);
 }
 
+/// WS-94, RED-14
+#[test]
+fn what_is_appended_again_behind_a_newcomer_is_not_told_to_it_but_kept_for_the_next() {
+    let mut world = World::new(1, 1, 1);
+    world.now.ms = 60_000;
+    let first = world.join(0, 0, to("cache-room"));
+    world.drain();
+    assert_eq!(joined(&world, 0, first).2, None, "the log lacked it");
+    let Message::Event(mut event) = bus_event("again", world.now.ms - 5_000) else { panic!("an event") };
+    event.cache_for = Some(Duration::from_secs(60));
+    world.append(&topic("cache-room"), event);
+    world.drain();
+    assert_eq!(texts(&world, 0, 0), [""; 0], "it was accepted before that");
+    let second = world.join(0, 0, to("cache-room"));
+    world.drain();
+    assert_eq!(joined(&world, 0, second).2.as_deref(), Some("again"));
+}
+
 /// WS-94
 #[test]
 fn a_kept_event_is_forgotten_after_its_time_and_shown_with_its_place() {

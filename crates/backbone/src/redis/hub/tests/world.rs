@@ -205,9 +205,13 @@ impl World {
         self.events += 1;
         let identity = Identity { origin: 99, counter: self.events };
         let accepted_ms = self.now.ms;
-        let event = Event { identity, previous: None, accepted_ms, repeat_of: 0, except, cache_for, frame };
+        self.append(topic, Event { identity, previous: None, accepted_ms, repeat_of: 0, except, cache_for, frame });
+    }
+
+    /// Appends and publishes what some node accepted, maybe a while ago.
+    pub fn append(&mut self, topic: &Topic, event: Event) {
         let at = self.next_id();
-        if let Some(kept) = cache_for {
+        if let Some(kept) = event.cache_for {
             let lapses = self.now.ms + u64::try_from(kept.as_millis()).expect("a short time");
             self.cached.insert(topic.clone(), (Kept { at, message: event.encode(), ttl_ms: 0 }, lapses));
         }
