@@ -11,6 +11,7 @@ mod quota;
 mod repeats;
 mod sentinels;
 mod start_up;
+mod start_up_redis_cluster;
 mod tls;
 mod webhooks;
 

@@ -145,6 +145,13 @@ impl Group {
             || self.lanes.iter().any(LaneSide::is_awaiting)
     }
 
+    /// Why nobody is followed is shown, whoever logs it.
+    pub(super) fn has_problem(&mut self, what: &str) {
+        if self.address.is_none() && self.problem.as_deref() != Some(what) {
+            self.problem = Some(what.to_owned());
+        }
+    }
+
     /// Logs it unless the same was logged a short while ago. Of a group that is away it is shown as well.
     pub(super) fn complain(&mut self, now: Duration, what: &str) {
         if self.complaints.is_due(now, what) {

@@ -117,9 +117,10 @@ impl Driver {
             tracing::warn!(address = server.address, "{what}");
         }
         // Where nobody is followed yet, it is the reason.
-        if let Some(group) = self.groups.get_mut(server.group).filter(|group| group.address.is_none()) {
-            group.problem = Some(format!("{}: {what}", server.address));
-        }
+        let (of, what) = (server.group, format!("{}: {what}", server.address));
+        let is_of_all = self.is_redis_cluster() && !self.has_sight(now);
+        let groups = self.groups.iter_mut().enumerate().filter(|(group, _)| is_of_all || *group == of);
+        groups.for_each(|(_, group)| group.has_problem(&what));
     }
 
     pub(super) fn bus_listening(&mut self, at: usize, outcome: Result<Value, Lost>) {

@@ -86,7 +86,16 @@ pub(super) fn not_attached(code: &str, details: &str, identity: &str, groups: &s
 
 /// Why a server is of no use, when it is for no reason of the group's.
 pub(super) fn unusable(code: &str, details: &str) -> String {
-    let advice = if code == "NOPERM" { WITHOUT_RIGHT } else { "" };
+    let advice = match code {
+        "NOPERM" => WITHOUT_RIGHT,
+        "CLUSTERDOWN" => {
+            "; bring back what it lacks, or let the rest go on (`CONFIG SET cluster-require-full-coverage no` on every server)"
+        }
+        _ if details.contains("cluster support disabled") => {
+            "; it is no server of a Redis Cluster: name some of those in backbone.addresses, or set backbone.topology"
+        }
+        _ => "",
+    };
     format!("the server cannot be used: {code} {details}{advice}")
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::bus::VIEW_EVERY;
+use super::bus::{Server, VIEW_EVERY};
 use super::complaints;
 use super::{Driver, Purpose};
-use crate::redis::belief::{self, Claim, ServerView, Verdict};
+use crate::redis::belief::{self, Claim, FRESH, ServerView, Verdict};
 use crate::redis::link::{Ask, Lost};
 use crate::redis::redis_cluster::{self, Sight};
 use crate::redis::settings::Topology;
@@ -166,10 +166,19 @@ impl Driver {
             Ok(Value::Array(parts)) => {
                 Some(ServerView { is_primary: server.is_primary, identity: super::bus::identity(&parts), seen_at: now })
             }
-            // MOVED, or on the way to another: it is not the owner, whoever says so.
+            Ok(Value::ServerError(error)) => {
+                // MOVED, or on the way to another: it is not the owner, whoever says so. What loads says so for a while.
+                if !matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "LOADING" | "MASTERDOWN") {
+                    let what = complaints::unusable(error.code(), error.details().unwrap_or_default());
+                    let problem = format!("{}: {what}", server.address);
+                    self.groups[group].has_problem(&problem);
+                    self.complain_of(at, &what);
+                }
+                None
+            }
             _ => None,
         };
-        server.member.shares[group] = view;
+        self.servers[at].member.shares[group] = view;
     }
 
     fn saw_coverage(&mut self, at: usize, outcome: Result<Value, Lost>) {
@@ -188,14 +197,49 @@ impl Driver {
         }
     }
 
+    /// Servers whose word counts.
+    fn members(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.link.is_some() && !server.member.is_alias)
+    }
+
+    /// Whether one of them said a moment ago who owns what.
+    pub(super) fn has_sight(&self, now: Duration) -> bool {
+        let mut sights = self.members().filter_map(|server| server.member.sight.as_ref());
+        sights.any(|sight| now < sight.seen_at + FRESH)
+    }
+
     /// What every server says of the owner of a group's slot.
     fn claims(&self, group: usize) -> Vec<Option<Claim>> {
-        let known = self.servers.iter().filter(|server| server.link.is_some() && !server.member.is_alias);
         let claim = |sight: &Sight| {
             let owner = sight.owners.get(group)?.as_ref()?;
             Some(Claim { primary: owner.address.clone(), epoch: owner.epoch, seen_at: sight.seen_at })
         };
-        known.map(|server| server.member.sight.as_ref().and_then(claim)).collect()
+        self.members().map(|server| server.member.sight.as_ref().and_then(claim)).collect()
+    }
+
+    /// No server names anybody for a group.
+    fn complain_of_nobody(&mut self, now: Duration, group: usize) {
+        let this = &self.groups[group];
+        if self.has_sight(now) {
+            let what = format!(
+                "no server of Redis Cluster has slot {}, in which everything of this share lies; bring back the one that had \
+                 it, or give it to another (`redis-cli --cluster fix`)",
+                this.redis_cluster_slot()
+            );
+            self.groups[group].complain(now, &what);
+        } else if this.problem.is_none() && now >= FRESH {
+            // Where a server says why it does not answer, that is the reason.
+            self.groups[group].complain(now, "no server of Redis Cluster says who has what");
+        }
+    }
+
+    /// The server that they name for a group cannot be seen. One that answers has said itself why it is of no use.
+    fn complain_of_unseen(&mut self, now: Duration, group: usize, owner: &str) {
+        let link = self.servers.iter().find(|server| server.address == owner).and_then(|server| server.link);
+        if self.groups[group].address.is_none() && !self.is_up(link) && now >= FRESH {
+            let what = format!("Redis Cluster names {owner} for this share, and it does not answer; bring it back");
+            self.groups[group].complain(now, &what);
+        }
     }
 
     /// Follows whom they name.
@@ -210,7 +254,7 @@ impl Driver {
     fn judge_share(&mut self, now: Duration, group: usize) {
         let owners = belief::owners(now, &self.claims(group), self.groups[group].address.is_some());
         if owners.is_empty() && self.groups[group].address.is_none() {
-            self.groups[group].complain(now, "no server of Redis Cluster names the owner of this share yet");
+            self.complain_of_nobody(now, group);
         }
         for named in owners {
             if self.groups[group].address.as_ref() == Some(&named.address) {
@@ -226,7 +270,8 @@ impl Driver {
                 Verdict::Claim if self.groups[group].attached.is_none() => {
                     return self.follow(group, &named.address, true);
                 }
-                Verdict::Claim | Verdict::Unseen | Verdict::IsReplica => {}
+                Verdict::Unseen => self.complain_of_unseen(now, group, &named.address),
+                Verdict::Claim | Verdict::IsReplica => {}
                 Verdict::WrongGroup { identity } => {
                     let what = format!("REFUSED: {} has the data of {identity} under this share's name", named.address);
                     self.groups[group].complain(now, &what);
