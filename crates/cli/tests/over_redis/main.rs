@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fulmar_protocol::app::App;
-use fulmar_rig::{Node, Ready, Subscriber, http};
+use fulmar_rig::{Node, NodeOptions, Ready, Subscriber, http};
 use serde_json::Value;
 
 /// Within what anything that is expected must come.
@@ -41,11 +41,16 @@ fn rules_of_the_readme(rule: &str) -> String {
 
 /// A node of the real binary with `app` and these further lines of configuration, of which `[backbone]` comes last.
 fn node(of_app: &str, backbone: &str, ready: Ready) -> Node {
+    node_with(of_app, backbone, ready, &NodeOptions::default())
+}
+
+/// The same, with more to say.
+fn node_with(of_app: &str, backbone: &str, ready: Ready, options: &NodeOptions) -> Node {
     let config = format!(
         "[server]\nworkers = 1\n[shutdown]\ndrain_s = 0\n[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n{of_app}\n\
          [backbone]\nkind = \"redis\"\n{backbone}\n"
     );
-    Node::start(Path::new(env!("CARGO_BIN_EXE_fulmar")), &config, ready).unwrap()
+    Node::start_with(Path::new(env!("CARGO_BIN_EXE_fulmar")), &config, ready, options).unwrap()
 }
 
 /// A connection to a node.

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use fulmar_rig::{Node, Ready, Redis, RedisCluster, RedisOptions, Subscriber, eventually, is_available};
+use fulmar_rig::{Node, NodeOptions, Ready, Redis, RedisCluster, RedisOptions, Subscriber, eventually, is_available};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, connect, node};
+use super::{PATIENCE, connect, node, node_with};
 
 /// Channels: enough to lie in several shares.
 const CHANNELS: usize = 6;
@@ -54,19 +54,41 @@ impl Ledger {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()
     }
 
-    /// What was told of each kind; an id that stands for two events fails, and a repeated one counts once.
-    fn told(&self) -> BTreeMap<String, usize> {
+    /// What was told; an id that stands for two events fails, and a repeated one counts once.
+    fn events(&self) -> Vec<Value> {
         let mut seen: BTreeMap<String, Value> = BTreeMap::new();
         for (id, event) in self.0.lock().unwrap().iter() {
             assert_eq!(seen.entry(id.clone()).or_insert_with(|| event.clone()), event, "{id}");
         }
-        let mut told = BTreeMap::new();
         let whole: BTreeSet<String> = seen.values().map(Value::to_string).collect();
         assert_eq!(whole.len(), seen.len(), "nothing is told under two ids: {seen:?}");
-        for event in seen.values() {
+        seen.into_values().collect()
+    }
+
+    /// How much was told of each kind.
+    fn told(&self) -> BTreeMap<String, usize> {
+        let mut told = BTreeMap::new();
+        for event in self.events() {
             *told.entry(event["name"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         told
+    }
+
+    /// Waits until this, sorted, is all that was told to be gone: each channel that is vacated, and each member with the channel.
+    fn await_gone(&self, expected: &[&str]) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let gone = || {
+            let events = self
+                .events()
+                .into_iter()
+                .filter(|event| matches!(event["name"].as_str(), Some("channel_vacated" | "member_removed")));
+            let mut gone: Vec<String> =
+                events.map(|event| format!("{} {}", text(&event["channel"]), text(&event["user_id"]))).collect();
+            gone.sort_unstable();
+            gone
+        };
+        eventually(&format!("{expected:?} are told to be gone"), PATIENCE, || (gone() == expected).then_some(()))
+            .unwrap_or_else(|error| panic!("{error}; it is {:?}", gone()));
     }
 
     fn await_told(&self, expected: &[(&str, usize)]) {
@@ -92,10 +114,14 @@ fn come(nodes: &[Node; 2]) -> [Subscriber; 2] {
     })
 }
 
+/// Lines of an app that tells a server at `url` everything.
+fn telling(url: &str) -> String {
+    format!("webhooks_allow_private = true\n[[apps.webhooks]]\nurl = \"{url}\"")
+}
+
 fn start(backbone: &str) -> (Ledger, [Node; 2]) {
     let (ledger, url) = Ledger::open();
-    let app = format!("webhooks_allow_private = true\n[[apps.webhooks]]\nurl = \"{url}\"");
-    let start = || node(&app, backbone, Ready::ForTraffic);
+    let start = || node(&telling(&url), backbone, Ready::ForTraffic);
     let nodes = [start(), start()];
     (ledger, nodes)
 }
@@ -141,4 +167,42 @@ fn what_was_told_to_have_come_is_told_to_be_gone_although_redis_lost_everything_
     .unwrap();
     drop(people);
     ledger.await_told(&ALL);
+}
+
+/// HOOK-41, HOOK-18: ana's going is made by nobody, because her node has died and with all records hers are gone that would make it.
+#[test]
+fn who_was_on_a_node_that_died_as_redis_lost_everything_is_told_to_be_gone_once_and_nobody_else_is() {
+    if !is_available() {
+        return;
+    }
+    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let (ledger, url) = Ledger::open();
+    let (app, backbone) = (telling(&url), format!("addresses = [\"{}\"]", redis.addr()));
+    let lives = node(&app, &backbone, Ready::ForTraffic);
+    // What it has told dies with a node that tells.
+    let roles = ("FULMAR_SERVER__ROLES".to_owned(), "websocket,rest".to_owned());
+    let options = NodeOptions { variables: vec![roles], ..NodeOptions::default() };
+    let dies = node_with(&app, &backbone, Ready::ForTraffic, &options);
+    let come = |node: &Node, who: &str, channels: &[&str]| {
+        let mut subscriber = connect(node);
+        for channel in channels {
+            subscriber.subscribe(channel, Some((who, &json!({})))).unwrap();
+        }
+        subscriber
+    };
+    let ben = come(&lives, "ben", &["presence-both"]);
+    let _ana = come(&dies, "ana", &["presence-both", "presence-hers"]);
+    ledger.await_told(&[("channel_occupied", 2), ("member_added", 3)]);
+    dies.kill();
+    redis.call(&["FLUSHALL"]).unwrap();
+    ledger.await_gone(&["presence-both ana", "presence-hers ", "presence-hers ana"]);
+    drop(ben);
+    ledger.await_gone(&[
+        "presence-both ",
+        "presence-both ana",
+        "presence-both ben",
+        "presence-hers ",
+        "presence-hers ana",
+    ]);
+    ledger.await_told(&[("channel_occupied", 2), ("member_added", 3), ("channel_vacated", 2), ("member_removed", 3)]);
 }
