@@ -18,6 +18,8 @@ mod publish;
 mod redis_cluster;
 mod sentinels;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,0 +1,233 @@
+//! The loop as connections and answers reach it, in an order that no network would keep to.
+//!
+//! Nothing is connected: links are opened on a runtime that never runs, so all that happens is what a test says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::redis::envelope::LogId;
+use crate::redis::link::Server as Who;
+use crate::redis::settings::{Credentials, Limits};
+
+/// Milliseconds on the clock of the servers, as the log's ids have them.
+const T: u64 = 1_700_000_000_000;
+/// Before that, no absence of an answer means anything.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// A node with one group. It ends with this value.
+struct World {
+    driver: Driver,
+    generations: BTreeMap<LinkId, u32>,
+    runtime: Runtime,
+}
+
+/// What a reading of the log answers.
+struct Share<'a> {
+    epoch: u64,
+    given: u64,
+    /// What the log had been given when the epoch began, and where.
+    began: (u64, &'a str),
+    entries: &'a [&'a str],
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let limits = Limits { silence: LONG, command_timeout: LONG, ..Limits::default() };
+        let settings = Settings { limits, ..Settings::new("fulmar", Topology::Single("first:1".to_owned())) };
+        let greeting = Greeting { credentials: Credentials::default(), database: 0, tls: None, asks_who: true };
+        let driver = Driver::new(settings, 4, None, (greeting.clone(), greeting), Arc::default());
+        let mut world = Self { driver, generations: BTreeMap::new(), runtime };
+        world.within(Driver::start);
+        world
+    }
+
+    /// Does it, and whatever follows from it.
+    fn within(&mut self, act: impl FnOnce(&mut Driver)) {
+        let _runtime = self.runtime.enter();
+        act(&mut self.driver);
+        self.driver.turn();
+    }
+
+    fn happens(&mut self, link: LinkId, happening: Happening) {
+        self.within(|driver| driver.happened((link, happening)));
+    }
+
+    fn commands(&self) -> LinkId {
+        self.driver.groups[0].command.expect("a server is followed")
+    }
+
+    fn subscriptions(&self) -> LinkId {
+        self.driver.groups[0].hearing.link.expect("a server is followed")
+    }
+
+    /// The link is connected to the server that was started as `run`.
+    fn connects(&mut self, link: LinkId, run: &str) {
+        let generation = self.generations.entry(link).or_default();
+        *generation += 1;
+        let server = Some(Who { run: run.to_owned(), is_primary: true });
+        let generation = *generation;
+        self.happens(link, Happening::Up { generation, server });
+    }
+
+    fn breaks(&mut self, link: LinkId) {
+        self.happens(link, Happening::Down { why: "cut".to_owned() });
+    }
+
+    /// Tickets of what is asked and not answered, the oldest first.
+    fn asked(&self, is_it: impl Fn(&Purpose) -> bool) -> Vec<u64> {
+        let asked = self.driver.asked.iter().filter(|(_, (_, purpose))| is_it(purpose));
+        let mut tickets: Vec<u64> = asked.map(|(ticket, _)| *ticket).collect();
+        tickets.sort_unstable();
+        tickets
+    }
+
+    fn readings(&self) -> Vec<u64> {
+        self.asked(|purpose| matches!(purpose, Purpose::Fill { .. }))
+    }
+
+    fn heartbeats(&self) -> Vec<u64> {
+        self.asked(|purpose| matches!(purpose, Purpose::Pulse(0)))
+    }
+
+    fn answers(&mut self, ticket: u64, value: Value) {
+        let (link, _) = self.driver.asked[&ticket];
+        self.happens(link, Happening::Reply { ticket, outcome: Ok(value) });
+    }
+
+    fn answers_reading(&mut self, ticket: u64, share: &Share<'_>) {
+        let (given, began) = (int(share.given), int(share.began.0));
+        let mut parts = vec![int(share.epoch), text(""), int(T + 60_000), int(0), given.clone(), given, began];
+        parts.push(text(share.began.1));
+        for id in share.entries {
+            parts.extend([text(id), text("1:room"), text("")]);
+        }
+        self.answers(ticket, Value::Array(parts));
+    }
+
+    /// Both connections lead to this server, which takes the node and stands at `head`.
+    fn attaches(&mut self, run: &str, epoch: u64, head: &str) {
+        self.connects(self.commands(), run);
+        let asked = self.asked(|purpose| matches!(purpose, Purpose::Attach(0)))[0];
+        let answer = vec![int(epoch), text(head), text(""), int(0), int(0)];
+        self.answers(asked, Value::Array(answer));
+        self.subscribes(run);
+    }
+
+    /// The connection for subscriptions is made, and all are confirmed.
+    fn subscribes(&mut self, run: &str) {
+        self.connects(self.subscriptions(), run);
+        for ticket in self.asked(|purpose| matches!(purpose, Purpose::Followed { .. })) {
+            self.answers(ticket, Value::Okay);
+        }
+    }
+
+    /// A heartbeat says how much the log was given, and where it stands.
+    fn hears(&mut self, given: u64, epoch: u64, at: &str) {
+        for message in [format!("N{given} {epoch}"), format!("P{at}")] {
+            let channel = text(&self.driver.groups[0].keys.pulse());
+            self.happens(self.subscriptions(), Happening::Pushed { channel, message: text(&message) });
+        }
+    }
+
+    /// Where the present reading begins; `None` when there is none.
+    fn reads_from(&self) -> Option<String> {
+        let hearing = &self.driver.groups[0].hearing;
+        (!self.readings().is_empty() && !self.driver.hears(0)).then(|| hearing.fill_from.0.clone())
+    }
+
+    /// The clock goes on.
+    fn passes(&mut self, time: Duration) {
+        self.driver.started -= time;
+        self.within(|_| ());
+    }
+}
+
+fn int(number: u64) -> Value {
+    Value::Int(i64::try_from(number).expect("a small number"))
+}
+
+fn text(text: &str) -> Value {
+    Value::BulkString(text.as_bytes().to_vec())
+}
+
+fn at(seconds: u64) -> String {
+    format!("{}-0", T + 1_000 * seconds)
+}
+
+/// RED-20
+#[test]
+fn a_reading_that_went_back_to_where_an_epoch_began_goes_back_there_again_after_a_break() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.hears(700, 4, &at(60));
+    assert!(world.driver.hears(0));
+    // Another server, whose own history goes on from where this node was long past.
+    for link in [world.commands(), world.subscriptions()] {
+        world.breaks(link);
+    }
+    world.attaches("b", 5, &at(50));
+    assert_eq!(world.reads_from(), Some(at(57)), "another server's clock may be behind by three seconds");
+    let began = at(40);
+    let share = Share { epoch: 5, given: 720, began: (600, &began), entries: &[] };
+    world.answers_reading(world.readings()[0], &share);
+    assert_eq!(world.reads_from().as_ref(), Some(&began));
+
+    world.breaks(world.subscriptions());
+    world.subscribes("b");
+    assert_eq!(world.reads_from().as_ref(), Some(&began), "what lies between was never heard");
+}
+
+/// RED-20
+#[test]
+fn the_answer_to_a_reading_that_was_broken_off_is_not_taken_for_that_of_the_present_one() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.hears(700, 4, &at(60));
+    let again = |world: &mut World| {
+        world.breaks(world.subscriptions());
+        world.subscribes("a");
+        *world.readings().last().expect("the log is read")
+    };
+    let (before, present) = (again(&mut world), again(&mut world));
+    // The log had nothing then, and has something by now.
+    let share = |given| Share { epoch: 4, given, began: (0, "0-0"), entries: &[] };
+    world.answers_reading(before, &share(700));
+    assert!(!world.driver.hears(0), "what came between the two readings would never be read");
+    let entry = format!("{}.0", at(61));
+    world.answers_reading(present, &Share { entries: &[&entry], ..share(701) });
+    assert!(world.driver.hears(0));
+    assert_eq!(world.driver.groups[0].hearing.filled, 1);
+}
+
+/// RED-16
+#[test]
+fn heartbeats_go_on_although_one_was_on_its_way_as_another_server_was_followed() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.passes(Duration::from_secs(2));
+    assert_eq!(world.heartbeats().len(), 1);
+    let commands = world.commands();
+
+    world.within(|driver| driver.follow(0, "second:1", true));
+    let is_of_before = |(link, _): &&(LinkId, Purpose)| *link == commands;
+    assert_eq!(world.driver.asked.values().filter(is_of_before).count(), 0, "nobody answers it any more");
+    world.attaches("b", 5, &at(0));
+    world.passes(Duration::from_secs(2));
+    assert_eq!(world.heartbeats().len(), 1);
+}
+
+/// RED-20: the fixture itself.
+#[test]
+fn who_was_cut_off_reads_on_from_where_it_heard_last() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.hears(700, 4, &at(60));
+    world.breaks(world.subscriptions());
+    world.subscribes("a");
+    assert_eq!(world.reads_from().as_deref().and_then(LogId::parse), LogId::parse(&at(60)));
+}
