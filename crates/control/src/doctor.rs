@@ -127,9 +127,10 @@ pub fn examine(now: Duration, deployment: &Deployment) -> Vec<Finding> {
             servers::examine(deployment, server, &mut findings);
             memory::examine(now, group, server, &mut findings);
             buffers::examine(now, deployment, group, server, &mut findings);
-            redis_cluster::examine(server, &mut findings);
+            redis_cluster::examine(deployment, server, &mut findings);
         }
     }
+    redis_cluster::examine_shares(deployment, &mut made);
     nodes::examine(deployment, &mut made);
     said_once(&mut made);
     let mut made = alike(made);

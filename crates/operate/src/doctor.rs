@@ -42,7 +42,7 @@ struct Patient {
 /// Looks at everything that these settings name. Answers the facts, and the moment to judge them by.
 pub async fn look(settings: &Settings, capacities: &BTreeMap<String, Capacity>) -> (Duration, Deployment) {
     let begun = Instant::now();
-    let mut patients = patients(settings, capacities).await;
+    let (mut patients, shares_of_nobody) = patients(settings, capacities).await;
     let looks = patients.iter_mut().map(|patient| patient.first_look(settings));
     join_all(looks).await;
     tokio::time::sleep(BETWEEN.saturating_sub(begun.elapsed())).await;
@@ -61,10 +61,11 @@ pub async fn look(settings: &Settings, capacities: &BTreeMap<String, Capacity>) 
         Topology::RedisCluster { .. } => Arrangement::RedisCluster,
     };
     let groups_configured = settings.topology.groups().join(",");
-    (now, Deployment { arrangement, groups_configured, groups, nodes, ..Deployment::default() })
+    (now, Deployment { arrangement, groups_configured, groups, shares_of_nobody, nodes, ..Deployment::default() })
 }
 
-async fn patients(settings: &Settings, capacities: &BTreeMap<String, Capacity>) -> Vec<Patient> {
+/// Whom to look at, and shares of a Redis Cluster that lie with none of them.
+async fn patients(settings: &Settings, capacities: &BTreeMap<String, Capacity>) -> (Vec<Patient>, Vec<(String, u16)>) {
     let patient = |topology: Topology, name: String, shares: Vec<String>| Patient {
         watcher: Watcher::new(&Settings { topology, ..settings.clone() }, capacities),
         name,
@@ -72,7 +73,8 @@ async fn patients(settings: &Settings, capacities: &BTreeMap<String, Capacity>) 
         leases: data::Leases::default(),
         data: None,
     };
-    match &settings.topology {
+    let mut of_nobody = Vec::new();
+    let patients = match &settings.topology {
         Topology::Single(address) => {
             vec![patient(Topology::Single(address.clone()), "single".to_owned(), settings.topology.groups())]
         }
@@ -88,9 +90,11 @@ async fn patients(settings: &Settings, capacities: &BTreeMap<String, Capacity>) 
             let group = |(address, shares): (String, Vec<String>)| {
                 patient(Topology::Single(address.clone()), format!("of {address}"), shares)
             };
-            owners.into_iter().map(group).collect()
+            of_nobody = owners.of_nobody;
+            owners.shares.into_iter().map(group).collect()
         }
-    }
+    };
+    (patients, of_nobody)
 }
 
 /// What everybody of a group shows, those who do not answer included: a certificate that has ended is why they do not.

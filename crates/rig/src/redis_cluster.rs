@@ -110,6 +110,22 @@ impl RedisCluster {
         Ok(moved)
     }
 
+    /// Takes a slot from everybody, and answers who had it: first from that server, because what it said before may be on its way to
+    /// the others.
+    ///
+    /// # Errors
+    /// Nobody has it, or somebody keeps it.
+    pub fn lose_slot(&self, slot: i64) -> Result<&Redis, RigError> {
+        let owner = self.owner_of(slot)?;
+        let words = ["CLUSTER", "DELSLOTS", &slot.to_string()];
+        owner.call(&words)?;
+        eventually("nobody has the slot", READY_MAX, || {
+            // Who has forgotten already refuses to.
+            self.servers.iter().all(|server| server.call(&words).is_err()).then_some(())
+        })?;
+        Ok(owner)
+    }
+
     fn await_whole(&self, has_replicas: bool) -> Result<(), RigError> {
         eventually("every server of the Redis Cluster sees it whole", READY_MAX, || {
             let is_whole = |server: &Redis| {

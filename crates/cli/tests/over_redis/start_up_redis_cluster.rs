@@ -35,18 +35,6 @@ fn slot_and_owner(servers: &RedisCluster) -> (i64, &Redis) {
     (slot, servers.owner_of(slot).unwrap())
 }
 
-/// Takes a slot from all who know who has it, the owner first: what it said before may be on its way to others.
-fn lose_slot(servers: &RedisCluster, slot: i64, owner: &Redis) {
-    let words = ["CLUSTER", "DELSLOTS", &slot.to_string()];
-    owner.call(&words).unwrap();
-    eventually("nobody has the slot", PATIENCE, || {
-        // Who has forgotten already refuses to.
-        let has_forgotten = |server: &Redis| server.call(&words).is_err();
-        servers.servers().iter().all(has_forgotten).then_some(())
-    })
-    .unwrap();
-}
-
 /// NODE-13, NODE-5, NODE-6, RED-34
 #[test]
 fn a_node_whose_seeds_are_all_down_names_each_and_takes_part_once_they_come() {
@@ -80,8 +68,8 @@ fn a_node_with_a_wrong_password_for_redis_cluster_says_so_and_takes_part_once_th
 #[test]
 fn a_node_whose_share_s_slot_nobody_has_names_the_slot_and_takes_part_once_somebody_has_it() {
     let Some(servers) = servers(&RedisOptions::default()) else { return };
-    let (slot, owner) = slot_and_owner(&servers);
-    lose_slot(&servers, slot, owner);
+    let (slot, _) = slot_and_owner(&servers);
+    let owner = servers.lose_slot(slot).unwrap();
     check(&Trouble {
         at: &[owner.addr()],
         blamed: &[],
@@ -223,8 +211,8 @@ fn a_node_says_at_its_start_which_servers_would_stop_all_for_a_lost_part() {
 #[test]
 fn nodes_serve_the_other_shares_while_one_s_slot_nobody_has_and_that_one_once_somebody_has_it() {
     let Some(servers) = servers(&RedisOptions::default()) else { return };
-    let (slot, owner) = slot_and_owner(&servers);
-    lose_slot(&servers, slot, owner);
+    let (slot, _) = slot_and_owner(&servers);
+    let owner = servers.lose_slot(slot).unwrap();
     let seed = owner.addr();
     let backbone = format!("addresses = [\"{seed}\"]\npublish_timeout_ms = 300\ntopology = \"cluster\"\nshares = 4");
     let start = || node("", &backbone, Ready::Alive);

@@ -28,6 +28,8 @@ pub struct Deployment {
     pub groups_configured: String,
     /// Its groups; in Redis Cluster one, with all servers.
     pub groups: Vec<GroupFacts>,
+    /// Shares whose slot no server of Redis Cluster has, each with that slot.
+    pub shares_of_nobody: Vec<(String, u16)>,
     /// Its nodes, each once.
     pub nodes: Vec<NodeFacts>,
     /// The machine that looks.

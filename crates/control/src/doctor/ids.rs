@@ -83,6 +83,8 @@ ids! {
     RedisTooOld = "redis-too-old": "The server is older than what nodes need.",
     RedisVersionsDiffer = "redis-versions-differ": "The servers of a group are of different versions.",
     ClusterState = "cluster-state": "Redis Cluster says that it does not work.",
+    ClusterDisabled = "cluster-disabled": "A server is none of a Redis Cluster.",
+    ClusterSlots = "cluster-slots": "No server of Redis Cluster has the slot of a share.",
     ClusterFullCoverage = "cluster-require-full-coverage": "The loss of one part stops all of Redis Cluster.",
     ClusterNodeTimeout = "cluster-node-timeout": "A dead primary is noticed too late.",
     ClockSkew = "clock-skew": "A clock is not like the others.",

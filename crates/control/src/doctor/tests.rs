@@ -133,6 +133,7 @@ fn healthy() -> Deployment {
     };
     Deployment {
         arrangement: Arrangement::Sentinel,
+        shares_of_nobody: Vec::new(),
         groups_configured: "g1".to_owned(),
         groups: vec![GroupFacts {
             seen,

@@ -11,8 +11,16 @@ use redis::cmd;
 use crate::doors::{Doors, Kind};
 use crate::read::text;
 
-/// Each primary with the shares that lie there; where nobody says, each configured server without any.
-pub(super) async fn owners(settings: &Settings, seeds: &[String], shares: u16) -> BTreeMap<String, Vec<String>> {
+/// Who has the shares.
+pub(super) struct Owners {
+    /// Each primary with the shares that lie there; where nobody says, each configured server without any.
+    pub(super) shares: BTreeMap<String, Vec<String>>,
+    /// Shares whose slot nobody has, each with that slot.
+    pub(super) of_nobody: Vec<(String, u16)>,
+}
+
+/// Asks the configured servers.
+pub(super) async fn owners(settings: &Settings, seeds: &[String], shares: u16) -> Owners {
     let doors = Doors::new(settings);
     let slots: Vec<u16> = (0..shares).map(|share| slot_of(&format!("{}.{share}", settings.deployment))).collect();
     let sights = join_all(seeds.iter().map(|seed| {
@@ -25,15 +33,18 @@ pub(super) async fn owners(settings: &Settings, seeds: &[String], shares: u16) -
         }
     }))
     .await;
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for share in 0..shares {
+    let has_sight = sights.iter().any(Option::is_some);
+    let (mut found, mut of_nobody): (BTreeMap<String, Vec<String>>, _) = (BTreeMap::new(), Vec::new());
+    for (share, slot) in (0..shares).zip(&slots) {
         let said = sights.iter().flatten().filter_map(|sight| sight.owners.get(usize::from(share))?.as_ref());
         if let Some(owner) = said.max_by_key(|owner: &&Owner| owner.epoch) {
             found.entry(owner.address.clone()).or_default().push(share.to_string());
+        } else if has_sight {
+            of_nobody.push((share.to_string(), *slot));
         }
     }
     if found.is_empty() {
-        return seeds.iter().map(|seed| (seed.clone(), Vec::new())).collect();
+        found = seeds.iter().map(|seed| (seed.clone(), Vec::new())).collect();
     }
-    found
+    Owners { shares: found, of_nobody }
 }

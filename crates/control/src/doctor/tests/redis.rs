@@ -323,6 +323,13 @@ fn redis_cluster_must_not_stop_as_a_whole_nor_be_slow_to_notice() {
         on(d, "cluster-require-full-coverage", "yes")
     });
     finds(Id::ClusterNodeTimeout, Weight::Warning, &["15000 ms"], |d| on(d, "cluster-node-timeout", "15000"));
+    finds(Id::ClusterDisabled, Weight::Grave, &[PRIMARY, "backbone.addresses"], |d| {
+        d.arrangement = Arrangement::RedisCluster;
+        d.groups[0].servers[0].info.insert("cluster_enabled".to_owned(), "0".to_owned());
+    });
+    finds(Id::ClusterSlots, Weight::Grave, &["slot 93 (share 2)", PRIMARY], |d| {
+        d.shares_of_nobody = vec![("2".to_owned(), 93)];
+    });
     finds(Id::ClusterState, Weight::Grave, &["state fail", "5461 of 16384"], |d| {
         on(d, "cluster-node-timeout", "2000");
         say(d, "cluster_state", "fail");
