@@ -77,6 +77,27 @@ fn a_dead_nodes_records_go_with_their_edges_once_however_many_reap_it() {
     assert!(reaped.is_some(), "who was announced may be on no record, and no edge said so (HOOK-41)");
 }
 
+/// RED-12
+#[test]
+fn nothing_of_a_node_is_left_an_hour_after_its_records_went() {
+    let Some(mut world) = World::new(3) else { return };
+    world.furnish();
+    let now = world.redis::<Vec<String>>(&["TIME"])[0].parse::<u64>().expect("a number");
+    for (node, ago) in [("old", 3_700), ("recent", 3_500)] {
+        world.redis::<()>(&["HSET", "dep:fence", node, &format!("reaped {}", now - ago)]);
+    }
+    for lane in ["old.0", "old.1", "recent.0", "node0.1"] {
+        world.redis::<()>(&["HSET", "dep:seq", lane, "7"]);
+    }
+    world.nodes[1].is_stopped = true;
+    world.run_and_reap(LONG);
+    let mut lanes: Vec<String> = world.redis(&["HKEYS", "dep:seq"]);
+    lanes.sort_unstable();
+    assert_eq!(lanes, ["node0.1", "recent.0"]);
+    let marks: Vec<String> = world.redis(&["HKEYS", "dep:fence"]);
+    assert!(!marks.contains(&"old".to_owned()) && marks.contains(&"recent".to_owned()), "{marks:?}");
+}
+
 /// RED-28
 #[test]
 fn a_node_that_was_reaped_and_is_alive_joins_again_with_edges() {

@@ -71,11 +71,14 @@ if slot >= 1024 then
   for _, hash in ipairs({ 'nodes', 'settled', 'calls' }) do call('HDEL', P .. hash, gone) end
   -- Of what damage had taken from a node that died before it noticed no edge was made.
   if ARGV[7] ~= '' then call('HINCRBY', KEYS[1], 'reaped', 1) end
-  -- The marks of those who never came back are kept for an hour.
+  -- The marks of those who never came back are kept for an hour, and the numbers of their lanes as long: nobody fills a gap then.
   local marks = call('HGETALL', P .. 'fence') or {}
   for i = 1, #marks, 2 do
     local since = string.match(marks[i + 1], '^reaped (%d+)$')
-    if since and tonumber(since) < now - 3600 then call('HDEL', P .. 'fence', marks[i]) end
+    if since and tonumber(since) < now - 3600 then
+      call('HDEL', P .. 'fence', marks[i])
+      call('HDEL', P .. 'seq', marks[i] .. '.0', marks[i] .. '.1')
+    end
   end
 end
 tell(tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[10]))
