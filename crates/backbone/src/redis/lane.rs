@@ -155,6 +155,12 @@ impl Lane {
         self.logged
     }
 
+    /// When the first item was accepted that no log has.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Duration> {
+        self.item(self.unlogged_from()).map(|item| item.accepted_at)
+    }
+
     /// The first number that no log has.
     fn unlogged_from(&self) -> u64 {
         (self.logged + 1).max(self.first)

@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
+mod bus;
 mod drain;
-mod inheritance;
 mod quota;
 mod repeats;
 mod sentinels;

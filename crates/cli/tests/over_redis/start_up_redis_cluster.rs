@@ -207,14 +207,14 @@ fn a_node_says_at_its_start_which_servers_would_stop_all_for_a_lost_part() {
     assert!(!is_named(good), "{}", node.log());
 }
 
-/// NODE-5, NODE-13, RED-13, RED-24: nothing is taken that nobody hears, neither of the lost share nor of the others.
+/// NODE-5, NODE-13, RED-21, RED-24: what belongs to the lost share goes over the bus, though no node has ever seen it.
 #[test]
-fn nodes_serve_the_other_shares_while_one_s_slot_nobody_has_and_that_one_once_somebody_has_it() {
+fn nodes_that_start_while_nobody_has_a_share_s_slot_serve_that_share_too_and_it_is_here_once_somebody_has_it() {
     let Some(servers) = servers(&RedisOptions::default()) else { return };
     let (slot, _) = slot_and_owner(&servers);
     let owner = servers.lose_slot(slot).unwrap();
     let seed = owner.addr();
-    let backbone = format!("addresses = [\"{seed}\"]\npublish_timeout_ms = 300\ntopology = \"cluster\"\nshares = 4");
+    let backbone = format!("addresses = [\"{seed}\"]\ntopology = \"cluster\"\nshares = 4");
     let start = || node("", &backbone, Ready::Alive);
     let (takes, hears) = (start(), start());
     let groups_here = |node: &Node| {
@@ -237,26 +237,20 @@ fn nodes_serve_the_other_shares_while_one_s_slot_nobody_has_and_that_one_once_so
     }
     let mut rest = http::Rest::new(takes.addr(), &app());
     let mut publish_all = |data: &str| {
-        let mut taken = BTreeSet::new();
         for channel in &channels {
             let answer = rest.publish(channel, data).unwrap();
-            assert!(answer.status == 200 || answer.status == 503 && answer.has_retry_after, "{answer:?}");
-            if answer.status == 200 {
-                taken.insert(channel.clone());
-            }
+            assert_eq!(answer.status, 200, "{answer:?}");
         }
         let mut heard = BTreeSet::new();
-        while heard != taken {
+        while heard.len() < channels.len() {
             let event = subscriber.event().unwrap();
             if event["data"] == data {
-                heard.insert(event["channel"].as_str().unwrap().to_owned());
+                assert!(heard.insert(event["channel"].as_str().unwrap().to_owned()), "twice: {event}");
             }
         }
-        taken.len()
     };
-    let taken = publish_all("early");
-    assert!((8..16).contains(&taken), "{taken} of 16, where three shares of four are there");
+    publish_all("early");
     owner.call(&["CLUSTER", "ADDSLOTS", &slot.to_string()]).unwrap();
     await_here(4);
-    assert_eq!(publish_all("late"), 16);
+    publish_all("late");
 }

@@ -18,6 +18,7 @@ use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
 use crate::redis::round::Missed;
 use crate::redis::scripts;
+use crate::redis::settings::Limits;
 use crate::redis::topic::{Slot, Topic};
 use crate::{PublishError, Terms};
 
@@ -397,12 +398,18 @@ impl Driver {
     /// Silence has consequences: first both ways are used, then the connection is given up.
     pub(super) fn time_lanes(&mut self, now: Duration, group: usize) {
         for lane in 0..LANES {
-            let reappend_age = self.settings.limits.reappend_age;
-            self.groups[group].lanes[lane].lane.trim(now, reappend_age);
+            let Limits { reappend_age, breaker, .. } = self.settings.limits;
+            let this = &mut self.groups[group];
+            this.lanes[lane].lane.trim(now, reappend_age);
+            // A node that starts while nobody can be followed has no connection whose end would open it.
+            let is_away = this.attached.is_none() && !this.is_left;
+            if is_away && this.lanes[lane].lane.waits_since().is_some_and(|since| now >= since + breaker) {
+                self.open_circuit(now, group);
+            }
             let Some(silent) = self.groups[group].lanes[lane].sent_at.map(|at| now.saturating_sub(at)) else {
                 continue;
             };
-            if silent >= self.settings.limits.breaker {
+            if silent >= breaker {
                 self.open_circuit(now, group);
             }
             if silent >= self.settings.limits.command_timeout {
