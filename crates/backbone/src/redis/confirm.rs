@@ -74,7 +74,13 @@ impl Confirmation {
         self.open.take_if(|open| open.is_empty());
     }
 
-    /// A connection is gone, or new: whatever was written over it is asked for behind what is written next.
+    /// What was asked for behind this batch was refused, or its answer is lost: it is asked for behind what is written next.
+    pub fn unanswered(&mut self, pipe: usize, sent: u64) {
+        let items = self.answered(pipe, sent);
+        self.reopen(items);
+    }
+
+    /// A connection is gone, or new: a word behind what was written over it would say nothing.
     pub fn lost(&mut self, pipe: usize) {
         self.last.take_if(|last| last.pipe == pipe);
         if let Some(out) = self.out.take_if(|out| out.behind.pipe == pipe) {
@@ -204,6 +210,23 @@ mod tests {
         lane.carried(1, 3, &(3..=3), false);
         assert_eq!(lane.ask(), Some((1, 3)));
         assert_eq!(lane.answered(1, 3), Some(1..=2));
+    }
+
+    /// RED-13
+    #[test]
+    fn what_had_no_answer_is_asked_for_again() {
+        let mut lane = Confirmation::default();
+        lane.carried(0, 1, &(1..=2), true);
+        assert_eq!(lane.ask(), Some((0, 1)));
+        lane.unanswered(0, 9);
+        assert!(lane.is_out(), "that was another question");
+        // The answer is lost before the connection is known to be.
+        lane.unanswered(0, 1);
+        lane.lost(0);
+        assert!(lane.is_awaited(1) && lane.ask().is_none());
+        lane.carried(1, 2, &(3..=3), true);
+        assert_eq!(lane.ask(), Some((1, 2)));
+        assert_eq!(lane.answered(1, 2), Some(1..=3));
     }
 
     /// RED-14

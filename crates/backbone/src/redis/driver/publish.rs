@@ -347,11 +347,11 @@ impl Driver {
         outcome: Result<Value, Lost>,
     ) {
         let side = &mut self.groups[group].lanes[lane];
-        let items = side.confirmation.answered(pipe, sent);
         let Ok(Value::Int(replicas)) = outcome else {
+            side.confirmation.unanswered(pipe, sent);
             return self.open_circuit(self.now(), group);
         };
-        if let Some(items) = items {
+        if let Some(items) = side.confirmation.answered(pipe, sent) {
             let (lags, logged) = (replicas < 1, side.lane.logged_to());
             self.replicas_lag(group, lags);
             if lags {

@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fulmar_protocol::app::Durability;
+use fulmar_protocol::frame::Frame;
+use fulmar_protocol::name::ChannelName;
 use redis::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
+use crate::redis::belief::ServerView;
 use crate::redis::envelope::LogId;
 use crate::redis::link::Server as Who;
 use crate::redis::settings::{Credentials, Limits};
@@ -230,4 +234,44 @@ fn who_was_cut_off_reads_on_from_where_it_heard_last() {
     world.breaks(world.subscriptions());
     world.subscribes("a");
     assert_eq!(world.reads_from().as_deref().and_then(LogId::parse), LogId::parse(&at(60)));
+}
+
+/// RED-13
+#[test]
+fn what_a_replica_was_asked_for_over_a_connection_that_broke_is_asked_for_behind_what_is_written_next() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.within(|driver| driver.serve(0, "replica:1"));
+    let view = ServerView { is_primary: false, identity: None, seen_at: Duration::ZERO };
+    world.driver.servers.last_mut().expect("it is served").view = Some(view);
+    for link in world.driver.groups[0]
+        .lanes
+        .iter()
+        .flat_map(|side| &side.pipes)
+        .filter_map(|pipe| pipe.link)
+        .collect::<Vec<_>>()
+    {
+        world.connects(link, "a");
+    }
+    let publish = |world: &mut World, number: u64| {
+        let channel = ChannelName::parse("room", 200).expect("a valid name");
+        let publication =
+            Publication { app: AppId::new("app"), channel, frame: Frame::new("said"), except: None, cache_for: None };
+        let (reply, answered) = oneshot::channel();
+        let terms = Terms { durability: Durability::Replicated, once: None };
+        world.within(|driver| driver.accept(vec![publication], terms, Some(reply)));
+        let script = world.asked(|purpose| matches!(purpose, Purpose::Script { .. }))[0];
+        world.answers(script, Value::Array(vec![int(4), int(number), text(&at(number))]));
+        answered
+    };
+    let waits = |world: &World| world.asked(|purpose| matches!(purpose, Purpose::Wait { .. }));
+    let mut first = publish(&mut world, 1);
+    let ticket = waits(&world)[0];
+    let (link, _) = world.driver.asked[&ticket];
+    world.happens(link, Happening::Reply { ticket, outcome: Err(Lost) });
+    world.breaks(link);
+    assert!(waits(&world).is_empty() && first.try_recv().is_err(), "no replica is known to have it");
+    let mut second = publish(&mut world, 2);
+    world.answers(waits(&world)[0], int(1));
+    assert_eq!([first.try_recv(), second.try_recv()], [Ok(Ok(())), Ok(Ok(()))]);
 }
