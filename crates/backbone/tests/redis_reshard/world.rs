@@ -20,7 +20,7 @@ use fulmar_protocol::exchange::{
 };
 use fulmar_protocol::frame::Frame;
 use fulmar_protocol::name::{ChannelName, UserId};
-use fulmar_rig::{Redis, SentinelDeployment, SentinelOptions};
+use fulmar_rig::{Redis, SentinelDeployment, SentinelOptions, Watch};
 use tokio::runtime::Runtime;
 
 /// Channels that are published to all the time.
@@ -92,8 +92,7 @@ pub struct World {
     tickets: AtomicU64,
     publishers: Vec<(JoinHandle<u64>, Arc<AtomicU64>)>,
     is_over: Arc<AtomicBool>,
-    /// The longest that a thread of this process had to wait for its turn.
-    stall_us: Arc<AtomicU64>,
+    watch: Option<Watch>,
     began: Instant,
     _alone: MutexGuard<'static, ()>,
 }
@@ -132,7 +131,7 @@ impl World {
             tickets: AtomicU64::new(0),
             publishers: Vec::new(),
             is_over: Arc::default(),
-            stall_us: Arc::default(),
+            watch: None,
             began: Instant::now(),
             _alone: alone,
         };
@@ -221,8 +220,7 @@ impl World {
                 self.join(node, &channel, Some("both"));
             }
         }
-        let (is_over, stall_us) = (self.is_over.clone(), self.stall_us.clone());
-        std::thread::spawn(move || watch(&is_over, &stall_us));
+        self.watch = Some(Watch::start(self.began));
         for publisher in 0..2 * self.nodes.len() {
             let (node, is_over, began) =
                 (self.nodes[publisher % self.nodes.len()].clone(), self.is_over.clone(), self.began);
@@ -259,8 +257,10 @@ impl World {
         rounds.push(CHANNELS as u64);
         let sent = sent + CHANNELS as u64;
         self.eventually("the last is heard", |world| world.inboxes[..2].iter().all(|(_, inbox)| events(inbox) >= sent));
+        let stalls = self.watch.take().map(Watch::end).unwrap_or_default();
+        let longest = stalls.iter().map(|stall| stall.to_ns - stall.from_ns).max().unwrap_or(0);
         for (_, inbox) in &self.inboxes[..2] {
-            self.judge_inbox(inbox, &rounds);
+            self.judge_inbox(inbox, &rounds, Duration::from_nanos(longest));
         }
         self.judge_presence();
         for node in &self.nodes {
@@ -268,7 +268,7 @@ impl World {
         }
     }
 
-    fn judge_inbox(&self, inbox: &Recorder, rounds: &[u64]) {
+    fn judge_inbox(&self, inbox: &Recorder, rounds: &[u64], stall: Duration) {
         let mut next: BTreeMap<(u64, String), u64> = BTreeMap::new();
         let mut counts = vec![0_u64; rounds.len()];
         let mut longest = Duration::ZERO;
@@ -284,7 +284,6 @@ impl World {
             longest = longest.max((*at - self.began).saturating_sub(Duration::from_micros(sent_us)));
         }
         assert_eq!(counts, rounds, "every publication once");
-        let stall = Duration::from_micros(self.stall_us.load(Ordering::Relaxed));
         eprintln!("{} publications, the longest took {longest:?}, stall {stall:?}", rounds.iter().sum::<u64>());
         assert!(longest < LATE + 4 * stall, "{longest:?}, and this machine stood still for {stall:?} at most");
     }
@@ -426,17 +425,6 @@ impl World {
 
     pub fn abort(&self) -> Result<(), ReshardError> {
         run(Mover::new(&self.settings, &mut |_| ControlFlow::Continue(()))?.abort())
-    }
-}
-
-/// Looks how long this machine, which others use too, lets a thread wait.
-fn watch(is_over: &AtomicBool, stall_us: &AtomicU64) {
-    const NAP: Duration = Duration::from_millis(5);
-    while !is_over.load(Ordering::Relaxed) {
-        let slept = Instant::now();
-        std::thread::sleep(NAP);
-        let stall = slept.elapsed().saturating_sub(NAP);
-        stall_us.fetch_max(u64::try_from(stall.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
