@@ -145,8 +145,8 @@ impl Group {
             || self.lanes.iter().any(LaneSide::is_awaiting)
     }
 
-    /// Why nobody is followed is shown, whoever logs it.
-    pub(super) fn has_problem(&mut self, what: &str) {
+    /// Says why nobody is followed, whoever logs it.
+    pub(super) fn show_problem(&mut self, what: &str) {
         if self.address.is_none() && self.problem.as_deref() != Some(what) {
             self.problem = Some(what.to_owned());
         }

@@ -120,7 +120,7 @@ impl Driver {
         let (of, what) = (server.group, format!("{}: {what}", server.address));
         let is_of_all = self.is_redis_cluster() && !self.has_sight(now);
         let groups = self.groups.iter_mut().enumerate().filter(|(group, _)| is_of_all || *group == of);
-        groups.for_each(|(_, group)| group.has_problem(&what));
+        groups.for_each(|(_, group)| group.show_problem(&what));
     }
 
     pub(super) fn bus_listening(&mut self, at: usize, outcome: Result<Value, Lost>) {

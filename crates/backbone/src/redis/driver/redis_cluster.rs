@@ -171,7 +171,7 @@ impl Driver {
                 if !matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "LOADING" | "MASTERDOWN") {
                     let what = complaints::unusable(error.code(), error.details().unwrap_or_default());
                     let problem = format!("{}: {what}", server.address);
-                    self.groups[group].has_problem(&problem);
+                    self.groups[group].show_problem(&problem);
                     self.complain_of(at, &what);
                 }
                 None
