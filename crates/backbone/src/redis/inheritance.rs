@@ -47,14 +47,15 @@ impl Inheritance {
     /// Something came over the bus.
     pub fn heard(&mut self, now: Duration, topic: &str, message: &[u8]) {
         let Some(identity) = Event::identity_of(message).filter(|identity| identity.origin != self.own) else { return };
-        let Some(topic) = Topic::parse(topic) else { return };
-        let of_origin = self.by_origin.entry(identity.origin).or_default();
         // It comes again and again while the bus is in use.
-        of_origin.entry(identity.counter).or_insert_with(|| {
-            self.bytes += message.len();
-            self.order.push_back((now, identity));
-            Heard { at: now, topic, message: Bytes::copy_from_slice(message) }
-        });
+        if self.by_origin.get(&identity.origin).is_some_and(|known| known.contains_key(&identity.counter)) {
+            return;
+        }
+        let Some(topic) = Topic::parse(topic) else { return };
+        let heard = Heard { at: now, topic, message: Bytes::copy_from_slice(message) };
+        self.by_origin.entry(identity.origin).or_default().insert(identity.counter, heard);
+        self.order.push_back((now, identity));
+        self.bytes += message.len();
         while self.bytes > self.bytes_max && self.drop_oldest() {}
     }
 
