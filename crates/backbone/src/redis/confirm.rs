@@ -129,12 +129,18 @@ impl Confirmation {
 mod tests {
     use super::*;
 
+    /// A lane whose first batch, of these items, left over the first connection and is asked for.
+    fn one_that_asks(items: RangeInclusive<u64>) -> Confirmation {
+        let mut lane = Confirmation::default();
+        lane.carried(0, 1, &items, true);
+        assert_eq!(lane.ask(), Some((0, 1)));
+        lane
+    }
+
     /// RED-12
     #[test]
     fn one_wait_is_out_and_the_next_is_about_all_that_left_meanwhile() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=1), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=1);
         assert!(lane.blocks(0) && !lane.blocks(1), "the other connection carries batches meanwhile");
         for sent in 2..=4 {
             lane.carried(1, sent, &(sent..=sent), true);
@@ -162,9 +168,7 @@ mod tests {
     /// RED-13
     #[test]
     fn what_was_refused_is_in_no_answer() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=1), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=1);
         lane.carried(1, 2, &(2..=2), true);
         lane.answered(0, 1);
         lane.carried(0, 3, &(3..=5), true);
@@ -182,9 +186,7 @@ mod tests {
     /// RED-13
     #[test]
     fn a_batch_refused_before_it_was_asked_for_leaves_what_came_before_it() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=1), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=1);
         lane.carried(1, 2, &(2..=2), true);
         lane.carried(1, 3, &(3..=3), true);
         lane.refused(3);
@@ -198,9 +200,7 @@ mod tests {
     /// RED-13
     #[test]
     fn what_a_lost_connection_wrote_is_asked_for_behind_what_is_written_next() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=1), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=1);
         lane.carried(1, 2, &(2..=2), true);
         lane.lost(0);
         assert_eq!(lane.ask(), Some((1, 2)));
@@ -215,9 +215,7 @@ mod tests {
     /// RED-13
     #[test]
     fn what_had_no_answer_is_asked_for_again() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=2), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=2);
         lane.unanswered(0, 9);
         assert!(lane.is_out(), "that was another question");
         // The answer is lost before the connection is known to be.
@@ -232,9 +230,7 @@ mod tests {
     /// RED-14
     #[test]
     fn on_another_log_only_what_is_appended_there_is_asked_for() {
-        let mut lane = Confirmation::default();
-        lane.carried(0, 1, &(1..=9), true);
-        assert_eq!(lane.ask(), Some((0, 1)));
+        let mut lane = one_that_asks(1..=9);
         lane.carried(1, 2, &(10..=12), true);
         lane.forget();
         assert!(lane.is_out() && !lane.is_awaited(1) && !lane.is_awaited(12));
