@@ -310,9 +310,11 @@ impl Redis {
         Ok(())
     }
 
-    /// Whether the process itself answers, and not another that took its port while it was being started.
+    /// Whether the process itself answers, and not another that took its port while it was being started, and has read what
+    /// it keeps on disk: until then it tells of itself and refuses everything else.
     fn answers(&self) -> bool {
         self.info("server", "process_id").is_ok_and(|pid| pid == Some(self.pid().to_string()))
+            && self.info("persistence", "loading").is_ok_and(|loading| loading.as_deref() != Some("1"))
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {
