@@ -148,6 +148,8 @@ struct Steps {
     totals: Totals,
     lines: Vec<String>,
     failed: Vec<&'static str>,
+    /// Why, to be said again at the end: between there and here lie thousands of lines.
+    reports: Vec<String>,
 }
 
 impl Steps {
@@ -158,6 +160,7 @@ impl Steps {
         if let Err(failure) = &outcome {
             println!("{failure}");
             self.failed.push(name);
+            self.reports.push(format!("{name}: {failure}"));
             // A step that broke before it could count (a compile error, a crash) is a failure all the same.
             totals.failed = totals.failed.max(1);
         }
@@ -166,6 +169,7 @@ impl Steps {
     }
 
     fn finish(self, begun: Instant) -> Outcome {
+        self.reports.iter().for_each(|report| println!("\n==> {report}"));
         println!("\n==> summary after {} s", begun.elapsed().as_secs());
         self.lines.iter().for_each(|line| println!("{line}"));
         let failed = !self.failed.is_empty() || self.totals.failed > 0;

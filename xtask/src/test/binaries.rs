@@ -18,6 +18,9 @@ use crate::project::{self, Failure, Outcome};
 /// So many wait side by side. More would make them late, and what they judge is mostly time.
 const SIDE_BY_SIDE: usize = 3;
 
+/// So much of what a failed binary says is said again at the end.
+const REPORT_LINES_MAX: usize = 400;
+
 /// Those that mostly wait, the longest first, so that none is left over when the others have ended.
 const WAITING: [&str; 10] = [
     "redis_reshard",
@@ -110,9 +113,12 @@ pub fn run(binaries: &[Binary]) -> (Totals, Outcome) {
     let mut all = Sum::default();
     for binary in binaries.iter().filter(|binary| place(binary).is_none()) {
         println!("     Running {}", binary.title());
-        let mut totals = Totals::default();
-        let outcome = project::run_and_read(&mut binary.command(), |line| totals.take_in(line));
-        all.add(&binary.title(), totals, outcome.is_ok());
+        let mut said = String::new();
+        let outcome = project::run_and_read(&mut binary.command(), |line| {
+            said.push_str(line);
+            said.push('\n');
+        });
+        all.add(&binary.title(), &said, outcome.is_ok());
     }
     let mut waiting: Vec<_> = binaries.iter().filter_map(|binary| Some((place(binary)?, binary))).collect();
     waiting.sort_by_key(|(place, _)| *place);
@@ -137,14 +143,19 @@ pub fn run_over(program: &Path, names: &[&str], binaries: &[Binary]) -> (Totals,
 struct Sum {
     totals: Totals,
     failed: Vec<String>,
+    /// What those say about it.
+    reports: String,
 }
 
 impl Sum {
-    fn add(&mut self, title: &str, mut totals: Totals, is_well: bool) {
+    fn add(&mut self, title: &str, said: &str, is_well: bool) {
+        let mut totals = Totals::default();
+        said.lines().for_each(|line| totals.take_in(line));
         if !is_well {
             // One that broke before it could count has failed all the same.
             totals.failed = totals.failed.max(1);
             self.failed.push(title.to_owned());
+            self.reports.push_str(&report(said));
         }
         self.totals += totals;
     }
@@ -152,13 +163,31 @@ impl Sum {
     fn merge(&mut self, other: Self) {
         self.totals += other.totals;
         self.failed.extend(other.failed);
+        self.reports.push_str(&other.reports);
     }
 
     fn finish(self) -> (Totals, Outcome) {
-        let Self { totals, failed } = self;
-        let outcome = if failed.is_empty() { Ok(()) } else { Err(Failure(format!("failed: {}", failed.join(", ")))) };
-        (totals, outcome)
+        let Self { totals, failed, reports } = self;
+        if failed.is_empty() {
+            return (totals, Ok(()));
+        }
+        (totals, Err(Failure(format!("failed: {}\n{}", failed.join(", "), reports.trim_end()))))
     }
+}
+
+/// What a binary of tests says of those that failed, without backtraces: they stand where the binary ran.
+fn report(said: &str) -> String {
+    let mut report = String::new();
+    let mut is_trace = false;
+    let of_failures = said.lines().skip_while(|line| *line != "failures:").skip(1);
+    for line in of_failures.take_while(|line| *line != "failures:").take(REPORT_LINES_MAX) {
+        is_trace = line == "stack backtrace:" || (is_trace && !line.is_empty());
+        if !is_trace && !line.is_empty() {
+            report.push_str(line);
+            report.push('\n');
+        }
+    }
+    report
 }
 
 /// Runs these a few at a time. What one says is shown as a whole when it has ended.
@@ -173,20 +202,17 @@ fn side_by_side(commands: VecDeque<(String, Command)>) -> Sum {
             // A thread that panicked left the sum whole: it is added to at the very end.
             let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             println!("     Running {title} took {} s", begun.elapsed().as_secs());
-            let mut totals = Totals::default();
-            let is_well = match output {
+            match output {
                 Ok(output) => {
                     let said = String::from_utf8_lossy(&output.stdout);
                     print!("{said}{}", String::from_utf8_lossy(&output.stderr));
-                    said.lines().for_each(|line| totals.take_in(line));
-                    output.status.success()
+                    sum.add(&title, &said, output.status.success());
                 }
                 Err(error) => {
                     println!("{title} did not start: {error}");
-                    false
+                    sum.add(&title, "", false);
                 }
-            };
-            sum.add(&title, totals, is_well);
+            }
         }
     };
     thread::scope(|scope| (0..SIDE_BY_SIDE).for_each(|_| drop(scope.spawn(work))));
@@ -230,6 +256,21 @@ mod tests {
         assert_eq!(totals, Totals { passed: 5, failed: 3, skipped: 2 });
         let said = outcome.err().map(|failure| failure.to_string()).unwrap_or_default();
         assert!(said.contains("two") && said.contains("three") && !said.contains("four"), "{said}");
+    }
+
+    #[test]
+    fn what_failed_is_said_again_without_backtraces_and_without_what_passed() {
+        let said = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\n\nthread 'b' panicked\n\
+                    left: 1\nstack backtrace:\n   0: panic\n             at x.rs\nnote: some\n\nthread 'c' panicked\n\n\n\
+                    failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored";
+        assert_eq!(report(said), "---- b stdout ----\nthread 'b' panicked\nleft: 1\nthread 'c' panicked\n");
+        let mut sum = Sum::default();
+        sum.add("one", said, false);
+        sum.add("two", "", false);
+        let (totals, outcome) = sum.finish();
+        assert_eq!(totals, Totals { passed: 1, failed: 2, skipped: 0 });
+        let said = outcome.err().map(|failure| failure.to_string()).unwrap_or_default();
+        assert!(said.starts_with("failed: one, two\n---- b stdout ----"), "{said}");
     }
 
     #[test]
