@@ -310,7 +310,7 @@ impl Driver {
 
     fn moment(&self) -> Moment {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Moment { ms: ms(self.now()), wall_ms: wall_ms() }
+        Moment { ms: ms(self.now()), wall_us: wall_us() }
     }
 
     fn take(&mut self, work: Work) {
@@ -489,7 +489,7 @@ impl Driver {
     }
 }
 
-fn wall_ms() -> u64 {
+fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -39,8 +39,8 @@ use crate::{Inbox, Outbox, Query, Reply, Unavailable, WorkerId};
 pub struct Moment {
     /// Milliseconds of a clock that never goes back. Everything is timed by it.
     pub ms: u64,
-    /// Milliseconds since 1970: what is compared with other nodes' times, and orders rosters.
-    pub wall_ms: u64,
+    /// Microseconds since 1970: orders rosters, also among those who come through several nodes within a millisecond.
+    pub wall_us: u64,
 }
 
 /// Says which group answers for a slot now. Asked anew each time, because slots move.

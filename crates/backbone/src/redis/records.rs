@@ -24,7 +24,7 @@ pub struct Token(pub u64);
 pub struct Presence {
     /// JSON text that the user's first connection on this node gave.
     pub user_info: Option<Arc<str>>,
-    /// When it came, in milliseconds since 1970 by this node's clock: orders rosters.
+    /// When it came, in microseconds since 1970 by this node's clock: orders rosters.
     pub since: u64,
 }
 

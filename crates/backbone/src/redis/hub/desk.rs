@@ -118,9 +118,9 @@ impl Desk {
         (self.settings.group_of)(topic.slot())
     }
 
-    /// When a member came: rises with each, so that a roster has the order of coming also within a millisecond.
+    /// When a member came: rises with each, so that a roster has the order of coming also within a microsecond.
     pub(super) fn since(&mut self, now: Moment) -> u64 {
-        self.last_since = now.wall_ms.max(self.last_since + 1);
+        self.last_since = now.wall_us.max(self.last_since + 1);
         self.last_since
     }
 

@@ -209,7 +209,7 @@ fn a_question_that_may_be_answered_in_part_is_unless_nobody_answers() {
     ] {
         let (linger, group_of) = (Duration::from_secs(10), Box::new(|_| 0));
         let mut hub = Hub::new(HubSettings { origin: 1, groups: 2, group_of, linger, outbox: None });
-        let (now, mut outs) = (Moment { ms: 1, wall_ms: 1 }, Vec::new());
+        let (now, mut outs) = (Moment { ms: 1, wall_us: 1 }, Vec::new());
         hub.query(now, Query::Reachable { app: app.clone(), prefix: String::new() }, &mut outs);
         let mut calls = outs.iter().filter_map(|out| match out {
             Out::Call { call: Call::Find { token, .. }, .. } => Some(*token),

@@ -58,9 +58,8 @@ impl Backbone for Pretend {
 
     fn ask(&self, from: WorkerId, question: Question) -> Option<Answer> {
         let world = &mut self.world().0;
-        // Who comes later came later: rosters are ordered by the millisecond.
-        world.now.ms += 1;
-        world.now.wall_ms += 1;
+        // Who comes later came later: rosters are ordered by the microsecond.
+        world.now.wall_us += 1;
         world.ask(self.node, from.0, question);
         for done in std::mem::take(&mut world.nodes[self.node].done) {
             match done {

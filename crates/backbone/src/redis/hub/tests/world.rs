@@ -21,7 +21,7 @@ use crate::redis::records::{Call, Change, Changed, Find, Found, Kept, MembersFul
 use crate::redis::topic::Topic;
 use crate::{Inbox, Outbox, WorkerId};
 
-const WALL_MS: u64 = 1_700_000_000_000;
+const WALL_US: u64 = 1_700_000_000_000_000;
 
 /// What one worker was told, in order.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ impl World {
     pub fn at_its_start(seed: u64, nodes: usize, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
         let nodes = (0..nodes).map(|n| Node::new(n as u64 + 1, workers, outbox.clone())).collect();
         Self {
-            now: Moment { ms: 1_000, wall_ms: WALL_MS },
+            now: Moment { ms: 1_000, wall_us: WALL_US },
             dice: Dice(seed),
             nodes,
             records: BTreeMap::new(),
@@ -397,7 +397,7 @@ impl World {
 
     pub fn pass(&mut self, ms: u64) {
         self.now.ms += ms;
-        self.now.wall_ms += ms;
+        self.now.wall_us += ms * 1_000;
         self.tick();
     }
 
