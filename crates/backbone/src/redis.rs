@@ -3,6 +3,7 @@
 //! [`RedisBackbone`] is the handle that workers and HTTP threads share; behind it one thread runs the `driver`, which owns
 //! everything. `spec/redis.md` has the rules, clause by clause.
 
+pub mod allowance;
 pub mod belief;
 pub mod bus;
 pub mod circuit;
@@ -95,6 +96,8 @@ pub struct GroupFigures {
     pub over_the_bus: bool,
     /// How often that began. Rises.
     pub circuit_openings: u64,
+    /// How long what goes over the bus next has waited for it, in milliseconds; 0 while nothing does.
+    pub bus_waits_ms: u64,
     /// Bytes of publications that its log has not confirmed.
     pub unlogged_bytes: u64,
     /// Messages read from the log to fill gaps. Rises.

@@ -7,6 +7,9 @@ use crate::app::{rows, text};
 use crate::args::AdminArgs;
 use crate::client::{Failure, print};
 
+/// What waits for the bus for longer than this is said to be behind.
+const BUS_BEHIND_MS: u64 = 250;
+
 pub fn status(admin: &AdminArgs) -> Result<(), Failure> {
     let remote = Remote::of(admin)?;
     let node = remote.call("GET", "/admin/v1/status", None, None)?;
@@ -59,7 +62,12 @@ fn of_backbone(backbone: &Value) -> String {
             None | Some(0) => String::new(),
             Some(count) => format!(", {count} EDGES FOR WEBHOOKS DROPPED"),
         };
-        let detour = if is("over_the_bus") { ", publishing over the bus as well" } else { "" };
+        let mut detour = String::new();
+        if is("over_the_bus") {
+            detour.push_str(", publishing over the bus as well");
+            let behind = group["bus_waits_ms"].as_u64().filter(|ms| *ms > BUS_BEHIND_MS);
+            behind.into_iter().for_each(|ms| detour.push_str(&format!(", which is {ms} ms BEHIND")));
+        }
         out.push_str(&format!(
             "group     {:<12} {:<21} {state}, epoch {}, {} bytes not in its log{detour}{dropped}\n",
             text(&group["name"]),
@@ -104,7 +112,7 @@ mod tests {
             "kind": "redis", "live_nodes": 2, "accepted": 5, "refused": 0, "timed_out": 1,
             "groups": [
                 { "name": "g1", "server": "10.0.0.1:6379", "is_here": true, "hears": true, "epoch": 3, "unlogged_bytes": 0 },
-                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "epoch": 1, "unlogged_bytes": 9, "edges_dropped": 4,
+                { "name": "g2", "server": null, "is_here": false, "over_the_bus": true, "bus_waits_ms": 700, "epoch": 1, "unlogged_bytes": 9, "edges_dropped": 4,
                   "problem": "no connection to the server: Connection refused" },
             ],
             "nodes": [
@@ -116,7 +124,7 @@ mod tests {
         for part in [
             "2 live nodes",
             "g1           10.0.0.1:6379         here, epoch 3, 0 bytes",
-            "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well, 4 EDGES",
+            "g2           no server known       AWAY, epoch 1, 9 bytes not in its log, publishing over the bus as well, which is 700 ms BEHIND, 4 EDGES",
             "          away because: no connection to the server: Connection refused\n",
             "00ff not reachable         0 connections, rest+webhooks, release 0.2.0",
             "DIFFERENT the nodes' apps are not alike: 1f, 2f",

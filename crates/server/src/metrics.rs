@@ -154,13 +154,14 @@ fn of_apps(figures: &redis::Figures) -> impl Iterator<Item = Sample> {
     figures.hub.missed.iter().map(missed)
 }
 
-fn of_group(group: &GroupFigures) -> [Sample; 8] {
+fn of_group(group: &GroupFigures) -> [Sample; 9] {
     let switch = u64::from;
     [
         gauge("group_here", switch(group.is_here)),
         gauge("group_heard", switch(group.hears)),
         gauge("group_over_the_bus", switch(group.over_the_bus)),
         gauge("group_unlogged_bytes", group.unlogged_bytes),
+        gauge("group_bus_waits_ms", group.bus_waits_ms),
         counter("group_circuit_openings_total", group.circuit_openings),
         counter("group_filled_total", group.filled),
         counter("group_gaps_total", group.gaps),

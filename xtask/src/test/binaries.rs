@@ -22,7 +22,7 @@ const SIDE_BY_SIDE: usize = 3;
 const REPORT_LINES_MAX: usize = 400;
 
 /// Those that mostly wait, the longest first, so that none is left over when the others have ended.
-const WAITING: [&str; 10] = [
+const WAITING: [&str; 11] = [
     "redis_reshard",
     "operator",
     "redis_cluster_contract",
@@ -33,6 +33,7 @@ const WAITING: [&str; 10] = [
     "redis",
     "over_redis",
     "redis_durability",
+    "redis_bus",
 ];
 
 /// One binary of tests.

@@ -176,7 +176,7 @@ impl Driver {
         let node = format!("{origin:016x}");
         let names = settings.topology.groups();
         let count = names.len();
-        let slots = Slots::new(&names);
+        let slots = Slots::new(&names, settings.limits.allowance());
         let routes = slots.routes().clone();
         let hub = Hub::new(HubSettings {
             origin,
@@ -296,6 +296,8 @@ impl Driver {
             self.seen.sweep(now);
             self.inheritance.sweep(now);
             self.calls.sweep(now);
+            self.groups.iter_mut().for_each(|group| group.bus.allowance.sweep(now));
+            self.slots.bus.allowance.sweep(now);
             self.show_figures();
         }
     }

@@ -310,6 +310,12 @@ impl Lane {
         self.bus_next = self.next();
     }
 
+    /// When the item was accepted that goes over the bus next.
+    #[must_use]
+    pub fn waits_for_bus_since(&self) -> Option<Duration> {
+        self.item(self.bus_next).map(|item| item.accepted_at)
+    }
+
     /// What goes over the bus next.
     #[must_use]
     pub fn bus_batch(&self, max: BatchMax) -> Option<RangeInclusive<u64>> {

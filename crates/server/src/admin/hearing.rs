@@ -39,6 +39,7 @@ fn group(group: &GroupFigures) -> Value {
         "epoch": group.epoch,
         "over_the_bus": group.over_the_bus,
         "circuit_openings": group.circuit_openings,
+        "bus_waits_ms": group.bus_waits_ms,
         "unlogged_bytes": group.unlogged_bytes,
         "filled": group.filled,
         "gaps": group.gaps,

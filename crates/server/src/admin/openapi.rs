@@ -285,6 +285,7 @@ fn backbone() -> Value {
         "epoch": number(),
         "over_the_bus": switch,
         "circuit_openings": number(),
+        "bus_waits_ms": number(),
         "unlogged_bytes": number(),
         "filled": number(),
         "gaps": number(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::bus::Flight;
+use super::bus::GroupBus;
 use super::complaints::{self, Complaints, Whose};
 use super::listen::Hearing;
 use super::publish::LaneSide;
@@ -23,7 +23,6 @@ use crate::redis::map::SlotMap;
 use crate::redis::primaries::Primary;
 use crate::redis::records::Told;
 use crate::redis::redis_cluster;
-use crate::redis::round::{Missed, Round};
 use crate::redis::scripts::{self, Facts};
 use crate::redis::settings::{Settings, Topology};
 use crate::redis::store::values::{log_id, text};
@@ -54,10 +53,7 @@ pub(super) struct Group {
     pub(super) hearing: Hearing,
     pub(super) store: Store,
     pub(super) circuit: Circuit,
-    pub(super) round: Round,
-    pub(super) missed: Missed,
-    pub(super) flight: Option<Flight>,
-    pub(super) bus_again_at: Option<Duration>,
+    pub(super) bus: GroupBus,
     pub(super) asked_store: Vec<StoreAsked>,
     pub(super) has_left: bool,
     pub(super) is_leaving: bool,
@@ -112,10 +108,7 @@ impl Group {
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             keys,
             circuit: Circuit::default(),
-            round: Round::default(),
-            missed: Missed::default(),
-            flight: None,
-            bus_again_at: None,
+            bus: GroupBus::new(settings.limits.allowance()),
             asked_store: Vec::new(),
             has_left: false,
             is_leaving: false,
@@ -140,7 +133,7 @@ impl Group {
 
     pub(super) fn is_awaiting(&self) -> bool {
         self.circuit.is_open()
-            || self.flight.is_some()
+            || self.bus.flight.is_some()
             || !self.asked_store.is_empty()
             || self.lanes.iter().any(LaneSide::is_awaiting)
     }

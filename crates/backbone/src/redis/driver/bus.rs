@@ -4,17 +4,20 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use fulmar_protocol::exchange::Publication;
 use redis::Value;
 
 use super::complaints::{self, Complaints, Whose};
 use super::publish::{Replica, aged};
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
+use crate::redis::allowance::Allowance;
 use crate::redis::belief::ServerView;
 use crate::redis::bus::{self, Batch, Bus};
 use crate::redis::lane::{BatchMax, LANES};
 use crate::redis::link::{Ask, LinkId, Lost, Server as Answered, is_primary};
-use crate::redis::round::{ANSWER_MAX, Back, Outcome, Path, best_first};
+use crate::redis::round::{ANSWER_MAX, Back, Missed, Outcome, Path, Round, best_first};
+use crate::redis::topic::{Slot, Topic};
 
 /// What one bus message carries at most, per lane.
 const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
@@ -45,6 +48,23 @@ impl Server {
     /// Whether it is of this group, whose primary is `own`.
     fn is_of(&self, group: usize, own: Option<&str>) -> bool {
         self.group == group || (own.is_some() && self.member.primary() == own)
+    }
+}
+
+/// The bus as far as one group's publications take it.
+pub(super) struct GroupBus {
+    round: Round,
+    pub(super) missed: Missed,
+    pub(super) flight: Option<Flight>,
+    pub(super) allowance: Allowance,
+    /// Nothing leaves before that.
+    again_at: Option<Duration>,
+}
+
+impl GroupBus {
+    pub(super) fn new(allowance: Allowance) -> Self {
+        let (round, missed, flight, again_at) = Default::default();
+        Self { round, missed, flight, allowance, again_at }
     }
 }
 
@@ -100,7 +120,7 @@ impl Driver {
             self.complain_of(at, &complaints::no_connection(why, whose));
         }
         for group in 0..self.groups.len() {
-            if self.groups[group].flight.as_ref().is_some_and(|flight| flight.path == at) {
+            if self.groups[group].bus.flight.as_ref().is_some_and(|flight| flight.path == at) {
                 self.bus_failed(group);
             }
         }
@@ -154,7 +174,10 @@ impl Driver {
     /// Sends what waits for the bus, one batch at a time.
     pub(super) fn pump_bus(&mut self, now: Duration, group: usize) {
         let this = &self.groups[group];
-        let may = this.circuit.is_open() && this.flight.is_none() && this.bus_again_at.is_none_or(|at| now >= at);
+        let may = this.circuit.is_open()
+            && this.bus.flight.is_none()
+            && this.bus.again_at.is_none_or(|at| now >= at)
+            && this.bus.allowance.may_send(now);
         if !may {
             return;
         }
@@ -164,8 +187,8 @@ impl Driver {
             return;
         }
         let paths = self.paths(group);
-        let Some(path) = self.groups[group].round.path(&paths) else {
-            self.groups[group].bus_again_at = Some(now + AGAIN);
+        let Some(path) = self.groups[group].bus.round.path(&paths) else {
+            self.groups[group].bus.again_at = Some(now + AGAIN);
             return;
         };
         let mut batch = Batch::new(group);
@@ -177,29 +200,77 @@ impl Driver {
                 }
             }
         }
+        let message = batch.finish();
         let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.bus(&self.servers[path].address)).arg(batch.finish().as_ref());
+        command.arg(self.keys.bus(&self.servers[path].address)).arg(message.as_ref());
         let link = self.servers[path].link;
         if self.ask(link, Purpose::BusCount { group }, Ask::Command(command)) {
-            self.groups[group].flight = Some(Flight { path, ranges, sent_at: now });
+            self.groups[group].bus.allowance.sent(now, message.len());
+            self.groups[group].bus.flight = Some(Flight { path, ranges, sent_at: now });
         } else {
-            self.groups[group].round.failed(path, &paths);
-            self.groups[group].bus_again_at = Some(now + AGAIN);
+            self.groups[group].bus.round.failed(path, &paths);
+            self.groups[group].bus.again_at = Some(now + AGAIN);
+        }
+    }
+
+    /// How long what goes over the bus next for this group has waited for it; nothing while it is not in use.
+    pub(super) fn waits_for_bus(&self, now: Duration, group: usize) -> Duration {
+        let this = &self.groups[group];
+        let sides = this.lanes.iter().filter(|_| this.circuit.is_open());
+        let since = sides.filter_map(|side| side.lane.waits_for_bus_since()).min();
+        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// Whether these may be published as far as the bus is concerned: while it is behind, an app has its share of it and no more.
+    pub(super) fn bus_has_room(&mut self, now: Duration, publications: &[Publication], topics: &[Topic]) -> bool {
+        if !self.slots.is_frozen() && self.groups.iter().all(|group| !group.circuit.is_open()) {
+            return true;
+        }
+        let is_refused = |(publication, topic): &(&Publication, &Topic)| {
+            let (app, slot) = (&publication.app, topic.slot());
+            match self.slots.waits_for_bus(now, slot) {
+                Some(waits) => !self.slots.bus.allowance.has_room(now, app, waits),
+                None => {
+                    let group = self.group_of(slot);
+                    !self.groups[group].bus.allowance.has_room(now, app, self.waits_for_bus(now, group))
+                }
+            }
+        };
+        let Some((publication, topic)) = publications.iter().zip(topics).find(is_refused) else { return true };
+        let group = self.group_of(topic.slot());
+        let what = format!(
+            "the bus is behind, and app {} takes more of it than backbone.bus_app_percent: it is answered 503",
+            publication.app.as_str()
+        );
+        self.groups[group].complain(now, &what);
+        false
+    }
+
+    /// This was published, and takes the bus if that is in use.
+    pub(super) fn takes_bus(&mut self, now: Duration, publication: &Publication, slot: Slot) {
+        let (app, bytes) = (&publication.app, publication.frame.len());
+        if self.slots.waits_for_bus(now, slot).is_some() {
+            return self.slots.bus.allowance.took(now, app, bytes);
+        }
+        let group = self.group_of(slot);
+        let group = &mut self.groups[group];
+        if group.circuit.is_open() {
+            group.bus.allowance.took(now, app, bytes);
         }
     }
 
     pub(super) fn bus_counted(&mut self, group: usize, outcome: Result<Value, Lost>) {
         let now = self.now();
-        let Some(flight) = self.groups[group].flight.take() else { return };
+        let Some(flight) = self.groups[group].bus.flight.take() else { return };
         let Ok(Value::Int(count)) = outcome else {
-            self.groups[group].flight = Some(flight);
+            self.groups[group].bus.flight = Some(flight);
             return self.bus_failed(group);
         };
         let (count, live) = (u64::try_from(count).unwrap_or(0), self.nodes.live_on_the_bus());
         let paths = self.paths(group);
-        match self.groups[group].round.counted(now, flight.path, count, live, &paths) {
+        match self.groups[group].bus.round.counted(now, flight.path, count, live, &paths) {
             Outcome::Heard(count) => {
-                self.groups[group].bus_again_at = None;
+                self.groups[group].bus.again_at = None;
                 let starts = std::array::from_fn(|lane| flight.ranges[lane].as_ref().map(|range| *range.start()));
                 for (lane, range) in flight.ranges.into_iter().enumerate() {
                     let Some(range) = range else { continue };
@@ -208,7 +279,7 @@ impl Driver {
                 }
                 self.go_back(now, group, count, starts);
             }
-            Outcome::Again if paths.len() < 2 => self.groups[group].bus_again_at = Some(now + AGAIN),
+            Outcome::Again if paths.len() < 2 => self.groups[group].bus.again_at = Some(now + AGAIN),
             Outcome::Again => {}
         }
     }
@@ -217,7 +288,7 @@ impl Driver {
     fn go_back(&mut self, now: Duration, group: usize, count: u64, starts: [Option<u64>; LANES]) {
         let live = self.nodes.live_on_the_bus();
         let this = &mut self.groups[group];
-        match this.missed.passed(now, count, live, starts) {
+        match this.bus.missed.passed(now, count, live, starts) {
             None => {}
             Some(Back::Recent) => self.wind_back(now, group),
             Some(Back::To(numbers)) => {
@@ -230,9 +301,9 @@ impl Driver {
 
     /// The path of the batch that is on its way has failed: it goes again over another.
     fn bus_failed(&mut self, group: usize) {
-        let Some(flight) = self.groups[group].flight.take() else { return };
+        let Some(flight) = self.groups[group].bus.flight.take() else { return };
         let paths = self.paths(group);
-        self.groups[group].round.failed(flight.path, &paths);
+        self.groups[group].bus.round.failed(flight.path, &paths);
     }
 
     /// A message on some server's bus.
@@ -290,7 +361,7 @@ impl Driver {
     /// Asks every server who it is, and gives batches up that nobody counts.
     pub(super) fn look_around(&mut self, now: Duration) {
         for group in 0..self.groups.len() {
-            if self.groups[group].flight.as_ref().is_some_and(|flight| now >= flight.sent_at + ANSWER_MAX) {
+            if self.groups[group].bus.flight.as_ref().is_some_and(|flight| now >= flight.sent_at + ANSWER_MAX) {
                 self.bus_failed(group);
             }
         }

@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::publish::aged;
 use super::{Driver, Purpose};
+use crate::redis::allowance::Allowance;
 use crate::redis::bus::Batch;
 use crate::redis::link::{Ask, Lost};
 use crate::redis::round::ANSWER_MAX;
@@ -19,13 +20,20 @@ const AGAIN: Duration = Duration::from_millis(20);
 const BYTES_MAX: usize = 256 << 10;
 
 /// What is on its way.
-#[derive(Default)]
 pub(super) struct FrozenBus {
+    pub(super) allowance: Allowance,
     /// Slots, and up to where their publications are in the batch.
     flight: Option<(Vec<(u16, usize)>, Duration)>,
     again_at: Duration,
     /// Which path is taken next.
     path: usize,
+}
+
+impl FrozenBus {
+    pub(super) fn new(allowance: Allowance) -> Self {
+        let (flight, again_at, path) = Default::default();
+        Self { allowance, flight, again_at, path }
+    }
 }
 
 impl Driver {
@@ -37,7 +45,8 @@ impl Driver {
         if self.slots.bus.flight.as_ref().is_some_and(|(_, sent_at)| now >= *sent_at + ANSWER_MAX) {
             self.frozen_failed(now);
         }
-        if self.slots.bus.flight.is_some() || now < self.slots.bus.again_at {
+        let bus = &self.slots.bus;
+        if bus.flight.is_some() || now < bus.again_at || !bus.allowance.may_send(now) {
             return;
         }
         let (mut batch, mut parts, mut bytes) = (Batch::new(0), Vec::new(), 0);
@@ -45,11 +54,18 @@ impl Driver {
             if now < frozen.since + FROZEN_MAX || bytes >= BYTES_MAX || frozen.heard >= frozen.items.len() {
                 continue;
             }
-            for item in frozen.items[frozen.heard..].iter().filter(|item| !item.message.is_empty()) {
+            let mut end = frozen.heard;
+            for item in &frozen.items[frozen.heard..] {
+                if bytes >= BYTES_MAX {
+                    break;
+                }
+                end += 1;
                 bytes += item.message.len();
-                batch.add(&item.topic, &aged(&item.message, now.saturating_sub(item.accepted_at)));
+                if !item.message.is_empty() {
+                    batch.add(&item.topic, &aged(&item.message, now.saturating_sub(item.accepted_at)));
+                }
             }
-            parts.push((*slot, frozen.items.len()));
+            parts.push((*slot, end));
         }
         let paths = self.paths(0);
         if parts.is_empty() || paths.is_empty() {
@@ -60,6 +76,7 @@ impl Driver {
         command.arg(self.keys.bus(&self.servers[path].address)).arg(batch.finish().as_ref());
         let link = self.servers[path].link;
         if self.ask(link, Purpose::FrozenCount, Ask::Command(command)) {
+            self.slots.bus.allowance.sent(now, bytes);
             self.slots.bus.flight = Some((parts, now));
         } else {
             self.frozen_failed(now);

@@ -1,6 +1,7 @@
 //! Publications: accepted here, appended to logs, answered when they count as accepted.
 
 use std::ops::RangeInclusive;
+use std::slice;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -116,14 +117,14 @@ impl Driver {
             + self.groups.iter().flat_map(|group| &group.lanes).map(|side| side.lane.unlogged_bytes()).sum::<u64>();
         let has_room = unlogged + bytes <= self.settings.limits.buffer_bytes_max
             && topics.iter().all(|topic| self.hub.has_room(topic.as_str()));
-        if !has_room {
+        let now = self.now();
+        if !has_room || !self.bus_has_room(now, &publications, &topics) {
             self.calls.refused += 1;
             return answer(reply, Err(PublishError::NotAccepted));
         }
         if publications.is_empty() {
             return answer(reply, Ok(()));
         }
-        let now = self.now();
         self.calls.made += 1;
         self.calls.accepted += publications.len() as u64;
         let call = self.calls.made;
@@ -146,7 +147,10 @@ impl Driver {
     /// An event from a client: nobody waits for it.
     pub(super) fn accept_client_event(&mut self, publication: Publication) {
         let topic = Topic::channel(&publication.app, &publication.channel);
-        if !self.hub.has_room(topic.as_str()) {
+        let now = self.now();
+        let has_room = self.hub.has_room(topic.as_str())
+            && self.bus_has_room(now, slice::from_ref(&publication), slice::from_ref(&topic));
+        if !has_room {
             self.calls.refused += 1;
             return;
         }
@@ -159,7 +163,6 @@ impl Driver {
             .except
             .filter(|_| wants)
             .map(|socket| format!("o={};m={max};s={socket};", topic.slot().outbox_part()));
-        let now = self.now();
         self.calls.accepted += 1;
         self.put(now, publication, topic, None, hook);
     }
@@ -172,6 +175,7 @@ impl Driver {
         once: Option<u64>,
         hook: Option<String>,
     ) -> &mut Item {
+        self.takes_bus(now, &publication, topic.slot());
         self.calls.counter += 1;
         let counter = self.calls.counter;
         let previous = self.calls.before(now, &topic, counter, once.is_some());
@@ -423,7 +427,7 @@ impl Driver {
         let all_attached = self.all_are_attached(group);
         if self.groups[group].attached.is_some() && self.groups[group].circuit.close_if_well(now, all_attached) {
             tracing::info!(group = self.groups[group].name, "publications go over the primary alone again");
-            self.groups[group].missed = Missed::default();
+            self.groups[group].bus.missed = Missed::default();
             for side in &mut self.groups[group].lanes {
                 side.lane.leave_bus();
             }
