@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::keys::Keys;
+use fulmar_backbone::redis::scripts::FILL;
 use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
 use fulmar_backbone::redis::topic::Topic;
 use fulmar_backbone::{Backbone, Inbox, Terms};
@@ -21,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KEPT: u64 = 100;
 /// Entries that one call removes for their age, at most.
 const TRIMMED_MAX: u64 = 10_000;
+/// Bytes of the log that one call reads, about, when it is told so.
+const SHARE_BYTES: usize = 100_000;
+/// Entries that it reads before it counts.
+const AT_ONCE: usize = 8;
 /// Fills the log with entries of long ago, and counts them as given to it.
 const FILL_WITH_OLD: &str = "redis.call('DEL', KEYS[1])
     for number = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], number .. '-0', 'topic', 'message') end
@@ -260,4 +265,40 @@ fn what_is_old_goes_a_share_at_a_time_and_a_sixteenth_of_the_log_stays() {
         let left = world.length();
         assert!((stays..stays + 300).contains(&left), "{way} and more leave {left}");
     }
+}
+
+/// RED-20
+#[test]
+fn a_log_is_read_in_shares_that_are_bounded_in_entries_and_in_bytes() {
+    if !fulmar_rig::is_available() {
+        return;
+    }
+    let (server, keys) = (Redis::start(&RedisOptions::default()).expect("a server starts"), Keys::new("shares"));
+    server.call(&["HSET", &keys.identity(), "id", "shares/1", "run", "run", "epoch", "1"]).expect("it answers");
+    let sizes = (1..=60).map(|n| if n <= 40 { 30_000 } else { 1 });
+    for (n, size) in sizes.enumerate() {
+        let id = format!("{}-0", n + 1);
+        server.call(&["XADD", &keys.log(), &id, "1:room", &"x".repeat(size)]).expect("it answers");
+    }
+    let (mut from, mut found, mut shares) = ("0-1".to_owned(), Vec::new(), 0);
+    while !from.is_empty() {
+        let (group, bytes) = (keys.identity(), SHARE_BYTES.to_string());
+        let words = ["EVAL", FILL.text(), "1", &group, "shares/1", "run", "0 0", &from, "16", &bytes];
+        let answer = server.call(&words).expect("it answers");
+        let answer = answer.list();
+        let entries = answer[8..].chunks_exact(3);
+        assert!(entries.len() <= 16, "{}", entries.len());
+        let read: usize = entries.clone().map(|entry| entry[2].text().len()).sum();
+        assert!(read < SHARE_BYTES + AT_ONCE * 30_000, "{read}");
+        assert_eq!(
+            answer[3].number(),
+            Some(i64::from(shares > 0)),
+            "the first is read from nowhere, the others from the one before"
+        );
+        // Each share begins with the last of the one before it.
+        found.extend(entries.map(|entry| entry[0].text()).skip(usize::from(shares > 0)));
+        (from, shares) = (answer[1].text(), shares + 1);
+    }
+    let all: Vec<String> = (1..=60).map(|n| format!("{n}-0.0")).collect();
+    assert_eq!((found, shares > 4), (all, true));
 }

@@ -23,6 +23,8 @@ const CLOCKS_MS: u64 = 1_000;
 const OTHER_SERVER_MS: u64 = 3_000;
 /// Entries of the log looked at in one call.
 const FILL_ENTRIES: usize = 256;
+/// Bytes of them, about: no call keeps the server from others for long, however large messages are.
+const FILL_BYTES: usize = 512 << 10;
 /// Topics up to which a fill names what it wants; beyond it everything is read.
 const FILL_TOPICS_MAX: usize = 2_000;
 
@@ -90,7 +92,7 @@ impl Driver {
         let Some(facts) = self.groups[group].facts() else { return };
         let hearing = &self.groups[group].hearing;
         let mut command = scripts::FILL.call(&self.groups[group].keys, &facts);
-        command.arg(&hearing.fill_from.0).arg(FILL_ENTRIES);
+        command.arg(&hearing.fill_from.0).arg(FILL_ENTRIES).arg(FILL_BYTES);
         if hearing.confirmed.len() <= FILL_TOPICS_MAX {
             for topic in &hearing.confirmed {
                 command.arg(topic.as_str());
