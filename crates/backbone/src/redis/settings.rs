@@ -151,7 +151,7 @@ impl Default for Limits {
             reappend_age: Duration::from_secs(30),
             lease: Duration::from_secs(7),
             interest_linger: Duration::from_secs(10),
-            bus_bytes_per_s: 64 << 20,
+            bus_bytes_per_s: 128 << 20,
             bus_app_percent: 50,
             queue_max: 65_536,
             pushes_max: 65_536,

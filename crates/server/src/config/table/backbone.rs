@@ -145,7 +145,7 @@ pub(super) const KEYS: &[Key] = &[
     integer(
         "backbone.bus_bytes_per_s",
         (1 << 20, 64 * GIB),
-        64 << 20,
+        128 << 20,
         "bytes per second",
         "What a node publishes over the second path for one group at most. What is beyond it waits, in its order. Lower it where \
          the lines of the replicas are slower than nodes times this.",
