@@ -90,6 +90,12 @@ fn gauge(name: &'static str, value: u64) -> Sample {
     Sample { name, of: None, figure: Figure::Gauge(value as f64) }
 }
 
+/// A time, which is told in seconds.
+#[allow(clippy::cast_precision_loss)] // As above.
+fn seconds(name: &'static str, ms: u64) -> Sample {
+    Sample { name, of: None, figure: Figure::Gauge(ms as f64 / 1_000.0) }
+}
+
 fn of_workers(workers: &[Figures]) -> [Sample; 9] {
     let all = |name, of: fn(&Figures) -> u64| counter(name, workers.iter().map(of).sum());
     [
@@ -105,14 +111,12 @@ fn of_workers(workers: &[Figures]) -> [Sample; 9] {
     ]
 }
 
-#[allow(clippy::cast_precision_loss)] // As above.
 fn of_webhooks(figures: &WebhookFigures) -> [Sample; 9] {
-    let oldest = Figure::Gauge(figures.oldest_pending_ms as f64 / 1_000.0);
     [
         gauge("webhooks_pending", figures.pending),
         gauge("webhooks_pending_bytes", figures.pending_bytes),
         gauge("webhooks_in_flight", figures.in_flight),
-        Sample { name: "webhooks_oldest_pending_seconds", of: None, figure: oldest },
+        seconds("webhooks_oldest_pending_seconds", figures.oldest_pending_ms),
         counter("webhooks_delivered_total", figures.delivered),
         counter("webhooks_attempts_failed_total", figures.attempts_failed),
         counter("webhooks_given_up_total", figures.given_up),
@@ -161,7 +165,7 @@ fn of_group(group: &GroupFigures) -> [Sample; 9] {
         gauge("group_heard", switch(group.hears)),
         gauge("group_over_the_bus", switch(group.over_the_bus)),
         gauge("group_unlogged_bytes", group.unlogged_bytes),
-        gauge("group_bus_waits_ms", group.bus_waits_ms),
+        seconds("group_bus_waits_seconds", group.bus_waits_ms),
         counter("group_circuit_openings_total", group.circuit_openings),
         counter("group_filled_total", group.filled),
         counter("group_gaps_total", group.gaps),
