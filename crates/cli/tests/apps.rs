@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -433,6 +433,36 @@ fn an_operator_publishes_and_asks_in_an_apps_name_by_the_rules_of_the_signed_api
     assert!(entries.iter().any(|entry| entry["call"] == "publish" && entry["outcome"] == "failed"));
     assert!(!audit.contains("hush"), "what was said is not in the log");
     assert!(entries.iter().all(|entry| entry["call"] != "channels"), "looking changes nothing");
+}
+
+/// HTTP-71, OPS-29, OPS-37, OPS-42
+#[test]
+fn what_an_app_may_publish_is_changed_while_it_runs_and_what_was_refused_is_told_by_app() {
+    let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = sink.local_addr().unwrap().to_string();
+    let node = Node::start("rate", &["--metrics-statsd", &address, "--set", "metrics.interval_s=1"]);
+    let app = of(&node.app(&["add", "42", "publishes_per_s_max=1"]));
+    let channels: Vec<String> = (0..90).map(|n| format!("c{n}")).collect();
+    let event = json!({ "name": "e", "channels": channels, "data": "x" }).to_string();
+    let publish = || node.admin("POST", "/admin/v1/apps/42/events", &node.bearer(), &event);
+    assert_eq!(publish().0, 200, "larger than the limit, it goes when nothing is used");
+    assert_eq!(node.publish(&app), 503, "and is paid off for a minute and a half");
+    let (status, answer) = publish();
+    assert!(status == 503 && answer["error"].as_str().unwrap().contains("publishes_per_s_max"), "{answer}");
+    node.run(&["app", "limits", "42", "publishes_per_s_max=0"]).unwrap();
+    assert_eq!(node.publish(&app), 200);
+    assert!(node.run(&["app", "limits", "42"]).unwrap().contains(&format!("{:<38} 0\n", "publishes_per_s_max")));
+
+    let (mut bytes, mut refused) = ([0; 2_000], 0);
+    while refused < 2 {
+        let length = sink.recv(&mut bytes).unwrap();
+        let lines = std::str::from_utf8(&bytes[..length]).unwrap().lines();
+        let told =
+            lines.filter_map(|line| line.strip_prefix("fulmar.publishes_over_rate_total:")?.strip_suffix(",app:42"));
+        refused += told.map(|line| line.split('|').next().unwrap().parse::<u64>().unwrap()).sum::<u64>();
+    }
+    assert_eq!(refused, 2);
 }
 
 /// OPS-38, OPS-34

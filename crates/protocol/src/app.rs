@@ -120,6 +120,9 @@ pub enum Durability {
 pub struct AppLimits {
     /// Connections open at once over the whole deployment; `None` is no limit. Beyond it: 4004.
     pub max_connections: Option<u32>,
+    /// Events per second that the app's servers may publish over REST, all nodes together, each counted once for each channel it goes to;
+    /// `None` is no limit. Beyond it: HTTP 503.
+    pub publishes_per_s_max: Option<u32>,
     /// Characters of a channel name, prefix included; at most 200.
     pub channel_name_max: usize,
     /// Characters of an event name.
@@ -153,6 +156,7 @@ impl Default for AppLimits {
     fn default() -> Self {
         Self {
             max_connections: None,
+            publishes_per_s_max: None,
             channel_name_max: 164,
             event_name_max: 200,
             event_data_bytes_max: 10_240,

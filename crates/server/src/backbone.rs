@@ -17,11 +17,9 @@ use fulmar_backbone::{Backbone, Outbox};
 use fulmar_protocol::name::ChannelName;
 
 use crate::alike;
-use crate::apps::Apps;
 use crate::config::{self, Config};
+use crate::edge::Edge;
 use crate::fallback::elsewhere::Elsewhere;
-use crate::gate::Gate;
-use crate::http::clock::Clock;
 use crate::metrics::sink::SinkState;
 use crate::quota::Census;
 use crate::self_test::{self, Errand};
@@ -170,16 +168,11 @@ impl Hearing {
         Some(Elsewhere::new(self.name(), move || redis.leases()))
     }
 
-    /// Tells the others of this node's connections and of itself, and the gate of theirs, for as long as the node lives.
-    pub(crate) async fn watch(
-        self,
-        gate: Arc<Gate>,
-        apps: Arc<Apps>,
-        clock: Clock,
-        mut about: About,
-        sink: Arc<SinkState>,
-    ) {
+    /// Tells the others of this node's connections and of itself, and the gate and the publish rates of theirs, for as long as the
+    /// node lives.
+    pub(crate) async fn watch(self, edge: Arc<Edge>, mut about: About, sink: Arc<SinkState>) {
         let Some(redis) = &self.redis else { return };
+        let Edge { api, apps, gate, clock, .. } = &*edge;
         let mut served = None;
         let mut census = Census::new(&self.name(), clock.elapsed_ms());
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -196,6 +189,7 @@ impl Hearing {
                 served = Some(serves);
             }
             let sight = census.look(clock.elapsed_ms(), &redis.leases());
+            api.rates().divide_among(sight.publishers());
             gate.see(sight, |app| apps.by_id(app.as_str())?.limits.max_connections);
         }
     }

@@ -12,6 +12,7 @@ pub mod apps;
 pub mod config;
 pub mod gate;
 pub mod http;
+pub mod publish_rate;
 pub mod quota;
 pub mod registry;
 pub mod storage;

@@ -16,6 +16,7 @@ use fulmar_engine::Figures;
 use crate::apps::Apps;
 use crate::backbone::Hearing;
 use crate::gate::Gate;
+use crate::http::rates::PublishRates;
 use crate::inbox::WorkerInbox;
 use crate::webhooks::{WebhookDesk, WebhookFigures};
 
@@ -45,6 +46,7 @@ pub(crate) struct Registry {
     pub(crate) inboxes: Vec<Arc<WorkerInbox>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) apps: Arc<Apps>,
+    pub(crate) rates: Arc<PublishRates>,
     pub(crate) hearing: Hearing,
     pub(crate) webhooks: Arc<WebhookDesk>,
     pub(crate) sink: Arc<SinkState>,
@@ -60,6 +62,8 @@ impl Registry {
         ];
         let workers: Vec<Figures> = self.inboxes.iter().map(|inbox| inbox.figures()).collect();
         samples.extend(of_workers(&workers));
+        let over_rate = self.rates.refused(|app| self.apps.by_id(app.as_str()).is_some());
+        samples.extend(by_app("publishes_over_rate_total", &over_rate));
         samples.extend(of_webhooks(&self.webhooks.figures()));
         if let Some(memory) = &self.hearing.memory {
             samples.extend(of_memory(&memory.figures()));
@@ -67,7 +71,7 @@ impl Registry {
         if let Some(redis) = &self.hearing.redis {
             let figures = redis.figures();
             samples.extend(of_redis(&figures));
-            samples.extend(of_apps(&figures));
+            samples.extend(by_app("channels_missed_total", &figures.hub.missed));
             samples.extend(figures.groups.iter().filter(|group| !group.is_left).flat_map(of_group));
         }
         samples
@@ -150,12 +154,11 @@ fn of_redis(figures: &redis::Figures) -> [Sample; 8] {
     ]
 }
 
-fn of_apps(figures: &redis::Figures) -> impl Iterator<Item = Sample> {
-    let missed = |(app, count): (&String, &u64)| {
-        let of = Some(("app", app.clone()));
-        Sample { of, ..counter("channels_missed_total", *count) }
-    };
-    figures.hub.missed.iter().map(missed)
+fn by_app<'a>(
+    name: &'static str,
+    counts: impl IntoIterator<Item = (&'a String, &'a u64)>,
+) -> impl Iterator<Item = Sample> {
+    counts.into_iter().map(move |(app, count)| Sample { of: Some(("app", app.clone())), ..counter(name, *count) })
 }
 
 fn of_group(group: &GroupFigures) -> [Sample; 9] {

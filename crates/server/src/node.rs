@@ -197,11 +197,9 @@ impl Node {
     async fn control(&self, loaded: &Loaded) -> io::Result<bool> {
         let mut end = EndSignals::new()?;
         let _sweeping = tokio::spawn(self.edge.sessions.clone().sweep());
-        let (gate, apps) = (self.gate.clone(), self.edge.apps.clone());
         let about = backbone::about(&loaded.config, open_file_limit().unwrap_or(0));
         let sink = self.start_metrics(&loaded.config);
-        let clock = self.edge.clock.clone();
-        let _watching = tokio::spawn(self.hearing.clone().watch(gate, apps, clock, about, sink.clone()));
+        let _watching = tokio::spawn(self.hearing.clone().watch(self.edge.clone(), about, sink.clone()));
         let _testing = tokio::spawn(test(self.hearing.clone(), self.readiness.clone()));
         let mut reload = signal(SignalKind::hangup())?;
         let mut watch = ConfigWatch::new(loaded);
@@ -290,6 +288,7 @@ impl Node {
             inboxes: self.inboxes.clone(),
             gate: self.gate.clone(),
             apps: self.edge.apps.clone(),
+            rates: self.edge.api.rates().clone(),
             hearing: self.hearing.clone(),
             webhooks: self.webhooks.clone(),
             sink: sink.clone(),

@@ -1,4 +1,4 @@
-//! Whether one more connection of an app fits, over all nodes.
+//! Whether one more connection of an app fits, over all nodes; and how many of these divide what an app may publish.
 //!
 //! Pure: time and leases are arguments. SDKs stop for good on 4004, so it is said only when every node that counts has spoken
 //! since the app was full and none has gone of late; while that is not known, 4100 is, and they come back.
@@ -60,6 +60,8 @@ pub fn admit(facts: Facts) -> Result<(), NoSeat> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
     others: HashMap<String, u64>,
+    /// Other nodes that take REST calls.
+    other_publishers: u64,
     is_calm: bool,
     /// When each node that is counted had been seen to renew, at least.
     all_renewed_ms: u64,
@@ -69,13 +71,20 @@ impl Sight {
     /// Of a node that is the whole deployment.
     #[must_use]
     pub fn alone() -> Self {
-        Self { others: HashMap::new(), is_calm: true, all_renewed_ms: u64::MAX }
+        Self { is_calm: true, all_renewed_ms: u64::MAX, ..Self::default() }
     }
 
     /// Connections of an app on the other nodes.
     #[must_use]
     pub fn others(&self, app: &AppId) -> u64 {
         self.others.get(app.as_str()).copied().unwrap_or(0)
+    }
+
+    /// Nodes that take REST calls, and so divide what apps may publish: this one, which takes those that it asks for, and those others
+    /// that are seen.
+    #[must_use]
+    pub fn publishers(&self) -> u64 {
+        self.other_publishers.saturating_add(1)
     }
 
     /// The facts about an app that has been full since a moment, if it has.
@@ -99,6 +108,7 @@ struct Node {
     counter: u64,
     renewed_ms: u64,
     connections: Vec<(String, u64)>,
+    takes_calls: bool,
 }
 
 impl Census {
@@ -117,7 +127,8 @@ impl Census {
             let known = self.nodes.get(&lease.node);
             if known.is_none_or(|known| known.counter != lease.counter) {
                 let connections = lease.connections.clone();
-                let node = Node { counter: lease.counter, renewed_ms: now_ms, connections };
+                let takes_calls = lease.roles.rest;
+                let node = Node { counter: lease.counter, renewed_ms: now_ms, connections, takes_calls };
                 self.nodes.insert(lease.node.clone(), node);
             }
         }
@@ -130,6 +141,7 @@ impl Census {
             is_missing |= !is_fresh(node);
             if is_fresh(node) || is_blind {
                 sight.all_renewed_ms = sight.all_renewed_ms.min(node.renewed_ms);
+                sight.other_publishers += u64::from(node.takes_calls);
                 for (app, count) in &node.connections {
                     let all = sight.others.entry(app.clone()).or_default();
                     *all = all.saturating_add(*count);
@@ -257,6 +269,33 @@ mod tests {
             }
         }
         assert_eq!(own, 62, "all of them found a place");
+    }
+
+    /// NODE-22
+    #[test]
+    fn what_apps_publish_is_divided_by_the_nodes_that_take_calls_and_are_seen() {
+        let mut census = Census::new("own", 0);
+        let sees = |census: &mut Census, now_ms, leases: &[Lease]| census.look(now_ms, leases).publishers();
+        assert_eq!(Sight::alone().publishers(), 1);
+        assert_eq!(sees(&mut census, 0, &[]), 1, "nothing was read yet");
+        let without_calls = |counter| {
+            let mut lease = lease("b", counter, 0);
+            lease.roles.rest = false;
+            lease
+        };
+        let all = |counter| [lease("own", counter, 0), without_calls(counter), lease("c", counter, 0)];
+        assert_eq!(sees(&mut census, 250, &all(1)[1..]), 2, "its own lease is yet to be read");
+        assert_eq!(sees(&mut census, 500, &all(1)), 2);
+        let come = |counter| [all(counter).as_slice(), &[lease("d", counter, 0)]].concat();
+        assert_eq!(sees(&mut census, 1_000, &come(2)), 3);
+        // One node dies, and its lease stays for a while.
+        let dead = |counter| [&all(counter)[..], &[lease("d", 2, 0)]].concat();
+        assert_eq!(sees(&mut census, 4_250, &dead(3)), 3);
+        assert_eq!(sees(&mut census, 4_251, &dead(3)), 2);
+        assert_eq!(sees(&mut census, 5_000, &all(4)), 2);
+        // Redis is away: nobody is to be seen, and none of them is known to be gone.
+        assert_eq!(sees(&mut census, 60_000, &all(4)), 2);
+        assert_eq!(sees(&mut census, 61_000, &[lease("own", 5, 0)]), 1, "one that ends takes its lease away");
     }
 
     /// NODE-21

@@ -162,6 +162,7 @@ fn check_apps_of_release_0_1(apps: &[App]) {
     assert_eq!(first.allowed_origins, ["https://example.com", "*.example.org"]);
     let expected = AppLimits {
         max_connections: Some(1_000),
+        publishes_per_s_max: Some(500),
         channel_name_max: 200,
         event_name_max: 100,
         event_data_bytes_max: 20_480,

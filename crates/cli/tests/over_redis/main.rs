@@ -8,6 +8,7 @@
 mod bus;
 mod drain;
 mod quota;
+mod rates;
 mod repeats;
 mod sentinels;
 mod start_up;

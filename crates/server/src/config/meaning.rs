@@ -236,6 +236,7 @@ pub(super) fn mean_app(raw: &RawApp, findings: &mut Vec<Finding>) -> Option<App>
     taken.take("apps.previous_secret_file");
     let limits = AppLimits {
         max_connections: taken.limit("apps.max_connections"),
+        publishes_per_s_max: taken.limit("apps.publishes_per_s_max"),
         channel_name_max: taken.number("apps.channel_name_max"),
         event_name_max: taken.number("apps.event_name_max"),
         event_data_bytes_max: taken.number("apps.event_data_bytes_max"),

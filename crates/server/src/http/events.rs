@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::channels::{path_text, states, write_counts, write_named};
 use super::idempotency::{Answered, Claim, KEY_BYTES_MAX, Known};
+use super::rates::PublishRates;
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::{ANSWER_WITHIN, Api, within};
@@ -102,7 +103,10 @@ impl Api {
                 }
                 Box::pin(self.accept_once(app, key, fingerprint(signed), checked)).await
             }
-            _ => checked.publish(&*self.backbone, app, None).await.map(Reply::answered),
+            _ => {
+                self.rates.admit(app, checked.publications.len(), &self.clock)?;
+                checked.publish(&*self.backbone, &self.rates, app, None).await.map(Reply::answered)
+            }
         }
     }
 
@@ -116,6 +120,8 @@ impl Api {
         loop {
             match self.remembered.claim(&app.id, key, fingerprint, self.clock.elapsed_ms()) {
                 Known::New(claim) => {
+                    // Refused, it ends the claim: what was not published is not remembered.
+                    self.rates.admit(app, checked.publications.len(), &self.clock)?;
                     let once = call_number(app, key, fingerprint);
                     return self.publish_claimed(app, checked, once, claim).await;
                 }
@@ -138,8 +144,9 @@ impl Api {
         claim: Claim,
     ) -> Result<Reply, Refusal> {
         let (app, backbone, clock) = (Arc::clone(app), Arc::clone(&self.backbone), self.clock.clone());
+        let rates = Arc::clone(&self.rates);
         let publishing = tokio::spawn(async move {
-            let publishing = checked.publish(&*backbone, &app, Some(once));
+            let publishing = checked.publish(&*backbone, &rates, &app, Some(once));
             let answered = within(ANSWER_WITHIN, publishing).await.unwrap_or(Err(Refusal::Unavailable))?;
             claim.finish(answered.clone(), clock.elapsed_ms());
             Ok(answered)
@@ -169,14 +176,26 @@ impl Checked {
         Self { publications, tell, status }
     }
 
-    async fn publish(self, backbone: &dyn Backbone, app: &App, once: Option<u64>) -> Result<Answered, Refusal> {
+    /// Publishes what the app's rate has admitted, which gets back what surely reaches nobody.
+    async fn publish(
+        self,
+        backbone: &dyn Backbone,
+        rates: &PublishRates,
+        app: &App,
+        once: Option<u64>,
+    ) -> Result<Answered, Refusal> {
         let Self { publications, tell, status } = self;
+        let (terms, count) = (Terms { durability: app.durability, once }, publications.len());
         let body = match tell {
-            Some(tell) => Box::pin(tell.look(backbone, app)).await?,
+            Some(tell) => Box::pin(tell.look(backbone, app)).await.inspect_err(|_| rates.give_back(app, count))?,
             None => NOTHING_TO_TELL,
         };
-        let (terms, count) = (Terms { durability: app.durability, once }, publications.len());
-        backbone.publish(publications, terms).await.map_err(|error| refused(&error, count))?;
+        if let Err(error) = backbone.publish(publications, terms).await {
+            if error == PublishError::NotAccepted {
+                rates.give_back(app, count);
+            }
+            return Err(refused(&error, count));
+        }
         Ok(Answered { status, body })
     }
 }

@@ -3,12 +3,13 @@
 //! [`Api::answer`] takes a request and returns its response; it accepts no sockets, speaks no WebSocket and keeps nothing
 //! about a connection. The order of the checks is fixed: size, path and method, signature, the app's switch, the call's
 //! own rules, and only then anything that others can see. Reading order: [`routes`] (what there is), [`events`]
-//! (publishing), [`channels`] and [`users`] (asking), [`idempotency`] (repeats), [`own`] (calls of the node itself), [`refusal`] (every
-//! no).
+//! (publishing), [`rates`] (how much of it), [`channels`] and [`users`] (asking), [`idempotency`] (repeats), [`own`] (calls of the node
+//! itself), [`refusal`] (every no).
 
 pub mod clock;
 pub mod health;
 pub mod idempotency;
+pub mod rates;
 
 mod body;
 mod channels;
@@ -47,6 +48,7 @@ use self::clock::Clock;
 use self::health::{Pulses, Readiness};
 use self::idempotency::Remembered;
 pub(crate) use self::own::OwnCall;
+use self::rates::PublishRates;
 use self::refusal::Refusal;
 use self::reply::Reply;
 use self::routes::{Call, Route, takes, without_prefix};
@@ -103,6 +105,7 @@ pub struct Api {
     limits: ArcSwap<Limits>,
     path_prefix: String,
     remembered: Arc<Remembered>,
+    rates: Arc<PublishRates>,
     takes_calls: bool,
     readiness: Arc<Readiness>,
     pulses: Arc<Pulses>,
@@ -121,6 +124,7 @@ impl Api {
             limits: ArcSwap::from_pointee(setup.limits),
             path_prefix: setup.path_prefix,
             remembered: Arc::new(Remembered::new(setup.idempotency_keys_max)),
+            rates: Arc::default(),
             takes_calls: setup.takes_calls,
             readiness: setup.readiness,
             pulses: setup.pulses,
@@ -139,6 +143,12 @@ impl Api {
     #[must_use]
     pub fn idempotency_forgotten_early(&self) -> u64 {
         self.remembered.forgotten_early()
+    }
+
+    /// How much the node's apps publish, for whoever knows how many nodes divide their limits, or tells what was refused.
+    #[must_use]
+    pub fn rates(&self) -> &Arc<PublishRates> {
+        &self.rates
     }
 
     /// Answers one request. Never fails: whatever is wrong becomes a response.

@@ -116,6 +116,18 @@ pub(super) enum Refusal {
         /// Joined by commas.
         channels: String,
     },
+    /// The app publishes faster than it may.
+    #[error(
+        "The app may publish {max} events per second (publishes_per_s_max){}, and has no room for those of this call now. \
+         None of them was published: try it again in a second",
+        divided(*.nodes)
+    )]
+    OverRate {
+        /// Its limit.
+        max: u32,
+        /// That divide it.
+        nodes: u64,
+    },
     /// Calls are not among what the node does.
     #[error("This node takes no REST calls: its server.roles are others. Send them to a node with the role rest")]
     OtherRole,
@@ -173,11 +185,16 @@ impl Refusal {
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::Unavailable | Self::Partly { .. } | Self::OtherRole | Self::TooFast => {
+            Self::Unavailable | Self::Partly { .. } | Self::OverRate { .. } | Self::OtherRole | Self::TooFast => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             // The protocol crate knows no HTTP types; its numbers are those of the specification.
             Self::Publish(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
         }
     }
+}
+
+/// Whoever reads that a limit is reached which the app alone has not reached on this node must learn why.
+fn divided(nodes: u64) -> String {
+    if nodes > 1 { format!(", which {nodes} nodes divide among them") } else { String::new() }
 }

@@ -132,7 +132,7 @@ impl Refusal {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(CONTENT_TYPE, TEXT);
         match self {
-            Self::Unavailable | Self::Partly { .. } | Self::OtherRole | Self::TooFast => {
+            Self::Unavailable | Self::Partly { .. } | Self::OverRate { .. } | Self::OtherRole | Self::TooFast => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Method { allow } => {

@@ -6,6 +6,7 @@ mod asking;
 mod door;
 mod page;
 mod publishing;
+mod rates;
 mod repeats;
 mod users;
 

@@ -149,6 +149,16 @@ pub(super) const KEYS: &[Key] = &[
         "Connections of the app open at once; beyond it 4004, which makes SDKs give up. 0 is no limit.",
     )
     .reloadable(),
+    integer(
+        "apps.publishes_per_s_max",
+        (0, U32_MAX),
+        0,
+        "events per second",
+        "Events that the app's servers may publish over REST, all nodes together; one that goes to several channels counts for \
+         each. Over Redis every node that takes REST calls admits an equal share. Beyond it the whole call is refused with 503 \
+         and Retry-After; one that is larger than the share waits for all of it. Client events do not count. 0 is no limit.",
+    )
+    .reloadable(),
     integer("apps.channel_name_max", (1, 200), 164, "characters", "Length of a channel name, prefix included.")
         .reloadable(),
     integer("apps.event_name_max", (1, 4_096), 200, "characters", "Length of an event name.").reloadable(),
