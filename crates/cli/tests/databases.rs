@@ -295,6 +295,7 @@ fn soketi_s_apps_come_out_of_postgresql_with_all_they_mean() {
         ("authorized_connections", json!(true)),
         ("subscription_counts", json!(true)),
         ("max_connections", json!(500)),
+        ("publishes_per_s_max", json!(100)),
         ("client_events_per_s_max", json!(20)),
         ("presence_members_max", json!(300)),
         ("presence_user_info_bytes_max", json!(4_096)),
@@ -309,6 +310,7 @@ fn soketi_s_apps_come_out_of_postgresql_with_all_they_mean() {
     assert!(settings["webhooks"].to_string().contains("https://a.example/hook"), "{settings}");
     let settings = node.settings("41");
     assert_eq!((&settings["max_connections"], &settings["event_data_bytes_max"]), (&json!(0), &json!(102_400)));
+    assert_eq!(settings["publishes_per_s_max"], json!(0), "-1 there is no limit");
 
     assert!(node.takes("41:key-41:se'cret \"41\" ü") && !node.takes("41:key-41:secret"));
 

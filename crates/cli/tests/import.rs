@@ -52,6 +52,7 @@ fn soketi_s_variables_become_a_file_that_means_the_same() {
             ("SOKETI_DEFAULT_APP_SECRET", "my-secret"),
             ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "true"),
             ("SOKETI_DEFAULT_APP_MAX_CONNS", "200"),
+            ("SOKETI_DEFAULT_APP_MAX_BACKEND_EVENTS_PER_SEC", "150"),
             ("SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC", "20"),
             ("SOKETI_DEFAULT_APP_USER_AUTHENTICATION", "1"),
             ("SOKETI_USER_AUTHENTICATION_TIMEOUT", "20000"),
@@ -75,7 +76,14 @@ fn soketi_s_variables_become_a_file_that_means_the_same() {
         (Some(200), 51_200, 300)
     );
     assert_eq!((limits.channel_name_max, limits.authorized_connections_timeout_s), (200, 20));
-    for part in ["maxreadreqpersec", "settings of adapter", "settings of database", "SOKETI_SOMETHING_NEW"] {
+    assert_eq!(limits.publishes_per_s_max, Some(150));
+    for part in [
+        "maxreadreqpersec",
+        "maxbackendeventspersec becomes publishes_per_s_max",
+        "settings of adapter",
+        "settings of database",
+        "SOKETI_SOMETHING_NEW",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!said.contains("metrics") && !said.contains("my-secret"), "{said}");
@@ -88,8 +96,10 @@ fn soketi_s_file_becomes_one_with_all_its_apps() {
         "debug": false,
         "port": 6001,
         "appManager.array.apps": [
-            { "id": "1", "key": "k1", "secret": "s1", "enabled": true, "maxConnections": -1, "webhooks": [] },
-            { "id": "2", "key": "k2", "secret": "s2", "maxClientEventsPerSecond": 5, "enableClientMessages": true }
+            { "id": "1", "key": "k1", "secret": "s1", "enabled": true, "maxConnections": -1, "webhooks": [],
+              "maxBackendEventsPerSecond": -1 },
+            { "id": "2", "key": "k2", "secret": "s2", "maxClientEventsPerSecond": 5, "enableClientMessages": true,
+              "maxBackendEventsPerSecond": 40 }
         ],
         "eventLimits": { "maxBatchSize": 20 },
         "ssl": { "certPath": "", "keyPath": "" },
@@ -101,6 +111,7 @@ fn soketi_s_file_becomes_one_with_all_its_apps() {
     assert_eq!(config.apps.len(), 2);
     assert_eq!((by_id("1").limits.batch_events_max, by_id("1").limits.client_events_per_s_max), (20, 1_000_000));
     assert_eq!((by_id("2").client_events, by_id("2").limits.client_events_per_s_max), (true, 5));
+    assert_eq!(["1", "2"].map(|id| by_id(id).limits.publishes_per_s_max), [None, Some(40)]);
     assert!(
         config.tls.is_none() && said.contains("settings of cors") && said.contains("settings of metrics"),
         "{said}"
@@ -140,7 +151,8 @@ fn sockudo_s_variables_and_file_become_one() {
 
     let text = r#"{ "host": "::", "port": 6001, "app_manager": { "driver": "memory", "array": { "apps": [
         { "id": "a", "key": "k", "secret": "s", "max_connections": "1000", "enable_client_messages": false,
-          "max_client_events_per_second": "100", "allowed_origins": ["*"] } ] } },
+          "max_client_events_per_second": "100", "max_backend_events_per_second": null,
+          "allowed_origins": ["*"] } ] } },
         "presence": { "max_member_size_in_kb": 4 }, "shutdown_grace_period": 20 }"#;
     let (config, said) = import("sockudo-json", "config.json", text, &[]);
     assert_eq!((config.shutdown.drain.as_secs(), config.apps[0].limits.presence_user_info_bytes_max), (20, 4_096));

@@ -89,6 +89,15 @@ fn field(plan: &mut Plan, app: &mut Map<String, Value>, name: &str, value: &Valu
                 number("client_events_per_s_max", 1.0);
             }
         }
+        "maxbackendeventspersec" | "maxbackendeventspersecond" => {
+            number("publishes_per_s_max", 1.0);
+            if positive(value).is_some() {
+                plan.note(format!(
+                    "{name} becomes publishes_per_s_max, which is for all nodes together: there every node counts for itself, unless \
+                     its rate limiter is in Redis"
+                ));
+            }
+        }
         "id" | "appid" => return text(app, "id", value),
         "key" | "appkey" => return text(app, "key", value),
         "secret" | "appsecret" => return text(app, "secret", value),
@@ -98,9 +107,9 @@ fn field(plan: &mut Plan, app: &mut Map<String, Value>, name: &str, value: &Valu
         "enablewatchlistevents" => return switch(app, "watchlist", value),
         "allowedorigins" => origins(plan, app, value, from),
         "webhooks" => webhooks(plan, app, value, from),
-        "maxbackendeventspersec" | "maxbackendeventspersecond" | "maxreadreqpersec" | "maxreadrequestspersecond" => {
+        "maxreadreqpersec" | "maxreadrequestspersecond" => {
             if positive(value).is_some() {
-                plan.lacks(&format!("{name} of {from}"), "calls of the REST API are not limited in number");
+                plan.lacks(&format!("{name} of {from}"), "queries of the REST API are not limited in number");
             }
         }
         // What people call it, and when it was made.
@@ -234,16 +243,32 @@ mod tests {
         for spelt in [
             json!({ "id": 7, "key": "k", "secret": "s", "maxConnections": 5, "enableClientMessages": true, "enabled": false,
                     "maxClientEventsPerSecond": -1, "maxEventPayloadInKb": 2, "enableUserAuthentication": true,
-                    "maxReadRequestsPerSecond": -1, "webhooks": [] }),
+                    "maxReadRequestsPerSecond": -1, "maxBackendEventsPerSecond": -1, "webhooks": [] }),
             json!({ "AppId": "7", "AppKey": "k", "AppSecret": "s", "MaxConnections": "5", "EnableClientMessages": "true",
                     "Enabled": "false", "MaxClientEventsPerSecond": "-1", "max_event_payload_in_kb": "2",
                     "enable_user_authentication": 1, "Webhooks": "[]" }),
             json!({ "id": "7", "key": "k", "secret": "s", "enabled": 0, "max_connections": 9, "webhooks": null,
                     "policy": { "limits": { "max_connections": 5, "max_client_events_per_second": 0,
-                    "max_event_payload_in_kb": 2.0 }, "features": { "enable_client_messages": true,
+                    "max_backend_events_per_second": null, "max_event_payload_in_kb": 2.0 }, "features": { "enable_client_messages": true,
                     "enable_user_authentication": true }, "channels": { "allowed_origins": ["*"] } } }),
         ] {
             assert_eq!(of(spelt.clone()), (Some(expected.clone()), Vec::<String>::new()), "{spelt}");
+        }
+    }
+
+    /// OPS-35, HTTP-71
+    #[test]
+    fn what_servers_may_publish_is_taken_over_with_a_word_about_nodes_and_no_limit_stays_none() {
+        let of = |name: &str, value: Value| {
+            let mut plan = Plan::default();
+            let fields = json!({ "id": "7", "key": "k", "secret": "s", name: value });
+            let made = app(&mut plan, fields.as_object().unwrap(), "app 7").unwrap();
+            (made.get("publishes_per_s_max").cloned(), plan.notes().len())
+        };
+        for name in ["maxBackendEventsPerSecond", "max_backend_events_per_sec", "max_backend_events_per_second"] {
+            assert_eq!(of(name, json!(250)), (Some(json!(250)), 1), "{name}");
+            assert_eq!(of(name, json!("250")), (Some(json!(250)), 1), "{name}");
+            assert_eq!(of(name, json!(-1)), (None, 0), "{name}");
         }
     }
 
