@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // In a test, a panic is the report.
 
 mod bus;
+mod death;
 mod drain;
 mod quota;
 mod rates;

@@ -1,5 +1,6 @@
 //! The nodes of the deployment as this one sees them: by their leases in every group, and by signs of life on the bus.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,6 +9,7 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::Driver;
+use super::attach::Group;
 use crate::redis::lease::Lease;
 use crate::redis::store::NodesSeen;
 
@@ -22,8 +24,8 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// Who is there.
 pub(super) struct Nodes {
-    /// By group: leases that were seen to change within the lease's time.
-    leases: Vec<Vec<(Lease, Duration)>>,
+    /// By group: leases that had changed within the lease's time when the group was last looked at.
+    leases: Vec<Vec<Lease>>,
     alive: HashMap<u64, Duration>,
     live: u64,
     /// Leases were read, so that `live` is more than this node's word about itself.
@@ -83,19 +85,25 @@ impl Nodes {
 
 impl Driver {
     pub(super) fn saw_nodes(&mut self, group: usize, seen: NodesSeen) {
-        let now = self.now();
         self.saw_edges_dropped(group, seen.edges_dropped);
         let lease = self.settings.limits.lease;
         let live = seen.nodes.iter().filter(|node| node.unchanged_for < lease);
-        let leases = live.filter_map(|node| Some((Lease::parse(&node.name, &node.lease)?, now)));
-        self.nodes.leases[group] = leases.collect();
-        let mut names: Vec<&str> = self.nodes.leases.iter().flatten().map(|(lease, _)| lease.node.as_str()).collect();
+        self.nodes.leases[group] = live.filter_map(|node| Lease::parse(&node.name, &node.lease)).collect();
+        let mut names: Vec<&str> = self.leases().map(|lease| lease.node.as_str()).collect();
         names.push(&self.node);
         names.sort_unstable();
         names.dedup();
         (self.nodes.live, self.nodes.is_known) = (names.len() as u64, true);
         self.shared.live_nodes.store(self.nodes.live, Ordering::Relaxed);
         self.show_leases();
+    }
+
+    /// Leases in the groups that answer; another's are from before it went away. Where none answers, those that were read last.
+    fn leases(&self) -> impl Iterator<Item = &Lease> {
+        let is_here = |group: &Group| group.attached.is_some();
+        let any_is_here = self.groups.iter().any(is_here);
+        let known = self.nodes.leases.iter().zip(&self.groups);
+        known.filter(move |(_, group)| is_here(group) || !any_is_here).flat_map(|(leases, _)| leases)
     }
 
     fn saw_edges_dropped(&mut self, group: usize, dropped: u64) {
@@ -113,8 +121,8 @@ impl Driver {
     /// Whether every live node hears the group's primary in this epoch.
     pub(super) fn all_are_attached(&self, group: usize) -> bool {
         let this = &self.groups[group];
-        let others = self.nodes.leases[group].iter().filter(|(lease, _)| lease.node != self.node);
-        self.hears(group) && others.map(|(lease, _)| lease.attached(&this.name)).all(|epoch| epoch >= this.epoch)
+        let others = self.nodes.leases[group].iter().filter(|lease| lease.node != self.node);
+        self.hears(group) && others.map(|lease| lease.attached(&this.name)).all(|epoch| epoch >= this.epoch)
     }
 
     pub(super) fn time_nodes(&mut self, now: Duration) {
@@ -172,18 +180,11 @@ impl Driver {
         }
         let answering: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.groups[*group].attached.is_some()).collect();
-        let mut lapsed: Vec<(String, usize)> = Vec::new();
-        for group in &answering {
-            for node in self.groups[*group].store.lapsed(Instant::now()) {
-                match lapsed.iter_mut().find(|(name, _)| *name == node) {
-                    Some((_, count)) => *count += 1,
-                    None => lapsed.push((node, 1)),
-                }
-            }
-        }
-        for (node, _) in lapsed {
+        let of_group = |group: &usize| self.groups[*group].store.lapsed(Instant::now());
+        let lapsed: BTreeSet<String> = answering.iter().flat_map(of_group).collect();
+        for node in lapsed {
             let origin = u64::from_str_radix(&node, 16).unwrap_or(0);
-            let lives_elsewhere = self.nodes.leases.iter().flatten().any(|(lease, _)| lease.node == node);
+            let lives_elsewhere = self.leases().any(|lease| lease.node == node);
             if lives_elsewhere || self.nodes.alive.contains_key(&origin) || self.nodes.reaping.contains_key(&node) {
                 continue;
             }
@@ -225,7 +226,7 @@ impl Driver {
 
     fn show_leases(&self) {
         let mut leases: Vec<Lease> = Vec::new();
-        for (lease, _) in self.nodes.leases.iter().flatten() {
+        for lease in self.leases() {
             match leases.iter_mut().find(|known| known.node == lease.node) {
                 Some(known) if known.counter >= lease.counter => {}
                 Some(known) => *known = lease.clone(),
