@@ -1,5 +1,5 @@
-//! What the bus carries while a primary is away: so much in a second, and of one app no more than a share while others wait. Two
-//! nodes over real servers.
+//! What the bus carries while a primary is away: so much in a second, and who is refused when more is published. Two nodes over real
+//! servers.
 
 mod ears;
 
@@ -24,10 +24,10 @@ const BYTES_PER_S: u64 = 4 << 20;
 /// Bytes of each of the loud app's events.
 const LOUD_BYTES: usize = 4_096;
 /// The last batch is not waited for, and a little may be ahead.
-const ROUGHLY_MS: u64 = 600;
+const ROUGHLY_MS: u64 = 250;
 
 fn node(topology: &Topology, origin: u64) -> RedisBackbone {
-    let limits = Limits { bus_bytes_per_s: BYTES_PER_S, bus_app_percent: 25, ..Limits::default() };
+    let limits = Limits { bus_bytes_per_s: BYTES_PER_S, ..Limits::default() };
     let settings = Settings { limits, ..Settings::new("bus", topology.clone()) };
     RedisBackbone::start(settings, origin, None).expect("a node starts")
 }
@@ -58,7 +58,7 @@ fn uses_the_bus(node: &RedisBackbone) -> bool {
 
 /// RED-37
 #[test]
-fn the_bus_carries_so_much_a_second_and_an_app_that_takes_more_than_its_share_is_refused_while_others_are_not() {
+fn the_bus_carries_so_much_a_second_and_an_app_that_publishes_more_is_refused_while_others_are_not() {
     if !fulmar_rig::is_available() {
         eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
         return;
@@ -97,8 +97,8 @@ fn the_bus_carries_so_much_a_second_and_an_app_that_takes_more_than_its_share_is
     };
     assert_eq!(refused, PublishError::NotAccepted);
     let bytes = (sent.len() * LOUD_BYTES) as u64;
-    assert!(bytes >= BYTES_PER_S / 4, "a second's share is its own, but {bytes} bytes were taken");
-    assert_eq!(publish(&nodes[0], "quiet", "quiet"), Ok(()), "another app has its own");
+    assert!(bytes >= BYTES_PER_S / 3, "half a second's worth may wait of whomever, but {bytes} bytes were taken");
+    assert_eq!(publish(&nodes[0], "quiet", "quiet"), Ok(()), "nothing waits of this one");
 
     for text in &sent {
         assert_eq!(loud.recv_timeout(PATIENCE).as_ref(), Ok(text), "all that was accepted is heard once, in its order");

@@ -234,7 +234,6 @@ fn redis_of_release_0_1(file: &Path) -> Settings {
             publish_timeout: Duration::from_millis(3_000),
             breaker: Duration::from_millis(200),
             bus_bytes_per_s: 10_000_000,
-            bus_app_percent: 20,
             command_timeout: Duration::from_millis(800),
             log_age: Duration::from_secs(120),
             log_entries_max: 50_000,

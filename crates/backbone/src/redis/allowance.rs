@@ -1,40 +1,62 @@
-//! How much of the bus one node takes for one group, and how much of that one app (rule 22).
+//! What one node sends over the bus for one group, and who is refused while that is too much (rule 22).
 //!
 //! The bus runs over servers that have other things to do, those of healthy groups among them. Bytes beyond what it may carry in a
-//! second wait in the lane, in their order, with all that follows. So that one app does not make all others wait, an app that has had
-//! more than its share of a second while the bus is behind is refused what it publishes next. Pure.
+//! second wait, in their order, with all that follows. So that nobody waits for long because others publish very much, apps of
+//! which most is waiting are refused what they publish next: the longer the wait is, the less may be waiting of an app. Of whom
+//! nothing waits is never refused. Pure.
 
 use std::time::Duration;
 
-use fulmar_protocol::app::AppId;
 use hashbrown::HashMap;
 
 /// So far ahead of its pace the bus may be: small batches leave as they come.
 const AHEAD_MAX: Duration = Duration::from_millis(50);
-/// How long the next publication must have waited for the bus to be behind.
-const BEHIND: Duration = Duration::from_millis(100);
-/// So much of its share an app may take at once.
-const APP_AHEAD_MAX: Duration = Duration::from_secs(1);
+/// Up to this wait everybody is accepted. A failover that takes its time is no reason to refuse anybody.
+const WAIT_FREE: Duration = Duration::from_millis(500);
+/// From this wait on only those are accepted of whom nothing waits.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// The bus moves while batches are heard no further apart. Where it does not, what waits is held as it is without it: more would not
+/// leave if others were refused.
+const MOVING: Duration = Duration::from_millis(500);
+/// How long it is believed what waits of whom.
+const COUNTED_FOR: Duration = Duration::from_millis(50);
 
-/// What may go over the bus now, and of whom.
+/// What may leave, what waits of whom, and who is refused.
 #[derive(Debug)]
 pub struct Allowance {
     bytes_per_s: u64,
-    app_bytes_per_s: u64,
     /// When what has left would have left at its pace.
     left_until: Duration,
-    /// Likewise of what each app published since the bus is in use.
-    apps: HashMap<AppId, Duration>,
+    /// When a batch was last heard by all.
+    heard_at: Option<Duration>,
+    waiting: Waiting,
+}
+
+/// Bytes that wait, by app, as they were counted last.
+#[derive(Debug, Default)]
+struct Waiting {
+    counted_at: Option<Duration>,
+    all: u64,
+    apps: HashMap<String, u64>,
+}
+
+impl Waiting {
+    fn add(&mut self, app: &str, bytes: usize) {
+        let bytes = bytes as u64;
+        self.all += bytes;
+        match self.apps.get_mut(app) {
+            Some(known) => *known += bytes,
+            None => drop(self.apps.insert(app.to_owned(), bytes)),
+        }
+    }
 }
 
 impl Allowance {
-    /// Of `bytes_per_s`, one app has `app_percent`.
+    /// Nothing has left.
     #[must_use]
-    pub fn new(bytes_per_s: u64, app_percent: u64) -> Self {
-        let app_bytes_per_s =
-            u64::try_from(u128::from(bytes_per_s) * u128::from(app_percent) / 100).unwrap_or(u64::MAX);
-        let (left_until, apps) = Default::default();
-        Self { bytes_per_s, app_bytes_per_s, left_until, apps }
+    pub fn new(bytes_per_s: u64) -> Self {
+        let (left_until, heard_at, waiting) = Default::default();
+        Self { bytes_per_s, left_until, heard_at, waiting }
     }
 
     /// Whether a batch may leave.
@@ -45,34 +67,63 @@ impl Allowance {
 
     /// A batch has left. However large it was, what follows waits the longer.
     pub fn sent(&mut self, now: Duration, bytes: usize) {
-        self.left_until = self.left_until.max(now) + takes(bytes, self.bytes_per_s);
+        self.left_until = self.left_until.max(now) + self.takes(bytes as u64);
     }
 
-    /// Whether the app may publish something that will take the bus, where the next publication has waited for `waits`.
+    /// A batch was heard.
+    pub fn heard(&mut self, now: Duration) {
+        self.heard_at = Some(now);
+    }
+
+    /// How long so many bytes take at least.
+    fn takes(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How long one waits that is published now, where so many bytes wait and the first of them has done so for `age`. Nothing while
+    /// the bus does not move.
     #[must_use]
-    pub fn has_room(&self, now: Duration, app: &AppId, waits: Duration) -> bool {
-        waits < BEHIND || self.apps.get(app).is_none_or(|until| *until <= now + APP_AHEAD_MAX)
+    pub fn wait(&self, now: Duration, bytes: u64, age: Duration) -> Duration {
+        let is_moving = self.heard_at.is_some_and(|at| now < at + MOVING);
+        if is_moving { age.max(self.takes(bytes)) } else { Duration::ZERO }
     }
 
-    /// The app published something that will take the bus.
-    pub fn took(&mut self, now: Duration, app: &AppId, bytes: usize) {
-        let takes = takes(bytes, self.app_bytes_per_s);
-        match self.apps.get_mut(app) {
-            Some(until) => *until = (*until).max(now) + takes,
-            None => drop(self.apps.insert(app.clone(), now + takes)),
+    /// Whether [`Allowance::has_room`] wants [`Allowance::count`] first.
+    #[must_use]
+    pub fn wants_count(&self, now: Duration, wait: Duration) -> bool {
+        wait > WAIT_FREE && self.waiting.counted_at.is_none_or(|at| now >= at + COUNTED_FOR)
+    }
+
+    /// Takes in all that waits, by app.
+    pub fn count<'a>(&mut self, now: Duration, waiting: impl Iterator<Item = (&'a str, usize)>) {
+        self.waiting = Waiting { counted_at: Some(now), ..Waiting::default() };
+        waiting.for_each(|(app, bytes)| self.waiting.add(app, bytes));
+    }
+
+    /// An app published something that waits from now on.
+    pub fn took(&mut self, app: &str, bytes: usize) {
+        if self.waiting.counted_at.is_some() {
+            self.waiting.add(app, bytes);
         }
     }
 
-    /// Forgets the apps that have had no more than they may.
-    pub fn sweep(&mut self, now: Duration) {
-        self.apps.retain(|_, until| *until > now);
+    /// Whether the app may publish something that waits for so long. What may be waiting of it is an equal part of all that waits, half
+    /// of it at most, and less the longer the wait is.
+    #[must_use]
+    pub fn has_room(&self, app: &str, wait: Duration) -> bool {
+        let Some(own) = self.waiting.apps.get(app).filter(|own| **own > 0 && wait > WAIT_FREE) else { return true };
+        let left = WAIT_MAX.saturating_sub(wait).as_millis();
+        let parts = self.waiting.apps.len().max(2) as u128;
+        u128::from(*own) * parts * (WAIT_MAX - WAIT_FREE).as_millis() <= u128::from(self.waiting.all) * left
     }
-}
 
-/// How long so many bytes take.
-fn takes(bytes: usize, per_s: u64) -> Duration {
-    let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(per_s.max(1));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    /// Forgets who waits, once that is long ago.
+    pub fn sweep(&mut self, now: Duration) {
+        if self.waiting.counted_at.is_some_and(|at| now >= at + COUNTED_FOR) {
+            self.waiting = Waiting::default();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +136,7 @@ mod tests {
     #[test]
     fn in_a_second_leaves_what_may_leave_however_it_is_batched() {
         for batch in [1_000_usize, 64_000, 512_000] {
-            let mut allowance = Allowance::new(1_000_000, 50);
+            let mut allowance = Allowance::new(1_000_000);
             let (mut left, mut longest, mut waits_since) = (0, MS(0), MS(0));
             for now in (0..10_000).map(MS) {
                 while allowance.may_send(now) {
@@ -107,7 +158,7 @@ mod tests {
     /// RED-37
     #[test]
     fn what_is_little_never_waits() {
-        let mut allowance = Allowance::new(1_000_000, 50);
+        let mut allowance = Allowance::new(1_000_000);
         for now in (0..10_000).step_by(2).map(MS) {
             assert!(allowance.may_send(now));
             allowance.sent(now, 1_900);
@@ -116,40 +167,85 @@ mod tests {
 
     /// RED-37
     #[test]
-    fn who_has_had_its_share_is_refused_only_while_others_wait_and_nobody_else_is() {
-        let (loud, quiet) = (AppId::new("loud"), AppId::new("quiet"));
-        let mut allowance = Allowance::new(1_000_000, 50);
-        allowance.took(MS(0), &loud, 500_000);
-        assert!(allowance.has_room(MS(0), &loud, MS(500)), "a second's share is its own");
-        allowance.took(MS(0), &loud, 500);
-        assert!(!allowance.has_room(MS(0), &loud, MS(100)));
-        assert!(allowance.has_room(MS(0), &loud, MS(99)), "the bus keeps up");
-        assert!(allowance.has_room(MS(0), &quiet, MS(3_000)));
-        assert!(allowance.has_room(MS(1), &loud, MS(100)), "what it has had is paid for with time");
+    fn a_wait_is_what_has_been_waited_or_what_all_that_waits_will_take_and_none_while_nothing_moves() {
+        let mut allowance = Allowance::new(1_000_000);
+        assert_eq!(allowance.wait(MS(0), 9_000_000, MS(9_000)), MS(0), "nothing was heard yet");
+        allowance.heard(MS(0));
+        assert_eq!(allowance.wait(MS(499), 700_000, MS(100)), MS(700));
+        assert_eq!(allowance.wait(MS(499), 700_000, MS(900)), MS(900), "the path carries less than it may");
+        assert_eq!(allowance.wait(MS(500), 700_000, MS(900)), MS(0), "nothing was heard for a while");
+    }
+
+    fn waiting(apps: &[(&str, usize)]) -> Allowance {
+        let mut allowance = Allowance::new(1_000_000);
+        allowance.count(MS(0), apps.iter().copied());
+        allowance
     }
 
     /// RED-37
     #[test]
-    fn only_those_are_remembered_who_are_ahead_of_their_share() {
-        let mut allowance = Allowance::new(1_000_000, 50);
-        for app in 0..100_u64 {
-            allowance.took(MS(0), &AppId::new(&app.to_string()), 500);
+    fn the_longer_the_wait_the_less_may_be_waiting_of_an_app_and_of_whom_nothing_waits_is_accepted() {
+        let allowance = waiting(&[("loud", 900), ("some", 90), ("some", 9), ("little", 1)]);
+        let accepted = |ms| ["loud", "some", "little", "nobody"].map(|app| allowance.has_room(app, MS(ms)));
+        assert_eq!(accepted(500), [true; 4]);
+        assert_eq!(accepted(501), [false, true, true, true]);
+        assert_eq!(accepted(1_900), [false, false, true, true]);
+        assert_eq!(accepted(2_000), [false, false, false, true]);
+        assert_eq!(accepted(9_000), [false, false, false, true]);
+    }
+
+    /// RED-37
+    #[test]
+    fn whoever_is_alone_has_no_more_than_waits_for_half_a_second() {
+        let allowance = waiting(&[("alone", 1)]);
+        assert_eq!([500, 501].map(|ms| allowance.has_room("alone", MS(ms))), [true, false]);
+    }
+
+    /// RED-37: whatever they publish, and however many they are.
+    #[test]
+    fn nobody_waits_for_much_longer_than_is_allowed() {
+        for apps in [1_usize, 2, 3, 20] {
+            let names: Vec<String> = (0..apps).map(|app| app.to_string()).collect();
+            let (mut allowance, mut lane) = (Allowance::new(1_000_000), std::collections::VecDeque::new());
+            let (mut bytes, mut longest) = (0_u64, MS(0));
+            for now in (0..20_000).map(MS) {
+                // Together they publish ten times of what leaves.
+                for name in &names {
+                    let age = lane.front().map_or(MS(0), |(_, since, _)| now - *since);
+                    let wait = allowance.wait(now, bytes, age);
+                    if allowance.wants_count(now, wait) {
+                        allowance.count(now, lane.iter().map(|(app, _, bytes): &(&str, _, usize)| (*app, *bytes)));
+                    }
+                    if allowance.has_room(name, wait) {
+                        let size = 10_000 / apps;
+                        allowance.took(name, size);
+                        lane.push_back((name, now, size));
+                        bytes += size as u64;
+                    }
+                }
+                while let Some((_, since, size)) = lane.front().copied().filter(|_| allowance.may_send(now)) {
+                    longest = longest.max(now - since);
+                    lane.pop_front();
+                    bytes -= size as u64;
+                    allowance.sent(now, size);
+                    allowance.heard(now);
+                }
+            }
+            assert!((MS(400)..MS(2_200)).contains(&longest), "{apps}: {longest:?}");
         }
-        allowance.took(MS(0), &AppId::new("loud"), 900_000);
-        allowance.sweep(MS(1));
-        assert_eq!(allowance.apps.len(), 1);
-        allowance.sweep(MS(1_800));
-        assert!(allowance.apps.is_empty());
     }
 
     /// RED-37
     #[test]
-    fn no_sum_is_too_large() {
-        let mut allowance = Allowance::new(u64::MAX, 100);
-        allowance.took(MS(0), &AppId::new("1"), usize::MAX >> 1);
+    fn no_sum_is_too_large_and_what_is_long_ago_is_forgotten() {
+        let mut allowance = Allowance::new(u64::MAX);
+        allowance.count(MS(0), [("1", usize::MAX >> 1)].into_iter());
+        assert!(!allowance.has_room("1", MS(600)));
         allowance.sent(MS(0), usize::MAX >> 1);
         assert!(allowance.may_send(MS(500)));
-        let mut slow = Allowance::new(1, 1);
+        allowance.sweep(MS(50));
+        assert!(allowance.has_room("1", MS(600)));
+        let mut slow = Allowance::new(1);
         slow.sent(MS(0), usize::MAX >> 1);
         assert!(!slow.may_send(MS(0)));
     }

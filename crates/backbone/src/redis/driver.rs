@@ -176,7 +176,7 @@ impl Driver {
         let node = format!("{origin:016x}");
         let names = settings.topology.groups();
         let count = names.len();
-        let slots = Slots::new(&names, settings.limits.allowance());
+        let slots = Slots::new(&names, settings.limits.bus_bytes_per_s);
         let routes = slots.routes().clone();
         let hub = Hub::new(HubSettings {
             origin,

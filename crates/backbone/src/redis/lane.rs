@@ -45,6 +45,8 @@ pub struct Item {
     pub needs_replica: bool,
     /// When the believed primary's log was known to have it.
     logged_at: Option<Duration>,
+    /// Bytes that the lane had taken before it.
+    behind: u64,
 }
 
 /// What the publish script does beside appending and publishing.
@@ -62,7 +64,7 @@ impl Item {
     /// A publication that nobody waits for.
     #[must_use]
     pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec) -> Self {
-        Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None }
+        Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None, behind: 0 }
     }
 
     /// Takes it back, where one of these calls waits for it. Its place stays: others are counted by theirs. Answers how many bytes
@@ -99,6 +101,8 @@ pub struct Lane {
     /// Next number that goes over the bus.
     bus_next: u64,
     unlogged_bytes: u64,
+    /// Bytes that it ever took.
+    taken: u64,
 }
 
 impl Lane {
@@ -122,8 +126,10 @@ impl Lane {
 
     /// Takes a publication.
     pub fn push(&mut self, item: Item) -> &mut Item {
-        self.unlogged_bytes += item.message.len() as u64;
-        self.items.push_back(item);
+        let bytes = item.message.len() as u64;
+        self.unlogged_bytes += bytes;
+        self.items.push_back(Item { behind: self.taken, ..item });
+        self.taken += bytes;
         self.items.back_mut().expect("it was pushed just now")
     }
 
@@ -310,10 +316,17 @@ impl Lane {
         self.bus_next = self.next();
     }
 
-    /// When the item was accepted that goes over the bus next.
+    /// What the bus has yet to carry and no log has, in its order.
+    pub fn waiting_for_bus(&self) -> impl Iterator<Item = &Item> {
+        let from = self.bus_next.max(self.unlogged_from());
+        let skipped = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.items.len());
+        self.items.range(skipped..)
+    }
+
+    /// How many bytes that is, withdrawn ones among them.
     #[must_use]
-    pub fn waits_for_bus_since(&self) -> Option<Duration> {
-        self.item(self.bus_next).map(|item| item.accepted_at)
+    pub fn bytes_for_bus(&self) -> u64 {
+        self.waiting_for_bus().next().map_or(0, |item| self.taken - item.behind)
     }
 
     /// What goes over the bus next.

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::allowance::Allowance;
 use super::keys::Keys;
 use super::topic::OUTBOX_PARTS;
 
@@ -127,8 +126,6 @@ pub struct Limits {
     pub interest_linger: Duration,
     /// Most bytes per second that this node publishes over the bus for one group. What is beyond it waits.
     pub bus_bytes_per_s: u64,
-    /// What one app has of [`Limits::bus_bytes_per_s`], in hundredths. While the bus is behind, an app that takes more is answered 503.
-    pub bus_app_percent: u64,
     /// Publications that wait for a worker's turn on this node's loop; beyond it publishes are answered 503.
     pub queue_max: usize,
     /// Pushed messages of one connection that wait to be looked at; beyond it the connection is dropped and what it would
@@ -152,7 +149,6 @@ impl Default for Limits {
             lease: Duration::from_secs(7),
             interest_linger: Duration::from_secs(10),
             bus_bytes_per_s: 128 << 20,
-            bus_app_percent: 50,
             queue_max: 65_536,
             pushes_max: 65_536,
         }
@@ -164,12 +160,6 @@ impl Limits {
     #[must_use]
     pub fn outbox_part_max(&self) -> u64 {
         (self.outbox_entries_max / u64::from(OUTBOX_PARTS)).max(1)
-    }
-
-    /// What goes over the bus for one group.
-    #[must_use]
-    pub fn allowance(&self) -> Allowance {
-        Allowance::new(self.bus_bytes_per_s, self.bus_app_percent)
     }
 }
 

@@ -89,6 +89,12 @@ impl Topic {
         about(&self.0).expect("a topic is made of its parts")
     }
 
+    /// The id of its app.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        self.0.split_once(':').map_or("", |(app, _)| app)
+    }
+
     /// Its share.
     #[must_use]
     pub fn slot(&self) -> Slot {

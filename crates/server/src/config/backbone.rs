@@ -67,7 +67,6 @@ pub(super) fn backbone(taken: &mut Taken, roles: Roles, findings: &mut Vec<Findi
         publish_timeout: taken.millis("backbone.publish_timeout_ms"),
         breaker: taken.millis("backbone.breaker_ms"),
         bus_bytes_per_s: taken.number("backbone.bus_bytes_per_s"),
-        bus_app_percent: taken.number("backbone.bus_app_percent"),
         command_timeout: taken.millis("backbone.command_timeout_ms"),
         log_age: taken.seconds("backbone.log_age_s"),
         log_entries_max: taken.number("backbone.log_entries_max"),

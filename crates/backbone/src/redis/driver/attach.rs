@@ -108,7 +108,7 @@ impl Group {
             store: Store::new(Instant::now(), keys.clone(), node.to_owned(), limits),
             keys,
             circuit: Circuit::default(),
-            bus: GroupBus::new(settings.limits.allowance()),
+            bus: GroupBus::new(settings.limits.bus_bytes_per_s),
             asked_store: Vec::new(),
             has_left: false,
             is_leaving: false,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fulmar_protocol::exchange::Publication;
 use redis::Value;
 
+use super::attach::Group;
 use super::complaints::{self, Complaints, Whose};
 use super::publish::{Replica, aged};
 use super::redis_cluster::Member;
@@ -25,6 +26,8 @@ const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
 pub(super) const VIEW_EVERY: Duration = Duration::from_millis(250);
 /// Pause after a batch that no path took.
 const AGAIN: Duration = Duration::from_millis(20);
+/// That apps are refused is logged once in this time.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// A server that nobody has named for this long is left.
 const UNNAMED: Duration = Duration::from_secs(60);
 
@@ -59,12 +62,36 @@ pub(super) struct GroupBus {
     pub(super) allowance: Allowance,
     /// Nothing leaves before that.
     again_at: Option<Duration>,
+    /// When it was last said that somebody was refused.
+    said_at: Option<Duration>,
 }
 
 impl GroupBus {
-    pub(super) fn new(allowance: Allowance) -> Self {
-        let (round, missed, flight, again_at) = Default::default();
-        Self { round, missed, flight, allowance, again_at }
+    pub(super) fn new(bytes_per_s: u64) -> Self {
+        let (round, missed, flight, again_at, said_at) = Default::default();
+        Self { round, missed, flight, allowance: Allowance::new(bytes_per_s), again_at, said_at }
+    }
+}
+
+impl Group {
+    /// For how long what the bus carries next, and no log has, has been here; nothing while the bus is not in use.
+    pub(super) fn bus_age(&self, now: Duration) -> Duration {
+        let lanes = self.lanes.iter().filter(|_| self.circuit.is_open());
+        let first = lanes.filter_map(|side| side.lane.waiting_for_bus().next()).map(|item| item.accepted_at).min();
+        first.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    fn bus_has_room(&mut self, now: Duration, app: &str) -> bool {
+        if !self.circuit.is_open() {
+            return true;
+        }
+        let (age, lanes, allowance) = (self.bus_age(now), &self.lanes, &mut self.bus.allowance);
+        let wait = allowance.wait(now, lanes.iter().map(|side| side.lane.bytes_for_bus()).sum(), age);
+        if allowance.wants_count(now, wait) {
+            let waiting = lanes.iter().flat_map(|side| side.lane.waiting_for_bus());
+            allowance.count(now, waiting.map(|item| (item.topic.app(), item.message.len())));
+        }
+        allowance.has_room(app, wait)
     }
 }
 
@@ -213,50 +240,44 @@ impl Driver {
         }
     }
 
-    /// How long what goes over the bus next for this group has waited for it; nothing while it is not in use.
-    pub(super) fn waits_for_bus(&self, now: Duration, group: usize) -> Duration {
-        let this = &self.groups[group];
-        let sides = this.lanes.iter().filter(|_| this.circuit.is_open());
-        let since = sides.filter_map(|side| side.lane.waits_for_bus_since()).min();
-        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
-    }
-
-    /// Whether these may be published as far as the bus is concerned: while it is behind, an app has its share of it and no more.
+    /// Whether these may be published as far as the bus is concerned: see [`Allowance::has_room`].
     pub(super) fn bus_has_room(&mut self, now: Duration, publications: &[Publication], topics: &[Topic]) -> bool {
         if !self.slots.is_frozen() && self.groups.iter().all(|group| !group.circuit.is_open()) {
             return true;
         }
-        let is_refused = |(publication, topic): &(&Publication, &Topic)| {
-            let (app, slot) = (&publication.app, topic.slot());
-            match self.slots.waits_for_bus(now, slot) {
-                Some(waits) => !self.slots.bus.allowance.has_room(now, app, waits),
-                None => {
-                    let group = self.group_of(slot);
-                    !self.groups[group].bus.allowance.has_room(now, app, self.waits_for_bus(now, group))
-                }
+        for (publication, topic) in publications.iter().zip(topics) {
+            let (app, slot) = (publication.app.as_str(), topic.slot());
+            let group = self.group_of(slot);
+            let group = &mut self.groups[group];
+            if self.slots.bus_has_room(now, app, slot).unwrap_or_else(|| group.bus_has_room(now, app)) {
+                continue;
             }
-        };
-        let Some((publication, topic)) = publications.iter().zip(topics).find(is_refused) else { return true };
-        let group = self.group_of(topic.slot());
-        let what = format!(
-            "the bus is behind, and app {} takes more of it than backbone.bus_app_percent: it is answered 503",
-            publication.app.as_str()
-        );
-        self.groups[group].complain(now, &what);
-        false
+            if group.bus.said_at.is_none_or(|at| now >= at + SAID_AGAIN) {
+                group.bus.said_at = Some(now);
+                tracing::warn!(
+                    group = group.name,
+                    app,
+                    "more is published than the bus carries: this app, of which much is waiting, is answered 503 \
+                     (backbone.bus_bytes_per_s)"
+                );
+            }
+            return false;
+        }
+        true
     }
 
-    /// This was published, and takes the bus if that is in use.
-    pub(super) fn takes_bus(&mut self, now: Duration, publication: &Publication, slot: Slot) {
-        let (app, bytes) = (&publication.app, publication.frame.len());
-        if self.slots.waits_for_bus(now, slot).is_some() {
-            return self.slots.bus.allowance.took(now, app, bytes);
-        }
+    /// This was published, and waits for the bus if that is in use.
+    pub(super) fn waits_for_bus(&mut self, publication: &Publication, slot: Slot) {
         let group = self.group_of(slot);
         let group = &mut self.groups[group];
-        if group.circuit.is_open() {
-            group.bus.allowance.took(now, app, bytes);
-        }
+        let allowance = if self.slots.frozen.contains_key(&slot.0) {
+            &mut self.slots.bus.allowance
+        } else if group.circuit.is_open() {
+            &mut group.bus.allowance
+        } else {
+            return;
+        };
+        allowance.took(publication.app.as_str(), publication.frame.len());
     }
 
     pub(super) fn bus_counted(&mut self, group: usize, outcome: Result<Value, Lost>) {
@@ -271,6 +292,7 @@ impl Driver {
         match self.groups[group].bus.round.counted(now, flight.path, count, live, &paths) {
             Outcome::Heard(count) => {
                 self.groups[group].bus.again_at = None;
+                self.groups[group].bus.allowance.heard(now);
                 let starts = std::array::from_fn(|lane| flight.ranges[lane].as_ref().map(|range| *range.start()));
                 for (lane, range) in flight.ranges.into_iter().enumerate() {
                     let Some(range) = range else { continue };

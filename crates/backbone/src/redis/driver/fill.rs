@@ -24,7 +24,7 @@ const OTHER_SERVER_MS: u64 = 3_000;
 /// Entries of the log looked at in one call.
 const FILL_ENTRIES: usize = 256;
 /// Bytes of them, about: no call keeps the server from others for long, however large messages are.
-const FILL_BYTES: usize = 512 << 10;
+const FILL_BYTES: usize = 1 << 20;
 /// Topics up to which a fill names what it wants; beyond it everything is read.
 const FILL_TOPICS_MAX: usize = 2_000;
 

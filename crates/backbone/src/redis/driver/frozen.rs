@@ -6,11 +6,14 @@ use std::time::Duration;
 use redis::Value;
 
 use super::publish::aged;
+use super::slots::Slots;
 use super::{Driver, Purpose};
 use crate::redis::allowance::Allowance;
 use crate::redis::bus::Batch;
+use crate::redis::lane::Item;
 use crate::redis::link::{Ask, Lost};
-use crate::redis::round::ANSWER_MAX;
+use crate::redis::round::{ANSWER_MAX, Outcome, Round};
+use crate::redis::topic::Slot;
 
 /// How long a slot is nobody's before its publications take the bus.
 const FROZEN_MAX: Duration = Duration::from_millis(100);
@@ -19,38 +22,56 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// Bytes in one batch, about.
 const BYTES_MAX: usize = 256 << 10;
 
-/// What is on its way.
+/// The bus as far as slots that no group has take it.
 pub(super) struct FrozenBus {
     pub(super) allowance: Allowance,
-    /// Slots, and up to where their publications are in the batch.
-    flight: Option<(Vec<(u16, usize)>, Duration)>,
+    round: Round,
+    flight: Option<Flight>,
     again_at: Duration,
-    /// Which path is taken next.
+    /// The slot that the next batch begins with, so that none waits for all before it.
+    begins_with: u16,
+}
+
+/// What is on its way.
+struct Flight {
     path: usize,
+    /// Slots, and up to where their publications are in the batch.
+    parts: Vec<(u16, usize)>,
+    sent_at: Duration,
 }
 
 impl FrozenBus {
-    pub(super) fn new(allowance: Allowance) -> Self {
-        let (flight, again_at, path) = Default::default();
-        Self { allowance, flight, again_at, path }
+    pub(super) fn new(bytes_per_s: u64) -> Self {
+        let (round, flight, again_at, begins_with) = Default::default();
+        Self { allowance: Allowance::new(bytes_per_s), round, flight, again_at, begins_with }
     }
 }
 
-impl Driver {
-    /// Sends what has waited for too long, one batch at a time.
-    pub(super) fn pump_frozen(&mut self, now: Duration) {
-        if !self.slots.is_frozen() {
-            return;
+impl Slots {
+    /// What the bus has yet to carry of slots that no group has.
+    fn waiting_for_bus(&self) -> impl Iterator<Item = &Item> {
+        self.frozen.values().flat_map(|frozen| &frozen.items[frozen.heard..])
+    }
+
+    /// Whether the app may publish something of this slot; `None` for a slot of some group.
+    pub(super) fn bus_has_room(&mut self, now: Duration, app: &str, slot: Slot) -> Option<bool> {
+        self.frozen.get(&slot.0)?;
+        let first = self.waiting_for_bus().map(|item| item.accepted_at).min();
+        let age = first.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let bytes = self.waiting_for_bus().map(|item| item.message.len() as u64).sum();
+        let wait = self.bus.allowance.wait(now, bytes, age);
+        if self.bus.allowance.wants_count(now, wait) {
+            let waiting = self.frozen.values().flat_map(|frozen| &frozen.items[frozen.heard..]);
+            self.bus.allowance.count(now, waiting.map(|item| (item.topic.app(), item.message.len())));
         }
-        if self.slots.bus.flight.as_ref().is_some_and(|(_, sent_at)| now >= *sent_at + ANSWER_MAX) {
-            self.frozen_failed(now);
-        }
-        let bus = &self.slots.bus;
-        if bus.flight.is_some() || now < bus.again_at || !bus.allowance.may_send(now) {
-            return;
-        }
+        Some(self.bus.allowance.has_room(app, wait))
+    }
+
+    /// Up to so many bytes of what has waited for too long, and where that ends in each slot.
+    fn batch(&self, now: Duration) -> (Batch, Vec<(u16, usize)>) {
         let (mut batch, mut parts, mut bytes) = (Batch::new(0), Vec::new(), 0);
-        for (slot, frozen) in &self.slots.frozen {
+        let begins_with = self.bus.begins_with;
+        for (slot, frozen) in self.frozen.range(begins_with..).chain(self.frozen.range(..begins_with)) {
             if now < frozen.since + FROZEN_MAX || bytes >= BYTES_MAX || frozen.heard >= frozen.items.len() {
                 continue;
             }
@@ -67,39 +88,62 @@ impl Driver {
             }
             parts.push((*slot, end));
         }
-        let paths = self.paths(0);
-        if parts.is_empty() || paths.is_empty() {
+        (batch, parts)
+    }
+}
+
+impl Driver {
+    /// Sends what has waited for too long, one batch at a time.
+    pub(super) fn pump_frozen(&mut self, now: Duration) {
+        if !self.slots.is_frozen() {
             return;
         }
-        let path = paths[self.slots.bus.path % paths.len()];
+        let paths = self.paths(0);
+        let bus = &mut self.slots.bus;
+        if let Some(flight) = bus.flight.take_if(|flight| now >= flight.sent_at + ANSWER_MAX) {
+            bus.round.failed(flight.path, &paths);
+        }
+        if bus.flight.is_some() || now < bus.again_at || !bus.allowance.may_send(now) {
+            return;
+        }
+        let (batch, parts) = self.slots.batch(now);
+        let Some((last, _)) = parts.last() else { return };
+        self.slots.bus.begins_with = last + 1;
+        let Some(path) = self.slots.bus.round.path(&paths) else {
+            self.slots.bus.again_at = now + AGAIN;
+            return;
+        };
+        let message = batch.finish();
         let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.bus(&self.servers[path].address)).arg(batch.finish().as_ref());
+        command.arg(self.keys.bus(&self.servers[path].address)).arg(message.as_ref());
         let link = self.servers[path].link;
         if self.ask(link, Purpose::FrozenCount, Ask::Command(command)) {
-            self.slots.bus.allowance.sent(now, bytes);
-            self.slots.bus.flight = Some((parts, now));
+            self.slots.bus.allowance.sent(now, message.len());
+            self.slots.bus.flight = Some(Flight { path, parts, sent_at: now });
         } else {
-            self.frozen_failed(now);
+            self.slots.bus.round.failed(path, &paths);
+            self.slots.bus.again_at = now + AGAIN;
         }
-    }
-
-    fn frozen_failed(&mut self, now: Duration) {
-        let bus = &mut self.slots.bus;
-        (bus.flight, bus.again_at, bus.path) = (None, now + AGAIN, bus.path.wrapping_add(1));
     }
 
     /// A batch was heard by so many.
     pub(super) fn frozen_counted(&mut self, outcome: Result<Value, Lost>) {
         let now = self.now();
-        let Some((parts, sent_at)) = self.slots.bus.flight.take() else { return };
-        let live = self.nodes.live();
-        if !matches!(outcome, Ok(Value::Int(count)) if u64::try_from(count).unwrap_or(0) >= live) {
-            return self.frozen_failed(now);
+        let Some(flight) = self.slots.bus.flight.take() else { return };
+        let (paths, live) = (self.paths(0), self.nodes.live_on_the_bus());
+        let bus = &mut self.slots.bus;
+        let Ok(Value::Int(count)) = outcome else {
+            return bus.round.failed(flight.path, &paths);
+        };
+        if bus.round.counted(now, flight.path, u64::try_from(count).unwrap_or(0), live, &paths) == Outcome::Again {
+            bus.again_at = if paths.len() < 2 { now + AGAIN } else { now };
+            return;
         }
+        bus.allowance.heard(now);
         let mut calls = Vec::new();
-        for (slot, end) in parts {
+        for (slot, end) in flight.parts {
             // One that was opened and frozen again meanwhile is not the one that was sent.
-            let frozen = self.slots.frozen.get_mut(&slot).filter(|frozen| frozen.since <= sent_at);
+            let frozen = self.slots.frozen.get_mut(&slot).filter(|frozen| frozen.since <= flight.sent_at);
             let Some(frozen) = frozen else { continue };
             calls.extend(frozen.items[frozen.heard..end].iter_mut().filter_map(|item| item.call.take()));
             frozen.heard = end;

@@ -247,7 +247,7 @@ impl Driver {
             epoch: group.epoch,
             over_the_bus: group.circuit.is_open(),
             circuit_openings: group.circuit.openings(),
-            bus_waits_ms: u64::try_from(self.waits_for_bus(self.now(), at).as_millis()).unwrap_or(u64::MAX),
+            bus_waits_ms: u64::try_from(group.bus_age(self.now()).as_millis()).unwrap_or(u64::MAX),
             unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
             filled: group.hearing.filled,
             gaps: group.hearing.gaps,

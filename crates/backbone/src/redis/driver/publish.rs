@@ -175,7 +175,7 @@ impl Driver {
         once: Option<u64>,
         hook: Option<String>,
     ) -> &mut Item {
-        self.takes_bus(now, &publication, topic.slot());
+        self.waits_for_bus(&publication, topic.slot());
         self.calls.counter += 1;
         let counter = self.calls.counter;
         let previous = self.calls.before(now, &topic, counter, once.is_some());

@@ -17,7 +17,6 @@ use hashbrown::HashSet;
 use super::frozen::FrozenBus;
 use super::publish::lane_of;
 use super::{Driver, hub, store};
-use crate::redis::allowance::Allowance;
 use crate::redis::lane::Item;
 use crate::redis::map::{Beside, SlotMap};
 use crate::redis::records::{Call, Find, Found, Told};
@@ -97,7 +96,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(groups: &[String], allowance: Allowance) -> Self {
+    pub(super) fn new(groups: &[String], bus_bytes_per_s: u64) -> Self {
         let map = SlotMap::first(groups);
         let routes = map.owners.iter().map(|owner| AtomicU16::new(owner.group)).collect();
         Self {
@@ -108,7 +107,7 @@ impl Slots {
             routes: Arc::new(Routes(routes)),
             epochs: vec![0; usize::from(SLOTS)],
             frozen: BTreeMap::new(),
-            bus: FrozenBus::new(allowance),
+            bus: FrozenBus::new(bus_bytes_per_s),
             said: Vec::new(),
             states: Vec::new(),
             awaited: HashSet::new(),
@@ -142,13 +141,6 @@ impl Slots {
     /// Where publications wait whose slot no group has; `None` for that of another.
     pub(super) fn waiting(&mut self, slot: Slot) -> Option<&mut Vec<Item>> {
         self.frozen.get_mut(&slot.0).map(|frozen| &mut frozen.items)
-    }
-
-    /// How long what goes over the bus next of a slot that no group has has waited for it; `None` for a slot of some group.
-    pub(super) fn waits_for_bus(&self, now: Duration, slot: Slot) -> Option<Duration> {
-        let frozen = self.frozen.get(&slot.0)?;
-        let next = frozen.items.get(frozen.heard);
-        Some(next.map_or(Duration::ZERO, |item| now.saturating_sub(item.accepted_at)))
     }
 
     /// Takes what is asked of the records of a slot that no group has; gives back what is not of that kind.

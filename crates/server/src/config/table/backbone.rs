@@ -147,16 +147,9 @@ pub(super) const KEYS: &[Key] = &[
         (1 << 20, 64 * GIB),
         128 << 20,
         "bytes per second",
-        "What a node publishes over the second path for one group at most. What is beyond it waits, in its order. Lower it where \
-         the lines of the replicas are slower than nodes times this.",
-    ),
-    integer(
-        "backbone.bus_app_percent",
-        (1, 100),
-        50,
-        "percent",
-        "One app's share of backbone.bus_bytes_per_s. Where the second path is behind by a tenth of a second, an app that took more \
-         than its share of a second is answered 503, so that the others do not wait for it.",
+        "What a node publishes over the second path for one group at most. What is beyond it waits, in its order; where that takes \
+         longer than half a second, apps of which most is waiting are answered 503. Lower it where the lines of the replicas are \
+         slower than nodes times this.",
     ),
     integer(
         "backbone.command_timeout_ms",
