@@ -104,6 +104,13 @@ pub struct GroupFigures {
     pub filled: u64,
     /// How often its log had not kept all that was to be read. Rises.
     pub gaps: u64,
+    /// How often all of this node's records in it were compared with the truth. Rises, every two seconds unless the group has too much
+    /// else to do.
+    pub comparisons: u64,
+    /// Topics whose records were found wrong there, and put right. Rises.
+    pub mended: u64,
+    /// Keys of nobody that were removed there. Rises.
+    pub swept: u64,
     /// Edges for webhooks that its outbox had no room for, on whatever node they were made. Rises.
     pub edges_dropped: u64,
 }

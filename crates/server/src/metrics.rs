@@ -161,7 +161,7 @@ fn by_app<'a>(
     counts.into_iter().map(move |(app, count)| Sample { of: Some(("app", app.clone())), ..counter(name, *count) })
 }
 
-fn of_group(group: &GroupFigures) -> [Sample; 9] {
+fn of_group(group: &GroupFigures) -> [Sample; 12] {
     let switch = u64::from;
     [
         gauge("group_here", switch(group.is_here)),
@@ -172,6 +172,9 @@ fn of_group(group: &GroupFigures) -> [Sample; 9] {
         counter("group_circuit_openings_total", group.circuit_openings),
         counter("group_filled_total", group.filled),
         counter("group_gaps_total", group.gaps),
+        counter("group_comparisons_total", group.comparisons),
+        counter("group_records_mended_total", group.mended),
+        counter("group_keys_removed_total", group.swept),
         counter("group_edges_dropped_total", group.edges_dropped),
     ]
     .map(|sample| Sample { of: Some(("group", group.name.clone())), ..sample })

@@ -16,8 +16,8 @@ use crate::redis::topic::Topic;
 
 /// Names in one SUBSCRIBE.
 const CHUNK: usize = 256;
-/// Pause between two chunks: with what a chunk costs the server, about a fifth of its time.
-const CHUNK_PAUSE: Duration = Duration::from_millis(2);
+/// Shortest and longest pause behind a chunk; see [`pause_after`].
+const CHUNK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// A heartbeat is sent when none was heard for this long.
 const PULSE_EVERY: Duration = Duration::from_millis(100);
 /// And however much is heard, one that says how many entries the log was given, this often.
@@ -45,6 +45,8 @@ pub(super) struct Hearing {
     pub(super) confirmed: HashSet<Topic>,
     is_asking: bool,
     asked_at: Duration,
+    /// When the next chunk is due.
+    next_at: Duration,
     pub(super) stage: Stage,
     /// The last entry heard on a believed connection, and its server.
     pub(super) position: Option<(String, LogId)>,
@@ -157,7 +159,7 @@ impl Driver {
         let hearing = &mut self.groups[group].hearing;
         hearing.run = server.map(|server| server.run);
         hearing.stage = Stage::Away;
-        (hearing.is_asking, hearing.asked_at) = (false, Duration::ZERO);
+        (hearing.is_asking, hearing.next_at) = (false, Duration::ZERO);
         self.start_listening(group);
     }
 
@@ -211,7 +213,7 @@ impl Driver {
             if hearing.stage == Stage::Subscribing {
                 self.start_filling(group);
             }
-        } else if hearing.stage == Stage::Ready || now >= hearing.asked_at + CHUNK_PAUSE {
+        } else if hearing.stage == Stage::Ready || now >= hearing.next_at {
             let count = hearing.queue.len().min(CHUNK);
             let topics: Vec<Topic> = hearing.queue.drain(..count).collect();
             hearing.asked_at = now;
@@ -232,6 +234,7 @@ impl Driver {
     }
 
     pub(super) fn followed(&mut self, group: usize, topics: Vec<Topic>, is_pulse: bool, outcome: Result<Value, Lost>) {
+        let now = self.now();
         let hearing = &mut self.groups[group].hearing;
         if outcome.is_err() || hearing.stage == Stage::Away {
             // The connection is gone, and with it all subscriptions: everything is subscribed to on the next one.
@@ -246,6 +249,7 @@ impl Driver {
         if is_pulse {
             return;
         }
+        hearing.next_at = now + pause_after(now.saturating_sub(hearing.asked_at));
         let moment = self.moment();
         let mut outs = std::mem::take(&mut self.outs);
         for topic in topics {
@@ -398,5 +402,23 @@ impl Driver {
         let command = scripts::PULSE.call(&self.groups[group].keys, &facts);
         let link = self.groups[group].command;
         self.groups[group].hearing.is_pulsing = self.ask(link, Purpose::Pulse(group), Ask::Command(command));
+    }
+}
+
+/// How long a server is left to others behind a chunk that took so long: one node has a fifth of its time, and less the more there are
+/// who subscribe, since a chunk then waits for theirs. Where a server is far away the pause has an end.
+fn pause_after(took: Duration) -> Duration {
+    (took * 4).clamp(CHUNK_PAUSE.0, CHUNK_PAUSE.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RED-19
+    #[test]
+    fn a_server_has_four_times_as_long_for_others_as_a_chunk_took() {
+        let pauses = [0, 1, 5, 40].map(|ms| pause_after(Duration::from_millis(ms)).as_millis());
+        assert_eq!(pauses, [2, 4, 20, 50]);
     }
 }

@@ -237,21 +237,27 @@ impl Driver {
     }
 
     pub(super) fn show_figures(&self) {
-        let groups = self.groups.iter().enumerate().map(|(at, group)| crate::redis::GroupFigures {
-            name: group.name.clone(),
-            address: group.address.clone(),
-            is_here: group.attached.is_some(),
-            problem: group.problem.clone().filter(|_| group.attached.is_none()),
-            is_left: group.is_left,
-            hears: self.hears(at),
-            epoch: group.epoch,
-            over_the_bus: group.circuit.is_open(),
-            circuit_openings: group.circuit.openings(),
-            bus_waits_ms: u64::try_from(group.bus_age(self.now()).as_millis()).unwrap_or(u64::MAX),
-            unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
-            filled: group.hearing.filled,
-            gaps: group.hearing.gaps,
-            edges_dropped: group.edges_dropped,
+        let groups = self.groups.iter().enumerate().map(|(at, group)| {
+            let state = group.store.state();
+            crate::redis::GroupFigures {
+                name: group.name.clone(),
+                address: group.address.clone(),
+                is_here: group.attached.is_some(),
+                problem: group.problem.clone().filter(|_| group.attached.is_none()),
+                is_left: group.is_left,
+                hears: self.hears(at),
+                epoch: group.epoch,
+                over_the_bus: group.circuit.is_open(),
+                circuit_openings: group.circuit.openings(),
+                bus_waits_ms: u64::try_from(group.bus_age(self.now()).as_millis()).unwrap_or(u64::MAX),
+                unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
+                filled: group.hearing.filled,
+                gaps: group.hearing.gaps,
+                comparisons: state.passes,
+                mended: state.mended,
+                swept: state.swept,
+                edges_dropped: group.edges_dropped,
+            }
         });
         let figures = crate::redis::Figures {
             live_nodes: self.nodes.live(),

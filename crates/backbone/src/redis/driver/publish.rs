@@ -113,12 +113,11 @@ impl Driver {
         };
         let topics: Vec<Topic> = publications.iter().map(|p| Topic::channel(&p.app, &p.channel)).collect();
         let bytes: u64 = publications.iter().map(|p| p.frame.len() as u64).sum();
-        let unlogged: u64 = self.slots.bytes()
-            + self.groups.iter().flat_map(|group| &group.lanes).map(|side| side.lane.unlogged_bytes()).sum::<u64>();
-        let has_room = unlogged + bytes <= self.settings.limits.buffer_bytes_max
-            && topics.iter().all(|topic| self.hub.has_room(topic.as_str()));
         let now = self.now();
-        if !has_room || !self.bus_has_room(now, &publications, &topics) {
+        let has_room = self.buffer_has_room(now, bytes)
+            && topics.iter().all(|topic| self.hub.has_room(topic.as_str()))
+            && self.bus_has_room(now, &publications, &topics);
+        if !has_room {
             self.calls.refused += 1;
             return answer(reply, Err(PublishError::NotAccepted));
         }
