@@ -41,6 +41,14 @@ fn rules_of_the_readme(rule: &str) -> String {
     found.expect("the README has it").to_owned()
 }
 
+/// What it says that Redis Cluster asks for as well.
+fn rules_of_the_readme_for_redis_cluster() -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Redis Cluster asks for ")).expect("the README says so");
+    let quoted = line.split('`').skip(1).step_by(2);
+    format!("{} {}", rules_of_the_readme("+eval"), quoted.collect::<Vec<_>>().join(" "))
+}
+
 /// A node of the real binary with `app` and these further lines of configuration, of which `[backbone]` comes last.
 fn node(of_app: &str, backbone: &str, ready: Ready) -> Node {
     node_with(of_app, backbone, ready, &NodeOptions::default())

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fulmar_rig::{
-    Folder, Node, Ready, Redis, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Tls, eventually, http,
-    is_available,
+    Folder, Node, Ready, Redis, RedisCluster, RedisOptions, RigError, SentinelDeployment, SentinelOptions, Tls,
+    eventually, http, is_available,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::sentinels::{allow, follow_another, watched_by};
-use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme};
+use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme, rules_of_the_readme_for_redis_cluster};
 
 const PASSWORD: &str = "correct-horse";
 
@@ -141,4 +141,37 @@ fn nodes_follow_sentinels_from_server_to_server_through_tls() {
     follow_another(&deployment, &[&hears, &takes]);
     publish(&takes, "room", "after");
     assert_eq!(next_event(&mut subscriber).1, "after");
+}
+
+/// NODE-2, NODE-5, RED-35
+#[test]
+fn nodes_find_the_servers_of_a_redis_cluster_through_tls_and_stay_with_a_share_whose_server_is_lost() {
+    if !is_available() {
+        return;
+    }
+    let authority = Authority::make("ours");
+    let mut options = of_servers(&authority).line("tls-cluster yes").line("tls-replication yes");
+    options.users = vec![format!("fulmar on >{PASSWORD} {}", rules_of_the_readme_for_redis_cluster())];
+    let Some(servers) = unless_without_tls(RedisCluster::start(3, 1, &options)) else { return };
+    let seeds: Vec<String> =
+        servers.servers().iter().map(|server| format!("\"{}\"", server.tls_addr().unwrap())).collect();
+    let at = format!("topology = \"cluster\"\nshares = 4\naddresses = [{}]", seeds[..2].join(", "));
+    let start = || secured(&at, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
+    let (hears, takes) = (start(), start());
+    let rooms: Vec<String> = (0..8).map(|n| format!("room-{n}")).collect();
+    let mut subscriber = connect(&hears);
+    for room in &rooms {
+        subscriber.subscribe(room, None).unwrap();
+        publish(&takes, room, room);
+        assert_eq!(next_event(&mut subscriber).1, *room);
+    }
+    servers.owner_of(0).unwrap().kill();
+    for room in &rooms {
+        publish(&takes, room, "after");
+        assert_eq!(next_event(&mut subscriber).1, "after");
+    }
+    for node in [&hears, &takes] {
+        let said = node.log();
+        assert!(!said.contains("NOPERM") && !said.contains(PASSWORD), "{said}");
+    }
 }
