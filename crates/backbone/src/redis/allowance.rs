@@ -18,6 +18,9 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// The bus moves while batches are heard no further apart. Where it does not, what waits is held as it is without it: more would not
 /// leave if others were refused.
 const MOVING: Duration = Duration::from_millis(500);
+/// Up to so many bytes leave with the next two batches: that they have waited for long says that something stood still, and not that they
+/// are too many.
+const BATCHES: u64 = 1 << 20;
 /// How long it is believed what waits of whom.
 const COUNTED_FOR: Duration = Duration::from_millis(50);
 
@@ -81,12 +84,13 @@ impl Allowance {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// How long one waits that is published now, where so many bytes wait and the first of them has done so for `age`. Nothing while
-    /// the bus does not move.
+    /// How long one waits that is published now, where so many bytes wait and, if they are more than the next batches take, the first of
+    /// them has done so for `age`. Nothing while the bus does not move.
     #[must_use]
     pub fn wait(&self, now: Duration, bytes: u64, age: Duration) -> Duration {
         let is_moving = self.heard_at.is_some_and(|at| now < at + MOVING);
-        if is_moving { age.max(self.takes(bytes)) } else { Duration::ZERO }
+        let waited = if bytes > BATCHES { age } else { Duration::ZERO };
+        if is_moving { waited.max(self.takes(bytes)) } else { Duration::ZERO }
     }
 
     /// Whether [`Allowance::has_room`] wants [`Allowance::count`] first.
@@ -168,12 +172,17 @@ mod tests {
     /// RED-37
     #[test]
     fn a_wait_is_what_has_been_waited_or_what_all_that_waits_will_take_and_none_while_nothing_moves() {
-        let mut allowance = Allowance::new(1_000_000);
+        let mut allowance = Allowance::new(10_000_000);
         assert_eq!(allowance.wait(MS(0), 9_000_000, MS(9_000)), MS(0), "nothing was heard yet");
         allowance.heard(MS(0));
-        assert_eq!(allowance.wait(MS(499), 700_000, MS(100)), MS(700));
-        assert_eq!(allowance.wait(MS(499), 700_000, MS(900)), MS(900), "the path carries less than it may");
-        assert_eq!(allowance.wait(MS(500), 700_000, MS(900)), MS(0), "nothing was heard for a while");
+        assert_eq!(allowance.wait(MS(499), 7_000_000, MS(100)), MS(700));
+        assert_eq!(allowance.wait(MS(499), 7_000_000, MS(900)), MS(900), "the path carries less than it may");
+        assert_eq!(
+            allowance.wait(MS(499), 700_000, MS(900)),
+            MS(70),
+            "the machine stood still: the next batches take all of it"
+        );
+        assert_eq!(allowance.wait(MS(500), 7_000_000, MS(900)), MS(0), "nothing was heard for a while");
     }
 
     fn waiting(apps: &[(&str, usize)]) -> Allowance {
