@@ -10,6 +10,7 @@
 
 mod cases;
 mod members;
+mod promises;
 mod users;
 mod world;
 
@@ -39,7 +40,7 @@ pub struct Case {
     pub check: fn(&Fixture),
 }
 
-pub use self::cases::CASES;
+pub use self::promises::CASES;
 
 /// Checks every promise, each against a fixture of its own.
 ///

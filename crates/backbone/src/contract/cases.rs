@@ -1,4 +1,4 @@
-//! The promises, case by case.
+//! The promises about publications, subscriptions and what is kept, case by case.
 
 use std::collections::HashSet;
 use std::sync::Barrier;
@@ -12,126 +12,12 @@ use fulmar_protocol::name::SocketId;
 use super::world::{
     APP, Dice, Joined, START, Worker, as_user, channel, counted, event_text, excluding, ids, publication, to, wait_for,
 };
-use super::{Case, Fixture, members, users};
+use super::{Fixture, members};
 use crate::{PublishError, Terms};
-
-/// Every promise, in the order of its clause.
-pub const CASES: &[Case] = &[
-    Case {
-        clause: "DEL-1",
-        promise: "a publication reaches every worker with subscriptions once, and nobody else",
-        check: reaches_every_worker_once,
-    },
-    Case {
-        clause: "DEL-1",
-        promise: "the excluded connection travels with the event, whoever published it",
-        check: carries_the_exclusion,
-    },
-    Case {
-        clause: "DEL-2",
-        promise: "all workers hear one order, whoever publishes at the same time",
-        check: keeps_one_order,
-    },
-    Case {
-        clause: "DEL-3",
-        promise: "a join hears all that is later than its position while others publish",
-        check: joins_at_a_position,
-    },
-    Case {
-        clause: "DEL-3",
-        promise: "the roster of a join is the edges up to its position, added up",
-        check: members::adds_up_to_the_roster,
-    },
-    Case {
-        clause: "DEL-4",
-        promise: "users come and go once however many connections they have",
-        check: members::tells_of_users_not_connections,
-    },
-    Case {
-        clause: "DEL-4",
-        promise: "edges alternate while one user comes and goes on several workers",
-        check: members::alternates_edges,
-    },
-    Case {
-        clause: "DEL-5",
-        promise: "a publish that races with a join is seen as cached or live, never both, never neither",
-        check: joins_a_cache_at_a_position,
-    },
-    Case { clause: "DEL-6", promise: "a call is accepted in its order", check: keeps_the_order_of_a_call },
-    Case { clause: "DEL-9", promise: "a full inbox refuses the whole call", check: refuses_as_a_whole },
-    Case { clause: "DEL-10", promise: "one publisher's events arrive in its order", check: keeps_a_publishers_order },
-    Case { clause: "DEL-13", promise: "apps do not meet", check: keeps_apps_apart },
-    Case {
-        clause: "DEL-14",
-        promise: "each change is counted, the newcomer hears its own, and the last count is the truth",
-        check: members::counts_every_change,
-    },
-    Case { clause: "DEL-14", promise: "counts are true when all is quiet", check: members::counts_the_truth },
-    Case { clause: "DEL-15", promise: "what everybody left is empty", check: empties },
-    Case { clause: "DEL-15", promise: "a leave that was never joined changes nothing", check: survives_stray_leaves },
-    Case {
-        clause: "DEL-15",
-        promise: "the end of a sign-in that was never made changes nothing",
-        check: users::survives_stray_sign_outs,
-    },
-    Case {
-        clause: "DEL-13",
-        promise: "users of different apps with one id are different users",
-        check: users::keeps_apps_apart,
-    },
-    Case {
-        clause: "DEL-17",
-        promise: "a sign-in sees who is online and hears every later change of those it watches, and of nobody else",
-        check: users::signs_in_at_a_position,
-    },
-    Case {
-        clause: "DEL-17",
-        promise: "what a sign-in saw and what it heard later add up while users come and go",
-        check: users::adds_up_to_who_is_online,
-    },
-    Case {
-        clause: "DEL-18",
-        promise: "a user is online while any connection anywhere is signed in",
-        check: users::is_online_on_any_connection,
-    },
-    Case {
-        clause: "DEL-18",
-        promise: "offline is told when the time is over, and not at all to whom the user came back in it",
-        check: users::waits_before_offline,
-    },
-    Case {
-        clause: "DEL-19",
-        promise: "every worker with connections of a terminated user is told, and nobody else",
-        check: users::terminates_everywhere,
-    },
-    Case {
-        clause: "DEL-19",
-        promise: "who signs in after a termination is not meant by it",
-        check: users::spares_later_sign_ins,
-    },
-    Case {
-        clause: "WS-81",
-        promise: "a user's info is that of the first connection",
-        check: members::keeps_the_first_info,
-    },
-    Case {
-        clause: "WS-86",
-        promise: "new users beyond the limit are refused and leave no trace",
-        check: members::limits_members,
-    },
-    Case { clause: "WS-93", promise: "only what is published to be kept is kept", check: keeps_what_is_to_be_kept },
-    Case {
-        clause: "WS-94",
-        promise: "a kept event is forgotten after its time; a new one starts anew",
-        check: forgets,
-    },
-    Case { clause: "HTTP-36", promise: "occupied channels are listed by prefix", check: lists_channels },
-    Case { clause: "HTTP-44", promise: "server-to-user channels are in no listing", check: hides_server_to_user },
-];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn reaches_every_worker_once(fixture: &Fixture) {
+pub(super) fn reaches_every_worker_once(fixture: &Fixture) {
     let [twice, once, elsewhere] = fixture.workers();
     twice.join(to("room"));
     twice.join(to("room"));
@@ -153,7 +39,7 @@ fn reaches_every_worker_once(fixture: &Fixture) {
     assert_eq!(seen(&twice), seen(&once), "identity and place are the same everywhere");
 }
 
-fn carries_the_exclusion(fixture: &Fixture) {
+pub(super) fn carries_the_exclusion(fixture: &Fixture) {
     let [sender, other] = fixture.workers();
     let socket = SocketId::new(3, 4);
     sender.join(to("private-room"));
@@ -171,7 +57,7 @@ fn carries_the_exclusion(fixture: &Fixture) {
     }
 }
 
-fn keeps_one_order(fixture: &Fixture) {
+pub(super) fn keeps_one_order(fixture: &Fixture) {
     const ROOMS: [&str; 3] = ["a", "b", "c"];
     const EACH: usize = 300;
     let workers: [Worker; 4] = fixture.workers();
@@ -221,7 +107,7 @@ fn assert_in_order(texts: &[String], publisher: usize) {
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events of publisher {publisher} in order");
 }
 
-fn keeps_a_publishers_order(fixture: &Fixture) {
+pub(super) fn keeps_a_publishers_order(fixture: &Fixture) {
     let [worker, sender] = fixture.workers();
     worker.join(to("private-room"));
     sender.join(to("private-room"));
@@ -234,7 +120,7 @@ fn keeps_a_publishers_order(fixture: &Fixture) {
     assert_in_order(&worker.texts("private-room", START), 1);
 }
 
-fn keeps_the_order_of_a_call(fixture: &Fixture) {
+pub(super) fn keeps_the_order_of_a_call(fixture: &Fixture) {
     let worker = fixture.worker(0);
     worker.join(to("a"));
     worker.join(to("b"));
@@ -248,11 +134,11 @@ fn keeps_the_order_of_a_call(fixture: &Fixture) {
     assert_eq!(fixture.publish(Vec::new()), Ok(()), "a call may be empty");
 }
 
-fn joins_at_a_position(fixture: &Fixture) {
+pub(super) fn joins_at_a_position(fixture: &Fixture) {
     race_joins_with_publishes(fixture, "room", None);
 }
 
-fn joins_a_cache_at_a_position(fixture: &Fixture) {
+pub(super) fn joins_a_cache_at_a_position(fixture: &Fixture) {
     race_joins_with_publishes(fixture, "cache-room", Some(HOUR));
 }
 
@@ -334,7 +220,7 @@ fn events(heard: Vec<std::sync::Arc<Delivery>>) -> Vec<(Position, String)> {
     events.filter(|(_, text)| !text.starts_with("fence")).collect()
 }
 
-fn refuses_as_a_whole(fixture: &Fixture) {
+pub(super) fn refuses_as_a_whole(fixture: &Fixture) {
     let open = fixture.worker(0);
     // On the same node: whether another node's workers have room may be unknown here.
     let full = fixture.worker(fixture.nodes.len());
@@ -358,7 +244,7 @@ fn refuses_as_a_whole(fixture: &Fixture) {
     assert_eq!(full.texts("full", START), ["second"]);
 }
 
-fn keeps_apps_apart(fixture: &Fixture) {
+pub(super) fn keeps_apps_apart(fixture: &Fixture) {
     let [ours, theirs] = fixture.workers();
     let other = |join: Join| Join { app: AppId::new("other"), ..join };
     let room = "presence-cache-room";
@@ -380,7 +266,7 @@ fn keeps_apps_apart(fixture: &Fixture) {
     assert_eq!(fixture.channels("nobody", ""), []);
 }
 
-fn empties(fixture: &Fixture) {
+pub(super) fn empties(fixture: &Fixture) {
     let [first, second] = fixture.workers();
     let joins = [to("room"), counted("counted"), as_user("presence-room", "ana", "1"), to("cache-room")];
     for worker in [&first, &second] {
@@ -399,7 +285,7 @@ fn empties(fixture: &Fixture) {
     assert_eq!(back.roster.as_deref().map(ids), Some(vec!["bob".to_owned()]));
 }
 
-fn survives_stray_leaves(fixture: &Fixture) {
+pub(super) fn survives_stray_leaves(fixture: &Fixture) {
     const ROOM: &str = "presence-room";
     let [joined, stranger] = fixture.workers();
     let ana = || as_user(ROOM, "ana", "1");
@@ -417,7 +303,7 @@ fn survives_stray_leaves(fixture: &Fixture) {
     fixture.eventually("it is empty", || fixture.named(&[ROOM]) == [(0, 0)]);
 }
 
-fn keeps_what_is_to_be_kept(fixture: &Fixture) {
+pub(super) fn keeps_what_is_to_be_kept(fixture: &Fixture) {
     const ROOM: &str = "private-cache-room";
     let [first, second] = fixture.workers();
     assert_eq!(first.join(to(ROOM)).cached, None);
@@ -439,7 +325,7 @@ fn keeps_what_is_to_be_kept(fixture: &Fixture) {
     assert_eq!(first.join(to("room")).cached, None);
 }
 
-fn forgets(fixture: &Fixture) {
+pub(super) fn forgets(fixture: &Fixture) {
     const ROOM: &str = "cache-room";
     let s = Duration::from_secs;
     let worker = fixture.worker(0);
@@ -461,7 +347,7 @@ fn forgets(fixture: &Fixture) {
     assert_eq!(worker.texts(ROOM, START), [] as [&str; 0], "what is kept is not sent again");
 }
 
-fn lists_channels(fixture: &Fixture) {
+pub(super) fn lists_channels(fixture: &Fixture) {
     let [first, second] = fixture.workers();
     for room in ["room-1", "room-2", "presence-a", "presence-b"] {
         let join = if room.starts_with("presence") { as_user(room, "ana", "1") } else { to(room) };
@@ -486,7 +372,7 @@ fn lists_channels(fixture: &Fixture) {
     assert_eq!(fixture.members("room-1"), [] as [&str; 0]);
 }
 
-fn hides_server_to_user(fixture: &Fixture) {
+pub(super) fn hides_server_to_user(fixture: &Fixture) {
     let worker = fixture.worker(0);
     worker.join(to("#server-to-user-ana"));
     worker.join(to("room"));
