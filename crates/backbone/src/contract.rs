@@ -10,6 +10,7 @@
 
 mod cases;
 mod members;
+mod outage;
 mod promises;
 mod users;
 mod world;
@@ -27,6 +28,8 @@ pub struct Fixture {
     pub pass: Box<dyn Fn(Duration) + Send + Sync>,
     /// Whether that is by waiting: cases then let it pass less often.
     pub waits: bool,
+    /// Makes an outage, and ends it.
+    pub outage: Outage,
 }
 
 /// One promise and how it is checked.
@@ -40,6 +43,7 @@ pub struct Case {
     pub check: fn(&Fixture),
 }
 
+pub use self::outage::Outage;
 pub use self::promises::CASES;
 
 /// Checks every promise, each against a fixture of its own.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fulmar_backbone::Backbone;
-use fulmar_backbone::contract::{CASES, Fixture, run, run_clause};
+use fulmar_backbone::contract::{CASES, Fixture, Outage, run, run_clause};
 use fulmar_backbone::memory::{CACHE_BYTES_MAX_DEFAULT, ManualClock, Memory};
 
 fn fixture() -> Fixture {
@@ -14,6 +14,7 @@ fn fixture() -> Fixture {
         nodes: vec![Arc::new(memory) as Arc<dyn Backbone>],
         pass: Box::new(move |by: Duration| clock.pass(by)),
         waits: false,
+        outage: Outage::never(),
     }
 }
 
@@ -80,6 +81,14 @@ fn cached_events_are_kept_for_their_time() {
 fn queries_see_what_is_occupied() {
     run_clause("HTTP-36", fixture);
     run_clause("HTTP-44", fixture);
+}
+
+/// RED-3, RED-17, RED-21, RED-24: there is no store that could be away.
+#[test]
+fn an_outage_of_the_store_loses_and_doubles_nothing() {
+    for clause in ["RED-3", "RED-17", "RED-21", "RED-24"] {
+        run_clause(clause, fixture);
+    }
 }
 
 /// DEL-2

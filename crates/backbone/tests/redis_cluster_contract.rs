@@ -7,7 +7,7 @@ mod nodes;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use fulmar_backbone::contract::{Fixture, run_clause};
+use fulmar_backbone::contract::{Fixture, Outage, run_clause};
 use fulmar_backbone::redis::keys::Keys;
 use fulmar_backbone::redis::redis_cluster::slot_of;
 use fulmar_backbone::redis::scripts::SEND;
@@ -19,25 +19,52 @@ const SHARES: u16 = 4;
 /// The servers of this process; `None`, said loudly, where there is no program for one.
 fn servers() -> Option<&'static RedisCluster> {
     static SERVERS: OnceLock<Option<RedisCluster>> = OnceLock::new();
+    SERVERS.get_or_init(start).as_ref()
+}
+
+/// Others, of which one is stopped now and then.
+fn servers_for_outages() -> Option<&'static RedisCluster> {
+    static SERVERS: OnceLock<Option<RedisCluster>> = OnceLock::new();
     let servers = SERVERS.get_or_init(|| {
-        if !fulmar_rig::is_available() {
-            eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
-            return None;
+        let servers = start()?;
+        // A primary that hangs is to be gone round, and not to be succeeded.
+        for server in servers.servers() {
+            server.call(&["CONFIG", "SET", "cluster-node-timeout", "600000"]).expect("a server takes it");
         }
-        Some(RedisCluster::start(3, 1, &RedisOptions::default()).expect("the servers start"))
+        Some(servers)
     });
     servers.as_ref()
 }
 
+fn start() -> Option<RedisCluster> {
+    if !fulmar_rig::is_available() {
+        eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+        return None;
+    }
+    Some(RedisCluster::start(3, 1, &RedisOptions::default()).expect("the servers start"))
+}
+
+fn topology(servers: &RedisCluster) -> Topology {
+    Topology::RedisCluster { seeds: vec![servers.servers()[0].addr().to_string()], shares: SHARES }
+}
+
 fn fixture() -> Fixture {
     let servers = servers().expect("whoever asks has looked whether there are some");
-    let seeds = vec![servers.servers()[0].addr().to_string()];
-    let settings = nodes::settings(Topology::RedisCluster { seeds, shares: SHARES });
-    nodes::fixture(&settings, |node| {
-        let figures = node.figures();
-        figures.groups.len() == usize::from(SHARES)
-            && figures.groups.iter().all(|group| group.hears && !group.over_the_bus)
-    })
+    let settings = nodes::settings(topology(servers));
+    nodes::fixture(&settings, Outage::never(), |node| nodes::hears_all(node, SHARES.into()))
+}
+
+/// One in whose outages the primary of two shares or more hangs. The others carry what is published there meanwhile.
+fn fixture_for_outages() -> Fixture {
+    let servers = servers_for_outages().expect("whoever asks has looked whether there are some");
+    let settings = nodes::settings_for_outages(topology(servers));
+    let owner = |share| servers.owner_of(slot_of(&format!("{}.{share}", settings.deployment)).into());
+    let owners: Vec<&Redis> = (0..SHARES).map(|share| owner(share).expect("every share is somebody's")).collect();
+    let shares_of = |server: &&Redis| owners.iter().filter(|owner| owner.port() == server.port()).count();
+    let primary = *owners.iter().max_by_key(|server| shares_of(server)).expect("there are shares");
+    let set_away = move |is_away| if is_away { primary.stop() } else { primary.resume() };
+    let outage = Outage { set_away: Box::new(set_away), has_detour: true };
+    nodes::fixture(&settings, outage, |node| nodes::hears_all(node, SHARES.into()))
 }
 
 /// Checks these clauses, if there are servers.
@@ -49,7 +76,14 @@ fn check(clauses: &[&str]) {
     }
 }
 
-keeps_the_suite!(check);
+/// Checks clauses about outages, likewise, beside the others: servers that do not always answer at once are what they are about.
+fn check_outages(clauses: &[&str]) {
+    if servers_for_outages().is_some() {
+        clauses.iter().for_each(|clause| run_clause(clause, fixture_for_outages));
+    }
+}
+
+keeps_the_suite!(check, check_outages);
 
 /// RED-33, RED-35
 #[test]

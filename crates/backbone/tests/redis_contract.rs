@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fulmar_backbone::Terms;
-use fulmar_backbone::contract::{Fixture, run_clause};
+use fulmar_backbone::contract::{Fixture, Outage, run_clause};
 use fulmar_backbone::redis::settings::Topology;
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::exchange::{Join, Publication, Question, Ticket};
@@ -24,20 +24,36 @@ use ears::Ears;
 /// The server of this process; `None`, said loudly, where there is no program for one.
 fn server() -> Option<&'static Redis> {
     static SERVER: OnceLock<Option<Redis>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        if !fulmar_rig::is_available() {
-            eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
-            return None;
-        }
-        Some(Redis::start(&RedisOptions::default()).expect("a server starts"))
-    });
-    server.as_ref()
+    SERVER.get_or_init(start).as_ref()
+}
+
+/// One that is stopped now and then, while other tests need the other.
+fn server_for_outages() -> Option<&'static Redis> {
+    static SERVER: OnceLock<Option<Redis>> = OnceLock::new();
+    SERVER.get_or_init(start).as_ref()
+}
+
+fn start() -> Option<Redis> {
+    if !fulmar_rig::is_available() {
+        eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
+        return None;
+    }
+    Some(Redis::start(&RedisOptions::default()).expect("a server starts"))
 }
 
 fn fixture() -> Fixture {
     let server = server().expect("whoever asks has looked whether there is one");
     let topology = Topology::Single(server.addr().to_string());
-    nodes::fixture(&nodes::settings(topology), |_| true)
+    nodes::fixture(&nodes::settings(topology), Outage::never(), |_| true)
+}
+
+/// One whose server hangs in an outage: it is the only way there is.
+fn fixture_for_outages() -> Fixture {
+    let server = server_for_outages().expect("whoever asks has looked whether there is one");
+    let set_away = move |is_away| if is_away { server.stop() } else { server.resume() };
+    let outage = Outage { set_away: Box::new(set_away), has_detour: false };
+    let topology = Topology::Single(server.addr().to_string());
+    nodes::fixture(&nodes::settings_for_outages(topology), outage, |node| nodes::hears_all(node, 1))
 }
 
 /// Checks these clauses, if there is a server.
@@ -47,7 +63,14 @@ fn check(clauses: &[&str]) {
     }
 }
 
-keeps_the_suite!(check);
+/// Checks clauses about outages, likewise.
+fn check_outages(clauses: &[&str]) {
+    if server_for_outages().is_some() {
+        clauses.iter().for_each(|clause| run_clause(clause, fixture_for_outages));
+    }
+}
+
+keeps_the_suite!(check, check_outages);
 
 /// RED-15
 #[test]

@@ -192,7 +192,7 @@ fn place_of(all: &[(Position, String)], joined: &Joined, heard: &[(Position, Str
 }
 
 /// Ends a race, also where a publication was refused: nobody would wait for the end of racers that have none.
-struct Over<'a>(&'a AtomicBool);
+pub(super) struct Over<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

@@ -123,7 +123,7 @@ pub(super) fn adds_up_to_the_roster(fixture: &Fixture) {
     }
 }
 
-fn counts(worker: &Worker, room: &str, after: Position) -> Vec<u64> {
+pub(super) fn counts(worker: &Worker, room: &str, after: Position) -> Vec<u64> {
     let heard = worker.heard_on(room, after);
     let counts = heard.iter().filter_map(|d| match d.happening {
         Happening::Count(count) => Some(count),

@@ -1,6 +1,6 @@
 //! The table of all promises: which clause, in one sentence, and what checks it. Checks nothing itself.
 
-use super::{Case, cases, members, users};
+use super::{Case, cases, members, outage, users};
 
 /// Every promise, in the order of its clause.
 pub const CASES: &[Case] = &[
@@ -129,5 +129,30 @@ pub const CASES: &[Case] = &[
         clause: "HTTP-44",
         promise: "server-to-user channels are in no listing",
         check: cases::hides_server_to_user,
+    },
+    Case {
+        clause: "RED-3",
+        promise: "who publishes on and on over an outage is heard in its order: nothing is left out, nothing comes twice",
+        check: outage::publications::keeps_the_order_over_both_its_ends,
+    },
+    Case {
+        clause: "RED-17",
+        promise: "a channel that was left a moment ago and is taken again in an outage hears all from its position on",
+        check: outage::publications::interest_outlives_its_last_subscription,
+    },
+    Case {
+        clause: "RED-21",
+        promise: "what is accepted in an outage is heard once by all, and by then where there is another way; what is refused, never",
+        check: outage::publications::loses_and_doubles_nothing,
+    },
+    Case {
+        clause: "RED-24",
+        promise: "who comes in an outage is let in, and everybody agrees afterwards on who is there",
+        check: outage::members::lets_everybody_in,
+    },
+    Case {
+        clause: "RED-24",
+        promise: "who leaves in an outage is told to have gone once, and nobody stays who is not there",
+        check: outage::members::tells_of_everybody_who_left,
     },
 ];

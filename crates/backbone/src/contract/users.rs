@@ -10,7 +10,7 @@ use super::Fixture;
 use super::world::{APP, Dice, START, Worker};
 
 /// The changes that a sign-in at `after` hears of these users; true is online.
-fn heard(worker: &Worker, after: Position, users: &[&str]) -> Vec<(String, bool)> {
+pub(super) fn heard(worker: &Worker, after: Position, users: &[&str]) -> Vec<(String, bool)> {
     let notices = worker.notices();
     assert!(notices.windows(2).all(|pair| pair[0].position < pair[1].position), "positions of one app rise");
     let edges = notices.iter().filter(|notice| notice.position > after && notice.app.as_str() == APP);
@@ -22,12 +22,12 @@ fn heard(worker: &Worker, after: Position, users: &[&str]) -> Vec<(String, bool)
     edges.filter(|(user, _)| users.contains(&user.as_str())).collect()
 }
 
-fn edges(of: &[(&str, bool)]) -> Vec<(String, bool)> {
+pub(super) fn edges(of: &[(&str, bool)]) -> Vec<(String, bool)> {
     of.iter().map(|(user, is_online)| ((*user).to_owned(), *is_online)).collect()
 }
 
 /// Waits until these workers, which must watch the user `fence`, have heard all that was told before.
-fn fence(fixture: &Fixture, by: &Worker, workers: &[&Worker]) {
+pub(super) fn fence(fixture: &Fixture, by: &Worker, workers: &[&Worker]) {
     static FENCES: AtomicU64 = AtomicU64::new(0);
     let number = FENCES.fetch_add(1, Relaxed);
     let user = format!("fence-{number}");
@@ -42,7 +42,7 @@ fn fence(fixture: &Fixture, by: &Worker, workers: &[&Worker]) {
 }
 
 /// Lets time pass until an absence of now counts, whoever keeps that time.
-fn pass_absence(fixture: &Fixture, workers: &[&Worker]) {
+pub(super) fn pass_absence(fixture: &Fixture, workers: &[&Worker]) {
     (fixture.pass)(OFFLINE_AFTER);
     for worker in workers {
         worker.settle();

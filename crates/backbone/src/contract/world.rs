@@ -22,7 +22,7 @@ use super::Fixture;
 use crate::{Backbone, CachedEvent, ChannelState, Inbox, PublishError, Query, Reply, Terms, WorkerId};
 
 /// How long anything may take before a case gives up. Never waited for when all is well.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The app of cases that need one only.
 pub(super) const APP: &str = "app";
@@ -142,20 +142,29 @@ impl Fixture {
 
     /// Subscriptions and distinct users of channels, in the order asked.
     pub(super) fn named(&self, channels: &[&str]) -> Vec<(u64, u64)> {
+        self.named_by(0, channels).expect("the backbone of a fixture is available")
+    }
+
+    /// What one of the nodes says of them; nothing while it cannot.
+    pub(super) fn named_by(&self, node: usize, channels: &[&str]) -> Option<Vec<(u64, u64)>> {
         let names: Vec<_> = channels.iter().map(|name| channel(name)).collect();
-        let Reply::Channels(states) = self.query(Query::Named { app: AppId::new(APP), channels: names.clone() }) else {
+        let query = Query::Named { app: AppId::new(APP), channels: names.clone() };
+        let Reply::Channels(states) = self.query_by(node, query)? else {
             panic!("channels are answered with channels")
         };
         assert_eq!(states.iter().map(|s| s.channel.clone()).collect::<Vec<_>>(), names, "in the order asked");
-        states.iter().map(|s| (s.subscriptions, s.members)).collect()
+        Some(states.iter().map(|s| (s.subscriptions, s.members)).collect())
     }
 
     pub(super) fn members(&self, name: &str) -> Vec<String> {
-        let Reply::Members(members) = self.query(Query::Members { app: AppId::new(APP), channel: channel(name) })
-        else {
-            panic!("members are answered with members")
-        };
-        ids(&members)
+        self.members_by(0, name).expect("the backbone of a fixture is available")
+    }
+
+    /// What one of the nodes says of it; nothing while it cannot.
+    pub(super) fn members_by(&self, node: usize, name: &str) -> Option<Vec<String>> {
+        let query = Query::Members { app: AppId::new(APP), channel: channel(name) };
+        let Reply::Members(members) = self.query_by(node, query)? else { panic!("members are answered with members") };
+        Some(ids(&members))
     }
 
     pub(super) fn cached(&self, name: &str) -> Option<CachedEvent> {
@@ -171,7 +180,11 @@ impl Fixture {
     }
 
     fn query(&self, query: Query) -> Reply {
-        wait_for(self.nodes[0].query(query)).expect("the backbone of a fixture is available")
+        self.query_by(0, query).expect("the backbone of a fixture is available")
+    }
+
+    fn query_by(&self, node: usize, query: Query) -> Option<Reply> {
+        wait_for(self.nodes[node].query(query)).ok()
     }
 
     /// Publishes a marker and waits until all of these have heard it: what came before it on the channel has come.
@@ -180,9 +193,7 @@ impl Fixture {
         let marker = format!("fence {}", FENCES.fetch_add(1, Ordering::Relaxed));
         self.event(channel, &marker);
         for worker in workers {
-            worker.inbox.wait("a marker", |heard| {
-                heard.deliveries.iter().rev().any(|d| event_text(d) == Some(&marker)).then_some(())
-            });
+            worker.await_text(channel, &marker);
         }
     }
 
@@ -294,6 +305,19 @@ impl Worker {
 
     pub(super) fn fill(&self, is_full: bool) {
         self.inbox.is_full.store(is_full, Ordering::SeqCst);
+    }
+
+    /// Waits until this event was heard on a channel.
+    pub(super) fn await_text(&self, channel: &str, text: &str) {
+        self.inbox.wait(&format!("{text:?} on {channel}"), |heard| {
+            let is_it = |d: &Arc<Delivery>| event_text(d) == Some(text) && d.channel.as_str() == channel;
+            heard.deliveries.iter().rev().any(is_it).then_some(())
+        });
+    }
+
+    /// Nothing was found to be missing that could not be told any more.
+    pub(super) fn missed_nothing(&self) {
+        assert!(self.heard().iter().all(|d| !matches!(d.happening, Happening::Missed)), "something is missing");
     }
 
     /// All deliveries so far, in the order they came.

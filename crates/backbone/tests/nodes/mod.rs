@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fulmar_backbone::Backbone;
-use fulmar_backbone::contract::Fixture;
+use fulmar_backbone::contract::{Fixture, Outage};
 use fulmar_backbone::redis::RedisBackbone;
 use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
 
@@ -16,20 +16,31 @@ const NODES: u64 = 3;
 const BUSY: Duration = Duration::from_secs(20);
 
 /// Longest the nodes may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the nodes of a new deployment are told.
+/// What the nodes of a new deployment are told when nothing is to go wrong.
 pub fn settings(topology: Topology) -> Settings {
-    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
-    let deployment = format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed));
     // Servers and three nodes share a test machine with others: silence there is no sign of a lost primary, and order along a
     // channel is the log's only while the primary answers.
     let limits = Limits { breaker: BUSY, silence: BUSY, command_timeout: BUSY, ..Limits::default() };
-    Settings { limits, ..Settings::new(&deployment, topology) }
+    Settings { limits, ..settings_for_outages(topology) }
+}
+
+/// The same for outages: with the limits that everybody has, by which nodes find out and go round.
+pub fn settings_for_outages(topology: Topology) -> Settings {
+    static DEPLOYMENTS: AtomicU64 = AtomicU64::new(0);
+    let deployment = format!("contract-{}", DEPLOYMENTS.fetch_add(1, Ordering::Relaxed));
+    Settings::new(&deployment, topology)
+}
+
+/// Whether a node hears every group of a deployment that has so many, and needs no other way.
+pub fn hears_all(node: &RedisBackbone, groups: usize) -> bool {
+    let figures = node.figures();
+    figures.groups.len() == groups && figures.groups.iter().all(|group| group.hears && !group.over_the_bus)
 }
 
 /// Three nodes that have found each other, and of which each `is_whole`.
-pub fn fixture(settings: &Settings, is_whole: impl Fn(&RedisBackbone) -> bool) -> Fixture {
+pub fn fixture(settings: &Settings, outage: Outage, is_whole: impl Fn(&RedisBackbone) -> bool) -> Fixture {
     let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
         .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
         .collect();
@@ -39,13 +50,14 @@ pub fn fixture(settings: &Settings, is_whole: impl Fn(&RedisBackbone) -> bool) -
         std::thread::yield_now();
     }
     let nodes = nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect();
-    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true }
+    Fixture { nodes, pass: Box::new(std::thread::sleep), waits: true, outage }
 }
 
-/// The whole suite as tests of a topology, in parts that can run side by side: `check` is given the clauses of one.
+/// The whole suite as tests of a topology, in parts that can run side by side: `check` is given the clauses of one, and
+/// `check_outages` those that need servers of their own, which are stopped.
 #[macro_export]
 macro_rules! keeps_the_suite {
-    ($check:path) => {
+    ($check:path, $check_outages:path) => {
         /// DEL-1
         #[test]
         fn what_is_accepted_reaches_every_subscription_once() {
@@ -100,12 +112,19 @@ macro_rules! keeps_the_suite {
             $check(&["HTTP-36", "HTTP-44"]);
         }
 
+        /// RED-3, RED-17, RED-21, RED-24
+        #[test]
+        fn an_outage_of_the_store_loses_and_doubles_nothing() {
+            $check_outages(&["RED-3", "RED-17", "RED-21", "RED-24"]);
+        }
+
         /// DEL-2
         #[test]
         fn no_case_of_the_suite_is_left_out() {
             let checked = [
                 "DEL-1", "DEL-2", "DEL-10", "DEL-3", "DEL-5", "DEL-4", "WS-81", "WS-86", "DEL-6", "DEL-9", "DEL-13",
-                "DEL-14", "DEL-15", "DEL-17", "DEL-18", "DEL-19", "WS-93", "WS-94", "HTTP-36", "HTTP-44",
+                "DEL-14", "DEL-15", "DEL-17", "DEL-18", "DEL-19", "WS-93", "WS-94", "HTTP-36", "HTTP-44", "RED-3",
+                "RED-17", "RED-21", "RED-24",
             ];
             let left_out = |case: &&fulmar_backbone::contract::Case| !checked.contains(&case.clause);
             assert!(!fulmar_backbone::contract::CASES.iter().any(|case| left_out(&case)));

@@ -9,7 +9,7 @@ use fulmar_protocol::exchange::{Answer, Publication, Question};
 use fulmar_protocol::name::UserId;
 
 use super::world::World;
-use crate::contract::{self, Fixture};
+use crate::contract::{self, Fixture, Outage};
 use crate::redis::hub::{Hub, Moment, Out};
 use crate::redis::records::Token;
 use crate::redis::topic::Topic;
@@ -108,6 +108,7 @@ fn fixture(nodes: usize) -> Fixture {
         nodes: nodes.into_iter().map(|node| node as Arc<dyn Backbone>).collect(),
         pass: Box::new(pass),
         waits: false,
+        outage: Outage::never(),
     }
 }
 
