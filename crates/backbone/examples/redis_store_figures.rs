@@ -136,7 +136,10 @@ fn main() {
             world.find(0, Find::Prefix("7:presence-".to_owned()));
         });
         measure(&mut world, "a roster of 20", 1_000, "evalsha", |world| {
-            (0..1_000).for_each(|number| world.nodes[0].ask(Call::Roster(room(number))));
+            (0..1_000).for_each(|number| {
+                let (token, topic) = (world.nodes[0].token(), room(number));
+                world.nodes[0].ask(Call::Roster { token, topic });
+            });
             world.settle();
         });
         measure(&mut world, "everything flushed, made right, per user", users, "evalsha", flush);

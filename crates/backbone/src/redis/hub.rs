@@ -186,7 +186,9 @@ impl Hub {
             Told::Changed { token, outcome } => self.changed(turn, token, outcome),
             // One that was asked before its slot moved on: it is asked anew where that is now.
             Told::Roster { topic, .. } if self.desk.group_of(&topic) != group => {}
-            Told::Roster { topic, at, members, is_settled } => self.roster(turn, &topic, (at, is_settled), &members),
+            Told::Roster { token, topic, at, members, is_settled } => {
+                self.roster(turn, (token, &topic), (at, is_settled), &members);
+            }
             Told::Sent { token } => self.terminated(turn, token),
             Told::Found { token, found } => {
                 if !self.found(turn, token, found.as_ref()) {

@@ -57,7 +57,12 @@ pub enum Call {
     /// Changes this node's record. Answered by [`Told::Changed`]. Changes are made in the order asked.
     Change(Change),
     /// The roster of a presence channel. Answered by [`Told::Roster`].
-    Roster(Topic),
+    Roster {
+        /// Comes back. Where a roster is asked for that waits to be asked for already, it is asked for once, under the later token.
+        token: Token,
+        /// The channel.
+        topic: Topic,
+    },
     /// Publishes a message that no record belongs to (a termination), and appends it to the log.
     /// Answered by [`Told::Sent`].
     Send {
@@ -158,6 +163,8 @@ pub enum Told {
     /// See [`Call::Roster`].
     Roster {
         /// From the call.
+        token: Token,
+        /// Likewise.
         topic: Topic,
         /// The roster is the edges up to here, added up.
         at: LogId,

@@ -274,7 +274,7 @@ impl Store {
                 self.queue.change(Queued::asked(change));
             }
             Call::Send { token, topic, message } => self.queue.send(Message { token, topic, message }),
-            Call::Roster(topic) => self.asks.push(Ask::Roster(topic)),
+            Call::Roster { token, topic } => self.asks.push(Ask::Roster(token, topic)),
             Call::Find { token, what } => {
                 let is_nothing = matches!(&what, Find::Topics(topics) if topics.is_empty());
                 if is_nothing {

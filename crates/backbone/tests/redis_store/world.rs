@@ -213,10 +213,11 @@ impl World {
 
     /// Users present, as readers see them.
     pub fn roster(&mut self, node: usize, topic: &Topic) -> (Vec<String>, bool) {
-        self.nodes[node].ask(Call::Roster(topic.clone()));
+        let token = self.nodes[node].token();
+        self.nodes[node].ask(Call::Roster { token, topic: topic.clone() });
         self.settle();
         let roster = self.nodes[node].told.iter().rev().find_map(|told| match told {
-            Told::Roster { topic: of, members, is_settled, .. } if of == topic => {
+            Told::Roster { token: of, members, is_settled, .. } if *of == token => {
                 let users = members.iter().map(|(member, _)| member.user_id.as_str().to_owned());
                 Some((users.collect(), *is_settled))
             }

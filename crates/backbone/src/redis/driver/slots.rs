@@ -149,7 +149,7 @@ impl Slots {
             Call::Change(change) => change.topic.slot(),
             Call::Send { topic, .. } => topic.slot(),
             // The group that it left can still say how things stood.
-            Call::Roster(_) | Call::Find { .. } => return Some(call),
+            Call::Roster { .. } | Call::Find { .. } => return Some(call),
         };
         match self.frozen.get_mut(&slot.0) {
             Some(frozen) => frozen.records.ask(call),

@@ -86,30 +86,31 @@ impl Hub {
             if check.stage != Stage::Queued {
                 continue;
             }
-            check.stage = Stage::Asked(turn.now.ms);
+            let token = self.desk.token();
+            check.stage = Stage::Asked(turn.now.ms, token);
             self.desk.checks_in_flight += 1;
-            turn.outs.push(Out::Call { to: To::Slot(topic.slot()), call: Call::Roster(topic) });
+            turn.outs.push(Out::Call { to: To::Slot(topic.slot()), call: Call::Roster { token, topic } });
             self.desk.set_alarm(turn, entry);
         }
     }
 
-    /// A roster was read.
+    /// A roster was read. One that was asked for before the doubt that stands now tells of nobody: what was remembered of edges since is
+    /// forgotten with each doubt, and who left meanwhile would come once more.
     pub(super) fn roster(
         &mut self,
         turn: &mut Turn<'_>,
-        topic: &Topic,
+        (token, topic): (Token, &Topic),
         (at, is_settled): (LogId, bool),
         roster: &[(Member, u64)],
     ) {
         let Some(entry) = self.topics.find_mut(topic.as_str()) else { return };
         let Some(members) = entry.members_mut() else { return };
-        let asked = members.check.take_if(|check| matches!(check.stage, Stage::Asked(_)));
-        if let Some(Check { began, .. }) = asked {
-            self.desk.checks_in_flight = self.desk.checks_in_flight.saturating_sub(1);
-            let again = turn.now.ms + CHECK_AGAIN_MS;
-            let is_over = is_settled || again > began + CHECK_FOR_MS;
-            members.check = (!is_over).then_some(Check { began, stage: Stage::Again(again) });
-        }
+        let asked = members.check.take_if(|check| matches!(check.stage, Stage::Asked(_, asked) if asked == token));
+        let Some(Check { began, .. }) = asked else { return };
+        self.desk.checks_in_flight = self.desk.checks_in_flight.saturating_sub(1);
+        let again = turn.now.ms + CHECK_AGAIN_MS;
+        let is_over = is_settled || again > began + CHECK_FOR_MS;
+        members.check = (!is_over).then_some(Check { began, stage: Stage::Again(again) });
         if entry.is_open {
             self.desk.compare(turn, entry, (at, is_settled), roster);
         }
@@ -213,7 +214,7 @@ impl Desk {
     /// Nobody waits for this roster any more.
     pub(super) fn end_check(&mut self, entry: &mut Entry) {
         let check = entry.members_mut().and_then(|members| members.check.take());
-        if check.is_some_and(|check| matches!(check.stage, Stage::Asked(_))) {
+        if check.is_some_and(|check| matches!(check.stage, Stage::Asked(..))) {
             self.checks_in_flight = self.checks_in_flight.saturating_sub(1);
         }
     }

@@ -139,8 +139,8 @@ pub(super) struct Check {
 pub(super) enum Stage {
     /// In line.
     Queued,
-    /// Asked at.
-    Asked(u64),
+    /// Asked at, under this token.
+    Asked(u64, Token),
     /// To be asked again at.
     Again(u64),
 }
@@ -149,7 +149,7 @@ impl Check {
     pub(super) fn due(&self) -> Option<u64> {
         match self.stage {
             Stage::Queued => None,
-            Stage::Asked(at) => Some(at + super::members::ROSTER_TIMEOUT_MS),
+            Stage::Asked(at, _) => Some(at + super::members::ROSTER_TIMEOUT_MS),
             Stage::Again(at) => Some(at),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use fulmar_protocol::exchange::Member;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use redis::{Cmd, Value};
 
 use super::super::keys::Keys;
@@ -22,7 +22,7 @@ const LIST_UNITS: u32 = 400;
 /// A question under way.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    Roster(Topic),
+    Roster(Token, Topic),
     Members(Token, Topic),
     Cached(Token, Topic),
     Totals { token: Token, topics: Vec<Topic> },
@@ -33,28 +33,35 @@ pub enum Ask {
 #[derive(Debug, Default)]
 pub struct Asks {
     waiting: VecDeque<Ask>,
-    /// Rosters among them: each is read once, however often it is asked for.
-    rosters: HashSet<Topic>,
+    /// Rosters among them, and the last who asked: each is read once, however often it is asked for.
+    rosters: HashMap<Topic, Token>,
 }
 
 impl Asks {
     pub fn push(&mut self, ask: Ask) {
-        if self.is_new(&ask) {
+        let is_waiting =
+            matches!(&ask, Ask::Roster(token, topic) if self.rosters.insert(topic.clone(), *token).is_some());
+        if !is_waiting {
             self.waiting.push_back(ask);
         }
     }
 
     /// What was asked and not answered goes before everything else.
     pub fn put_back(&mut self, ask: Ask) {
-        if self.is_new(&ask) {
-            self.waiting.push_front(ask);
+        if let Ask::Roster(token, topic) = &ask {
+            if self.rosters.contains_key(topic) {
+                // Somebody has asked anew since.
+                return;
+            }
+            self.rosters.insert(topic.clone(), *token);
         }
+        self.waiting.push_front(ask);
     }
 
     pub fn pop(&mut self) -> Option<Ask> {
-        let ask = self.waiting.pop_front()?;
-        if let Ask::Roster(topic) = &ask {
-            self.rosters.remove(topic);
+        let mut ask = self.waiting.pop_front()?;
+        if let Ask::Roster(token, topic) = &mut ask {
+            *token = self.rosters.remove(topic).unwrap_or(*token);
         }
         Some(ask)
     }
@@ -73,13 +80,6 @@ impl Asks {
 
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
-    }
-
-    fn is_new(&mut self, ask: &Ask) -> bool {
-        match ask {
-            Ask::Roster(topic) => self.rosters.insert(topic.clone()),
-            _ => true,
-        }
     }
 }
 
@@ -100,7 +100,7 @@ impl Ask {
     /// Whose question it is; a roster is the hub's own and is asked again by itself.
     pub fn token(&self) -> Option<Token> {
         match self {
-            Self::Roster(_) => None,
+            Self::Roster(..) => None,
             Self::Members(token, _) | Self::Cached(token, _) => Some(*token),
             Self::Totals { token, .. } | Self::List { token, .. } => Some(*token),
         }
@@ -108,7 +108,7 @@ impl Ask {
 
     pub fn script(&self) -> &'static Script {
         match self {
-            Self::Roster(_) | Self::Members(..) => &scripts::ROSTER,
+            Self::Roster(..) | Self::Members(..) => &scripts::ROSTER,
             Self::Cached(..) => &scripts::CACHED,
             Self::Totals { .. } => &scripts::TOTALS,
             Self::List { .. } => &scripts::LIST,
@@ -124,7 +124,7 @@ impl Ask {
             cmd
         };
         match self {
-            Self::Roster(topic) | Self::Members(_, topic) => {
+            Self::Roster(_, topic) | Self::Members(_, topic) => {
                 vec![with(&|cmd| cmd.arg(topic.as_str()).arg(topic.slot().0))]
             }
             Self::Cached(_, topic) => vec![with(&|cmd| cmd.arg(topic.as_str()))],
@@ -150,7 +150,8 @@ impl Ask {
     pub fn answered(self, replies: &[Value], live: u64) -> Result<Told, Self> {
         let item = |at: usize| replies.first().and_then(|reply| values::items(reply).get(at));
         match self {
-            Self::Roster(topic) => Ok(Told::Roster {
+            Self::Roster(token, topic) => Ok(Told::Roster {
+                token,
                 topic,
                 at: values::log_id(item(1)),
                 is_settled: values::count(item(2)) > live,

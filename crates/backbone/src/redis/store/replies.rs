@@ -239,10 +239,10 @@ impl Store {
             let (mine, rest) = replies.split_at(count.min(replies.len()));
             replies = rest;
             match ask.answered(mine, self.live) {
-                Ok(Told::Roster { topic, at, is_settled, members }) => {
+                Ok(Told::Roster { token, topic, at, is_settled, members }) => {
                     // Where the slot has gone from, absence means nothing.
                     let is_settled = is_settled && !self.given.contains(&topic.slot().0);
-                    outs.push(Out::Told(Told::Roster { topic, at, is_settled, members }));
+                    outs.push(Out::Told(Told::Roster { token, topic, at, is_settled, members }));
                 }
                 Ok(told) => outs.push(Out::Told(told)),
                 // Behind the others: a long listing lets short questions pass.

@@ -38,12 +38,18 @@ fn added(id: &str) -> Message {
 }
 
 fn rosters_asked(world: &World) -> usize {
-    world.nodes[0].calls.iter().filter(|call| matches!(call, Call::Roster(_))).count()
+    world.nodes[0].calls.iter().filter(|call| matches!(call, Call::Roster { .. })).count()
+}
+
+/// An answer to the question that was asked last.
+fn answer(world: &World, at: u64, members: Vec<(Member, u64)>, is_settled: bool) -> Told {
+    let token = world.nodes[0].roster_asked.expect("a roster was asked for");
+    Told::Roster { token, topic: topic(ROOM), at: LogId::new(at, 0), members, is_settled }
 }
 
 /// What the roster of the store is, as an answer.
 fn read(world: &World, at: u64, is_settled: bool) -> Told {
-    Told::Roster { topic: topic(ROOM), at: LogId::new(at, 0), members: world.roster(&topic(ROOM)), is_settled }
+    answer(world, at, world.roster(&topic(ROOM)), is_settled)
 }
 
 fn here(world: &mut World) {
@@ -167,9 +173,28 @@ fn what_changed_after_a_roster_was_read_and_who_is_connected_here_stay_as_they_a
     hear(&mut world, 31, added("eve"));
     hear(&mut world, 32, Message::Removed(user("eve")));
     let of_eve = Member { user_id: user("eve"), user_info: None };
-    let old = Told::Roster { topic: topic(ROOM), at: LogId::new(29, 0), members: vec![(of_eve, 1)], is_settled: true };
+    let old = answer(&world, 29, vec![(of_eve, 1)], true);
     world.told(0, old);
     assert_eq!(edges(&world, 0), ["+bob", "+eve", "-eve"], "ana is connected here, bob came later, eve went later");
+}
+
+/// RED-27: what is remembered of goings is forgotten with each doubt, since another log has other places.
+#[test]
+fn who_left_between_two_doubts_does_not_come_again_by_a_roster_that_was_asked_for_at_the_first() {
+    let mut world = World::new(1, 1, 1);
+    here(&mut world);
+    hear(&mut world, 5, added("eve"));
+    let eve = Presence { user_info: None, since: 7 };
+    world.records.get_mut(&topic(ROOM)).expect("it is there")[0].members.insert(user("eve"), eve);
+    world.told(0, Told::Doubtful(None));
+    let old = read(&world, 20, true);
+    world.records.get_mut(&topic(ROOM)).expect("it is there")[0].members.remove(&user("eve"));
+    hear(&mut world, 21, Message::Removed(user("eve")));
+    world.told(0, Told::Doubtful(None));
+    let new = read(&world, 21, true);
+    world.told(0, old);
+    world.told(0, new);
+    assert_eq!(edges(&world, 0), ["+eve", "-eve"]);
 }
 
 /// RED-11, RED-27
@@ -179,7 +204,7 @@ fn what_a_group_says_of_members_whose_slot_is_another_s_is_not_listened_to() {
     here(&mut world);
     world.told(0, Told::Doubtful(Some(topic(ROOM))));
     let of_eve = Member { user_id: user("eve"), user_info: None };
-    let late = Told::Roster { topic: topic(ROOM), at: LogId::new(99, 0), members: vec![(of_eve, 1)], is_settled: true };
+    let late = answer(&world, 99, vec![(of_eve, 1)], true);
     world.on(0, |hub, now, outs| hub.told(now, 1, late, outs));
     hear(&mut world, 50, added("bob"));
     assert_eq!(edges(&world, 0), ["+bob"], "whose place is another log's");
@@ -226,7 +251,7 @@ fn rooms_that_end_while_their_roster_is_awaited_leave_their_turns_to_others() {
     for room in &rooms {
         world.told(0, Told::Doubtful(Some(topic(room.channel.as_str()))));
     }
-    let forget = |world: &mut World| world.nodes[0].calls.retain(|call| !matches!(call, Call::Roster(_)));
+    let forget = |world: &mut World| world.nodes[0].calls.retain(|call| !matches!(call, Call::Roster { .. }));
     assert_eq!(rosters_asked(&world), 64);
     forget(&mut world);
     world.pass(3_000);

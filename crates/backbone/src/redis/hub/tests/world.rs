@@ -17,7 +17,7 @@ use fulmar_protocol::name::{SocketId, UserId};
 use super::words::{APP, Dice, ticket_of, user};
 use crate::redis::envelope::{Event, LogId, Message};
 use crate::redis::hub::{Hub, HubFigures, HubSettings, Moment, Out};
-use crate::redis::records::{Call, Change, Changed, Find, Found, Kept, MembersFull, Presence, Told, Total};
+use crate::redis::records::{Call, Change, Changed, Find, Found, Kept, MembersFull, Presence, Token, Told, Total};
 use crate::redis::topic::Topic;
 use crate::{Inbox, Outbox, WorkerId};
 
@@ -88,6 +88,8 @@ pub struct Node {
     /// Interest to be confirmed, calls to be made, what was pushed and what was answered: each in order.
     follows: VecDeque<Topic>,
     pub calls: VecDeque<Call>,
+    /// Under which token a roster was asked for last.
+    pub roster_asked: Option<Token>,
     pushes: VecDeque<Push>,
     answers: VecDeque<Told>,
     pub subscribed: BTreeSet<Topic>,
@@ -184,7 +186,12 @@ impl World {
                     node.subscribed.remove(&topic);
                     node.follows.retain(|waiting| *waiting != topic);
                 }
-                Out::Call { call, .. } => node.calls.push_back(call),
+                Out::Call { call, .. } => {
+                    if let Call::Roster { token, .. } = call {
+                        node.roster_asked = Some(token);
+                    }
+                    node.calls.push_back(call);
+                }
                 other => node.done.push(other),
             }
         }
@@ -311,9 +318,9 @@ impl World {
                 let token = change.token;
                 Told::Changed { token, outcome: self.change(node, change) }
             }
-            Call::Roster(topic) => {
+            Call::Roster { token, topic } => {
                 let (at, members) = (LogId::new(self.head, 0), self.roster(&topic));
-                Told::Roster { topic, at, members, is_settled: true }
+                Told::Roster { token, topic, at, members, is_settled: true }
             }
             Call::Send { token, topic, message } => {
                 let at = self.next_id();
@@ -452,6 +459,7 @@ impl Node {
             inboxes,
             follows: VecDeque::new(),
             calls: VecDeque::new(),
+            roster_asked: None,
             pushes: VecDeque::new(),
             answers: VecDeque::new(),
             subscribed: BTreeSet::new(),
