@@ -148,8 +148,13 @@ fn perform(case: &Case, stage: &mut Stage, run: &mut Run) -> Outcome {
     let done = (case.deed)(stage);
     if let Some(load) = stage.load.take() {
         let ledger = load.end().map_err(failure)?;
-        let verdict = ledger.verdict(case.allowed.excused);
+        let excused = case.allowed.excused.iter();
+        let excuses = excused.fold(stage.excuses.clone(), |excuses, node| excuses.away(*node, 0..u64::MAX));
+        let verdict = ledger.verdict_but_for(&excuses);
         run.misses = case::misses(&case.allowed, &verdict);
+        let throughput = ledger.throughput(&excuses);
+        run.notes.push(throughput.to_string());
+        run.misses.extend(throughput.miss().filter(|_| !case.allowed.must_fail));
         if let Some(compared) = stage.bystanders.as_ref().map(|bystanders| bystanders.compare(&ledger)) {
             run.notes.push(compared.to_string());
             run.misses.extend(compared.miss());

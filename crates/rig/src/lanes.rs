@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::http::{self, Answer};
 use crate::ledger::{Published, since};
+use crate::offer::Offer;
 use crate::{RigError, eventually, mark};
 
 const TURN: Duration = Duration::from_millis(2);
@@ -51,9 +52,21 @@ pub struct LaneSpec {
 /// The publishers.
 #[derive(Debug)]
 pub struct Lanes {
+    origin: Instant,
     wanted: Sender<LaneSpec>,
     shared: Arc<Shared>,
-    thread: JoinHandle<Vec<Published>>,
+    thread: JoinHandle<Done>,
+}
+
+/// What publishers did, and what they set out to do.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Publishes, in the order of each lane.
+    pub published: Vec<Published>,
+    /// One per lane.
+    pub offers: Vec<Offer>,
+    /// When they were told to rest.
+    pub rested_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +74,7 @@ struct Shared {
     answered: AtomicUsize,
     in_flight: AtomicUsize,
     rests: AtomicBool,
+    rested_ns: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -72,12 +86,12 @@ impl Lanes {
         let (app, names, twin) = (app.clone(), Arc::clone(names), Arc::clone(&shared));
         let thread = thread::spawn(move || match Poll::new() {
             Ok(poll) => {
-                let (lanes, published) = (Vec::new(), Vec::new());
-                Desk { origin, app, names, shared: twin, poll, lanes, published }.run(&specs)
+                let (lanes, done) = (Vec::new(), Done::default());
+                Desk { origin, app, names, shared: twin, poll, lanes, done }.run(&specs)
             }
-            Err(_) => Vec::new(),
+            Err(_) => Done::default(),
         });
-        Self { wanted, shared, thread }
+        Self { origin, wanted, shared, thread }
     }
 
     /// One more begins.
@@ -96,16 +110,18 @@ impl Lanes {
     /// # Errors
     /// They are not, in far more time than that takes.
     pub fn rest(&self) -> Result<(), RigError> {
+        self.shared.rested_ns.store(since(self.origin), Ordering::Relaxed);
         self.shared.rests.store(true, Ordering::Relaxed);
         eventually("all publishes are answered or given up", 4 * ANSWER_MAX, || {
             (self.shared.in_flight.load(Ordering::Relaxed) == 0).then_some(())
         })
     }
 
-    /// Ends all; answers what they published.
-    pub fn end(self) -> Vec<Published> {
+    /// Ends all; answers what they did.
+    pub fn end(self) -> Done {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
+        let rested_ns = self.shared.rested_ns.load(Ordering::Relaxed);
+        Done { rested_ns, ..self.thread.join().unwrap_or_default() }
     }
 }
 
@@ -133,11 +149,11 @@ struct Desk {
     shared: Arc<Shared>,
     poll: Poll,
     lanes: Vec<Lane>,
-    published: Vec<Published>,
+    done: Done,
 }
 
 impl Desk {
-    fn run(mut self, specs: &Receiver<LaneSpec>) -> Vec<Published> {
+    fn run(mut self, specs: &Receiver<LaneSpec>) -> Done {
         let mut events = Events::with_capacity(1024);
         let mut scratch = vec![0; 16 * 1024];
         while !self.shared.is_over.load(Ordering::Relaxed) {
@@ -162,11 +178,18 @@ impl Desk {
                 self.read(number, &mut scratch);
             }
         }
-        self.published
+        self.done
     }
 
     fn open(&mut self, spec: LaneSpec) {
         let now = Instant::now();
+        let as_ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.done.offers.push(Offer {
+            lane: u32::try_from(self.lanes.len()).expect("fewer lanes than that"),
+            node: spec.node,
+            from_ns: since(self.origin).saturating_add(as_ns(spec.first)),
+            every_ns: as_ns(spec.every),
+        });
         self.lanes.push(Lane {
             due: now + spec.first,
             spec,
@@ -209,9 +232,9 @@ impl Desk {
         lane.due = (lane.due + lane.spec.every).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
         lane.seq += 1;
         lane.began = now;
-        lane.current = Some(self.published.len());
+        lane.current = Some(self.done.published.len());
         let sent_ns = since(self.origin);
-        self.published.push(Published {
+        self.done.published.push(Published {
             lane: u32::try_from(number).expect("fewer lanes than that"),
             seq: lane.seq,
             channel: lane.spec.channel,
@@ -242,8 +265,8 @@ impl Desk {
     fn send(&mut self, number: usize) {
         let lane = &mut self.lanes[number];
         let Some(current) = lane.current else { return };
-        self.published[current].attempts += 1;
-        let (id, seq) = (self.published[current].lane, self.published[current].seq);
+        self.done.published[current].attempts += 1;
+        let (id, seq) = (self.done.published[current].lane, self.done.published[current].seq);
         let body = http::publication(&self.names[lane.spec.channel], &mark::write(id, seq, DATA_BYTES));
         let key = lane.spec.tries_again.then(|| format!("{}-{id}-{seq}", std::process::id()));
         lane.to_write.extend(http::request(&self.app, "POST", "events", &[], &body, key.as_deref()));
@@ -285,7 +308,7 @@ impl Desk {
     fn answered(&mut self, number: usize, answer: &Answer) {
         let lane = &mut self.lanes[number];
         let Some(current) = lane.current else { return };
-        let publish = &mut self.published[current];
+        let publish = &mut self.done.published[current];
         if answer.status != 200 && lane.spec.tries_again && publish.attempts < ATTEMPTS_MAX {
             lane.spec.addrs.rotate_left(1);
             lane.stream = None;
@@ -313,7 +336,7 @@ impl Desk {
             }
             return;
         };
-        let publish = &mut self.published[current];
+        let publish = &mut self.done.published[current];
         if lane.spec.tries_again && (never_was || publish.attempts < ATTEMPTS_MAX) && now - lane.began < ANSWER_MAX {
             lane.spec.addrs.rotate_left(1);
             lane.may_dial = now;

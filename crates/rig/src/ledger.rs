@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::excuse::Excuses;
+use crate::offer::Offer;
 use crate::stalls::{Stall, overlap_ns};
 
 /// Pusher's own line for "late".
@@ -75,6 +77,10 @@ pub struct Stood {
 pub struct Ledger {
     /// Publishes, in the order of each lane.
     pub published: Vec<Published>,
+    /// What each lane set out to do,
+    pub offers: Vec<Offer>,
+    /// until it was told to rest.
+    pub rested_ns: u64,
     /// Subscribers by number.
     pub stood: Vec<Stood>,
     /// Receipts, in the order of each subscriber.
@@ -102,10 +108,14 @@ pub struct Verdict {
     pub failed: usize,
     /// Answered 503 with `Retry-After`.
     pub refused: usize,
+    /// Of these, while a fault said that it may be.
+    pub refused_apart: usize,
     /// Failed or refused, on an excused node.
     pub failed_apart: usize,
     /// Came later than [`LATE`], stalls of the machine taken off.
     pub late: usize,
+    /// Of these, sent while a fault said that there may be no path.
+    pub late_apart: usize,
     /// Sockets that were closed, but for those on excused nodes.
     pub closed: usize,
     /// Sockets on excused nodes that were closed.
@@ -146,6 +156,11 @@ impl Verdict {
 impl Ledger {
     /// Compares. What passes over a node of `excused` may be late, refused or without an answer; nothing may be lost or doubled.
     pub fn verdict(&self, excused: &[usize]) -> Verdict {
+        self.verdict_but_for(&Excuses::of_nodes(excused))
+    }
+
+    /// The same, where nodes and paths were away for a while only.
+    pub fn verdict_but_for(&self, excused: &Excuses) -> Verdict {
         let mut verdict =
             Verdict { publishes: self.published.len(), receipts: self.receipts.len(), ..Verdict::default() };
         let by_mark: HashMap<_, _> = self.published.iter().map(|p| ((p.lane, p.seq), p)).collect();
@@ -154,7 +169,7 @@ impl Ledger {
         self.judge_losses(&received, &mut verdict);
         for stood in &self.stood {
             let Some((at, words)) = &stood.ended else { continue };
-            if excused.contains(&stood.node) {
+            if excused.is_away(stood.node, *at, *at) {
                 verdict.closed_apart += 1;
             } else {
                 verdict.closed += 1;
@@ -187,7 +202,8 @@ impl Ledger {
                 (one.from_ns, one.ended) = (None, None);
             }
         }
-        Self { published, stood, receipts, stalls: self.stalls.clone() }
+        // What was offered in a span is asked of the whole alone.
+        Self { published, offers: Vec::new(), rested_ns: 0, stood, receipts, stalls: self.stalls.clone() }
     }
 
     /// What 99 of 100 deliveries on these channels were not slower than, stalls of the machine taken off, of what was sent in each
@@ -217,17 +233,21 @@ impl Ledger {
         steps.into_iter().filter(|(step, _)| is_meant(*step)).map(|(_, took_ns)| of_step(took_ns)).collect()
     }
 
-    fn judge_answers(&self, excused: &[usize], verdict: &mut Verdict) {
+    fn judge_answers(&self, excused: &Excuses, verdict: &mut Verdict) {
         for publish in &self.published {
             let took = Duration::from_nanos(publish.answered_ns - publish.sent_ns);
-            let is_excused = excused.contains(&publish.node);
+            let (from_ns, to_ns) = (publish.sent_ns, publish.answered_ns);
+            let is_excused = excused.is_away(publish.node, from_ns, to_ns);
             if !is_excused {
                 verdict.longest_answer = verdict.longest_answer.max(took);
             }
             match publish.status {
                 Some(200) => {}
                 _ if is_excused => verdict.failed_apart += 1,
-                Some(503) if publish.has_retry_after => verdict.refused += 1,
+                Some(503) if publish.has_retry_after => {
+                    verdict.refused += 1;
+                    verdict.refused_apart += usize::from(excused.is_refused(from_ns, to_ns));
+                }
                 status => {
                     verdict.failed += 1;
                     let answer = status.map_or("nothing".to_owned(), |status| status.to_string());
@@ -242,7 +262,7 @@ impl Ledger {
 
     fn judge_receipts(
         &self,
-        excused: &[usize],
+        excused: &Excuses,
         by_mark: &HashMap<(u32, u32), &Published>,
         verdict: &mut Verdict,
     ) -> HashSet<(u32, u32, u32)> {
@@ -275,14 +295,16 @@ impl Ledger {
             *last = (*last).max(receipt.seq);
             let raw = receipt.at_ns.saturating_sub(publish.sent_ns);
             took_ns.push(raw);
-            if excused.contains(&publish.node) || excused.contains(&stood.node) {
+            let (from_ns, to_ns) = (publish.sent_ns, receipt.at_ns);
+            if [publish.node, stood.node].into_iter().any(|node| excused.is_away(node, from_ns, to_ns)) {
                 continue;
             }
-            let took = Duration::from_nanos(raw - overlap_ns(&self.stalls, publish.sent_ns, receipt.at_ns).min(raw));
+            let took = Duration::from_nanos(raw - overlap_ns(&self.stalls, from_ns, to_ns).min(raw));
             verdict.longest_raw = verdict.longest_raw.max(Duration::from_nanos(raw));
             verdict.longest = verdict.longest.max(took);
             if took > LATE {
                 verdict.late += 1;
+                verdict.late_apart += usize::from(excused.is_held(from_ns, to_ns));
                 verdict.example("late", || format!(" by {took:?}: {}", who()));
             }
         }
@@ -352,7 +374,7 @@ mod tests {
         let stood = |node| Stood { node, channel: 1, from_ns: Some(0), ended: None };
         let receipts = (1..=3).flat_map(|seq| [receipt(0, seq, 2), receipt(1, seq, 3)]).collect();
         let published = (1..=3).map(|seq| publish(seq, Some(200))).collect();
-        Ledger { published, stood: vec![stood(0), stood(1)], receipts, stalls: Vec::new() }
+        Ledger { published, stood: vec![stood(0), stood(1)], receipts, ..Ledger::default() }
     }
 
     #[test]
@@ -442,5 +464,23 @@ mod tests {
         ledger.stalls.push(Stall { from_ns: 3_100 * MS, to_ns: 3_300 * MS });
         let verdict = ledger.verdict(&[]);
         assert_eq!((verdict.late, verdict.longest), (0, Duration::from_millis(800)));
+    }
+    #[test]
+    fn what_was_sent_while_a_fault_says_so_is_late_refused_and_closed_apart() {
+        let mut ledger = ledger();
+        ledger.receipts[3] = receipt(1, 2, 1_000);
+        ledger.published[2] = Published { status: Some(503), has_retry_after: true, ..ledger.published[2] };
+        ledger.receipts.truncate(4);
+        ledger.stood[0].ended = Some((5_000 * MS, "1006".to_owned()));
+        let apart = |excuses: &Excuses| {
+            let verdict = ledger.verdict_but_for(excuses);
+            assert_eq!((verdict.late, verdict.refused), (1, 1));
+            [verdict.late_apart, verdict.refused_apart, verdict.closed_apart]
+        };
+        let held = Excuses::default().held(2_500 * MS..2_600 * MS);
+        assert_eq!(apart(&held), [1, 0, 0], "what is held may not be refused");
+        assert_eq!(apart(&held.refused(3_000 * MS..3_100 * MS)), [1, 1, 0]);
+        assert_eq!(apart(&Excuses::default().away(0, 4_900 * MS..5_100 * MS)), [0, 0, 1]);
+        assert_eq!(apart(&Excuses::default().held(4_000 * MS..9_000 * MS)), [0, 0, 0], "well before");
     }
 }

@@ -17,6 +17,7 @@
 
 mod crowd;
 mod error;
+mod excuse;
 mod folder;
 pub mod http;
 mod lanes;
@@ -25,6 +26,7 @@ mod link;
 mod load;
 mod mark;
 mod node;
+mod offer;
 mod ports;
 mod process;
 mod redis;
@@ -37,12 +39,14 @@ mod websocket;
 
 pub use crowd::Seat;
 pub use error::RigError;
+pub use excuse::Excuses;
 pub use folder::Folder;
 pub use lanes::LaneSpec;
 pub use ledger::{LATE, Ledger, Published, Receipt, Stood, Verdict};
 pub use link::Link;
 pub use load::{Load, Size};
 pub use node::{Node, NodeOptions, Ready};
+pub use offer::{Offer, Throughput};
 pub use ports::free_port;
 pub use process::Process;
 pub use redis::{

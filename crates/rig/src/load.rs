@@ -9,7 +9,7 @@ use fulmar_protocol::app::App;
 
 use crate::RigError;
 use crate::crowd::{Crowd, Seat};
-use crate::lanes::{LaneSpec, Lanes};
+use crate::lanes::{Done, LaneSpec, Lanes};
 use crate::ledger::{Ledger, since};
 use crate::stalls::Watch;
 
@@ -149,8 +149,8 @@ impl Load {
                 (before, quiet_since) = (now, Instant::now());
             }
         }
-        let published = self.lanes.end();
+        let Done { published, offers, rested_ns } = self.lanes.end();
         let (stood, receipts) = self.crowd.end();
-        Ok(Ledger { published, stood, receipts, stalls: self.watch.end() })
+        Ok(Ledger { published, offers, rested_ns, stood, receipts, stalls: self.watch.end() })
     }
 }

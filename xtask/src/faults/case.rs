@@ -204,8 +204,8 @@ pub fn misses(allowed: &Allowed, verdict: &Verdict) -> Vec<String> {
     none(verdict.strange, "strange receipts");
     none(verdict.inversions, "out of order");
     none(verdict.failed, "failed");
-    none(if allowed.refusals { 0 } else { verdict.refused }, "refused with 503");
-    none(if allowed.holds { 0 } else { verdict.late }, "late");
+    none(if allowed.refusals { 0 } else { verdict.refused - verdict.refused_apart }, "refused with 503");
+    none(if allowed.holds { 0 } else { verdict.late - verdict.late_apart }, "late");
     none(verdict.closed, "sockets closed");
     none(if allowed.closes { 0 } else { verdict.closed_apart }, "sockets closed on an excused node");
     none(usize::from(verdict.publishes == 0), "load at all");

@@ -16,6 +16,8 @@ use crate::project::Failure;
 
 /// In the ledger: publishers that try again elsewhere, whose node is none.
 const ANY_NODE: usize = 9;
+/// Until nodes have found a server that was away, and publishers have heard so.
+const FOUND_AGAIN: Duration = Duration::from_secs(2);
 
 /// Nodes, then subscribers, then publishers.
 pub fn begin(stage: &mut Stage) -> Done {
@@ -233,20 +235,27 @@ pub fn group_lost(stage: &mut Stage) -> Done {
 
 /// Away for two seconds: publishers wait.
 pub fn single_restart(stage: &mut Stage) -> Done {
-    away(stage, 2)
+    let from_ns = away(stage, 2)?;
+    stage.excuse_held(from_ns);
+    stage.go_on(10, 6)
 }
 
 /// Away for longer than a publisher waits.
 pub fn single_away(stage: &mut Stage) -> Done {
-    away(stage, 8)
+    let from_ns = away(stage, 8)?;
+    stage.excuse_refused(from_ns);
+    stage.go_on(10, 6)
 }
 
-fn away(stage: &mut Stage, seconds: u64) -> Done {
+/// Answers since when, and returns when that is over.
+fn away(stage: &mut Stage, seconds: u64) -> Result<u64, Failure> {
     stage.settle()?;
+    let from_ns = stage.load().now_ns();
     stage.single().kill();
     stage.wait(Duration::from_secs(seconds))?;
     stage.single().restart().map_err(failure)?;
-    stage.go_on(12, 8)
+    stage.wait(FOUND_AGAIN)?;
+    Ok(from_ns)
 }
 
 /// One of ours is gone; ten publishers of its go elsewhere with their keys.

@@ -3,6 +3,7 @@
 //! It knows how to set up and how to wait; what is done to it stands in `deeds`.
 
 use std::fs;
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::{
-    Folder, Link, Load, Node, Process, Ready, Redis, RedisCluster, RedisOptions, RigError, Role, SentinelDeployment,
-    SentinelOptions, Server, Size,
+    Excuses, Folder, Link, Load, Node, Process, Ready, Redis, RedisCluster, RedisOptions, RigError, Role,
+    SentinelDeployment, SentinelOptions, Server, Size,
 };
 
 use super::interrupt;
@@ -75,6 +76,8 @@ pub struct Stage {
     pub size: Size,
     /// What must not have felt the fault.
     pub bystanders: Option<Bystanders>,
+    /// What the deed excuses, and when.
+    pub excuses: Excuses,
     /// How long `random` goes on.
     pub random_s: u64,
     /// Wires that a deed has laid.
@@ -133,6 +136,7 @@ impl Stage {
             is_quick,
             size: if is_quick { Size::QUICK } else { Size::FULL },
             bystanders: None,
+            excuses: Excuses::default(),
             random_s: 0,
             links: Vec::new(),
             notes: Vec::new(),
@@ -317,6 +321,18 @@ impl Stage {
             thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
         }
         Ok(())
+    }
+
+    /// Publishes may have been held since then: there was no path for some.
+    pub fn excuse_held(&mut self, from_ns: u64) {
+        let span_ns = from_ns..self.load().now_ns();
+        self.excuses = mem::take(&mut self.excuses).held(span_ns);
+    }
+
+    /// Publishes may have been held and refused since then.
+    pub fn excuse_refused(&mut self, from_ns: u64) {
+        let span_ns = from_ns..self.load().now_ns();
+        self.excuses = mem::take(&mut self.excuses).refused(span_ns);
     }
 
     /// Says something in the report.
