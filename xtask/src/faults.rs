@@ -8,6 +8,7 @@ pub mod deeds;
 pub mod interrupt;
 mod isolation;
 mod naive;
+mod output_limit;
 pub mod presence;
 mod redis_cluster;
 mod report;

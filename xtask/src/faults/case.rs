@@ -3,7 +3,7 @@
 use fulmar_rig::Verdict;
 
 use super::stage::{Done, Setting, Stage};
-use super::{deeds, presence, redis_cluster, reshard};
+use super::{deeds, output_limit, presence, redis_cluster, reshard};
 
 /// A fault and its promises. Nothing is ever lost, doubled, out of order, or refused without a clear 503.
 pub struct Case {
@@ -139,9 +139,9 @@ pub const CASES: [Case; 28] = [
     case("maxmemory", "a primary is full for 4 s", Setting::Sentinel, deeds::maxmemory, REFUSED),
     case(
         "subscriber-output-limit",
-        "a primary drops its subscribers, five times",
+        "a primary ends its subscribers by its output limit, five times",
         Setting::Sentinel,
-        deeds::subscribers_dropped,
+        output_limit::drop_subscribers,
         HELD,
     ),
     case("script-flush", "every server forgets its scripts, five times", Setting::Sentinel, deeds::script_flush, HELD),

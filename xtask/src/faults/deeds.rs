@@ -11,6 +11,7 @@ use fulmar_rig::http::Rest;
 use fulmar_rig::{LaneSpec, Link, Ready, Redis, Seat, Server};
 
 use super::isolation::Bystanders;
+use super::output_limit;
 use super::stage::{Done, GROUPS, Stage, app, failure};
 use crate::project::Failure;
 
@@ -305,18 +306,6 @@ pub fn maxmemory(stage: &mut Stage) -> Done {
     stage.go_on(10, 5)
 }
 
-/// What the output limit does to a subscriber that is too slow.
-pub fn subscribers_dropped(stage: &mut Stage) -> Done {
-    stage.settle()?;
-    let group = stage.any_group();
-    for _ in 0..5 {
-        stage.primary(group)?.redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]).map_err(failure)?;
-        let pause = stage.chance.u64(300..1_000);
-        stage.wait(Duration::from_millis(pause))?;
-    }
-    stage.go_on(8, 4)
-}
-
 /// `SCRIPT FLUSH` everywhere.
 pub fn script_flush(stage: &mut Stage) -> Done {
     stage.settle()?;
@@ -347,7 +336,7 @@ pub fn random(stage: &mut Stage) -> Done {
         ("a primary is killed", kill_primary),
         ("a primary hangs", hang_primary),
         ("SENTINEL FAILOVER by hand", planned_failover),
-        ("a primary drops its subscribers", subscribers_dropped),
+        ("a primary drops its subscribers", output_limit::drop_subscribers),
         ("every server forgets its scripts", script_flush),
         ("a Sentinel names a replica", sentinel_names_replica),
     ];
