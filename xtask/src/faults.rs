@@ -10,6 +10,7 @@ mod isolation;
 mod naive;
 mod output_limit;
 pub mod presence;
+mod random;
 mod redis_cluster;
 mod report;
 mod reshard;
@@ -33,7 +34,7 @@ const OPEN_FILES_MIN: u64 = 4_096;
 /// Options of `cargo xtask faults`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FaultsArgs {
-    /// Which faults; all but `random` when none is named
+    /// Which faults; all but those of `random` when none is named
     cases: Vec<String>,
     /// The first seed: it chooses the moment and the victim
     #[arg(long)]
@@ -47,7 +48,7 @@ pub struct FaultsArgs {
     /// List the cases
     #[arg(long)]
     list: bool,
-    /// How long `random` goes on
+    /// How long `random` and `random-wires` go on
     #[arg(long, default_value_t = 600)]
     seconds: u64,
     /// Run this binary instead of building one
@@ -95,7 +96,7 @@ pub fn run(args: &FaultsArgs) -> Outcome {
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Case>, Failure> {
     if names.is_empty() {
-        return Ok(CASES.iter().filter(|case| case.name != "random").collect());
+        return Ok(CASES.iter().filter(|case| !case.is_endless()).collect());
     }
     let find = |name: &String| {
         let found = CASES.iter().find(|case| case.name == name);
@@ -118,7 +119,7 @@ fn program(args: &FaultsArgs) -> Result<PathBuf, Failure> {
 }
 
 fn run_one(case: &'static Case, seed: u64, args: &FaultsArgs, program: &Path) -> Run {
-    let more = if case.name == "random" { args.seconds } else { 0 };
+    let more = if case.is_endless() { args.seconds } else { 0 };
     interrupt::watch(RUN_MAX + Duration::from_secs(more));
     let begun = Instant::now();
     let mut run =
@@ -150,7 +151,7 @@ fn perform(case: &Case, stage: &mut Stage, run: &mut Run) -> Outcome {
     if let Some(load) = stage.load.take() {
         let ledger = load.end().map_err(failure)?;
         let excused = case.allowed.excused.iter();
-        let excuses = excused.fold(stage.excuses.clone(), |excuses, node| excuses.away(*node, 0..u64::MAX));
+        let excuses = excused.fold(stage.excuses.clone(), |excuses, node| excuses.gone(*node, 0..u64::MAX));
         let verdict = ledger.verdict_but_for(&excuses);
         run.misses = case::misses(&case.allowed, &verdict);
         let throughput = ledger.throughput(&excuses);

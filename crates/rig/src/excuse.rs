@@ -7,8 +7,10 @@ use std::ops::Range;
 /// For a while something was the matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excuses {
-    /// Nodes that were away: what passes over one of them meanwhile may be late, refused or without an answer, and its sockets end.
+    /// Nodes that were away: what passes over one of them meanwhile may be late, refused or without an answer.
     away: Vec<(usize, Range<u64>)>,
+    /// The same, and their sockets ended with them.
+    gone: Vec<(usize, Range<u64>)>,
     /// There may have been no path: what is sent meanwhile is held, and comes late.
     held: Vec<Range<u64>>,
     /// The same, and it may be refused in clear words.
@@ -18,13 +20,20 @@ pub struct Excuses {
 impl Excuses {
     /// These nodes, all the time.
     pub fn of_nodes(nodes: &[usize]) -> Self {
-        Self { away: nodes.iter().map(|node| (*node, 0..u64::MAX)).collect(), ..Self::default() }
+        Self { gone: nodes.iter().map(|node| (*node, 0..u64::MAX)).collect(), ..Self::default() }
     }
 
-    /// A node was away, in nanoseconds since the ledger's beginning.
+    /// A node was away and its sockets stood, in nanoseconds since the ledger's beginning.
     #[must_use]
     pub fn away(mut self, node: usize, span_ns: Range<u64>) -> Self {
         self.away.push((node, span_ns));
+        self
+    }
+
+    /// A node was away, and its sockets ended.
+    #[must_use]
+    pub fn gone(mut self, node: usize, span_ns: Range<u64>) -> Self {
+        self.gone.push((node, span_ns));
         self
     }
 
@@ -44,7 +53,12 @@ impl Excuses {
 
     /// Whether this node was away at any time of what lasted from then until then.
     pub fn is_away(&self, node: usize, from_ns: u64, to_ns: u64) -> bool {
-        self.away.iter().any(|(of, span)| *of == node && touches(span, from_ns, to_ns))
+        self.away.iter().chain(&self.gone).any(|(of, span)| *of == node && touches(span, from_ns, to_ns))
+    }
+
+    /// Whether this node's sockets may have ended then.
+    pub fn is_gone(&self, node: usize, at_ns: u64) -> bool {
+        self.gone.iter().any(|(of, span)| *of == node && span.contains(&at_ns))
     }
 
     /// Whether what was sent then may come late.
@@ -59,7 +73,7 @@ impl Excuses {
 
     /// When a publisher on this node is asked to publish: the parts of a span in which nothing excuses it.
     pub fn asked_of(&self, node: usize, span_ns: Range<u64>) -> Vec<Range<u64>> {
-        let away = self.away.iter().filter(|(of, _)| *of == node).map(|(_, span)| span);
+        let away = self.away.iter().chain(&self.gone).filter(|(of, _)| *of == node).map(|(_, span)| span);
         let mut excused: Vec<_> = away.chain(&self.held).chain(&self.refused).collect();
         excused.sort_unstable_by_key(|span| span.start);
         let (mut parts, mut from_ns) = (Vec::new(), span_ns.start);
@@ -83,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_publisher_is_asked_for_what_nothing_excuses() {
-        let excuses = Excuses::default().held(30..40).refused(35..50).away(1, 70..u64::MAX);
+        let excuses = Excuses::default().held(30..40).refused(35..50).gone(1, 70..u64::MAX);
         assert_eq!(excuses.asked_of(0, 10..90), [10..30, 50..90]);
         assert_eq!(excuses.asked_of(1, 10..90), [10..30, 50..70]);
         assert_eq!(excuses.asked_of(0, 32..45), []);
@@ -96,6 +110,7 @@ mod tests {
         let held = [(10, 29), (10, 30), (39, 50), (40, 50), (50, 65)].map(|(from, to)| excuses.is_held(from, to));
         assert_eq!(held, [false, true, true, false, true]);
         assert!(!excuses.is_refused(30, 40) && excuses.is_refused(65, 66));
+        assert!(!excuses.is_gone(1, 85) && excuses.clone().gone(1, 84..86).is_gone(1, 85));
         assert!(excuses.is_away(1, 70, 80) && !excuses.is_away(0, 70, 80) && !excuses.is_away(1, 90, 99));
     }
 }

@@ -169,7 +169,7 @@ impl Ledger {
         self.judge_losses(&received, &mut verdict);
         for stood in &self.stood {
             let Some((at, words)) = &stood.ended else { continue };
-            if excused.is_away(stood.node, *at, *at) {
+            if excused.is_gone(stood.node, *at) {
                 verdict.closed_apart += 1;
             } else {
                 verdict.closed += 1;
@@ -480,7 +480,8 @@ mod tests {
         let held = Excuses::default().held(2_500 * MS..2_600 * MS);
         assert_eq!(apart(&held), [1, 0, 0], "what is held may not be refused");
         assert_eq!(apart(&held.refused(3_000 * MS..3_100 * MS)), [1, 1, 0]);
-        assert_eq!(apart(&Excuses::default().away(0, 4_900 * MS..5_100 * MS)), [0, 0, 1]);
+        assert_eq!(apart(&Excuses::default().gone(0, 4_900 * MS..5_100 * MS)), [0, 0, 1]);
+        assert_eq!(apart(&Excuses::default().away(0, 4_900 * MS..5_100 * MS)), [0, 0, 0], "its sockets stand");
         assert_eq!(apart(&Excuses::default().held(4_000 * MS..9_000 * MS)), [0, 0, 0], "well before");
     }
 }

@@ -71,11 +71,20 @@ impl Load {
 
     /// Asks for all subscribers.
     pub fn subscribe(&self, nodes: &[SocketAddr]) {
-        for number in 0..self.size.subscribers {
+        self.seats(nodes).for_each(|seat| self.crowd.add(seat));
+    }
+
+    /// Where a node's subscribers sit, for those who come when it is back.
+    pub fn seats_of(&self, node: usize, nodes: &[SocketAddr]) -> Vec<Seat> {
+        self.seats(nodes).filter(|seat| seat.node == node).collect()
+    }
+
+    fn seats(&self, nodes: &[SocketAddr]) -> impl Iterator<Item = Seat> {
+        (0..self.size.subscribers).map(|number| {
             // Each round over the channels begins at another node, so that a channel's subscribers are on several.
             let node = (number + number / self.size.channels) % nodes.len();
-            self.crowd.add(Seat { addr: nodes[node], node, channel: number % self.size.channels });
-        }
+            Seat { addr: nodes[node], node, channel: number % self.size.channels }
+        })
     }
 
     /// One more subscriber.

@@ -3,7 +3,7 @@
 use fulmar_rig::Verdict;
 
 use super::stage::{Done, Setting, Stage};
-use super::{deeds, output_limit, presence, redis_cluster, reshard};
+use super::{deeds, output_limit, presence, random, redis_cluster, reshard};
 
 /// A fault and its promises. Nothing is ever lost, doubled, out of order, or refused without a clear 503.
 pub struct Case {
@@ -42,6 +42,8 @@ const NOTHING: Allowed =
     Allowed { refusals: false, holds: false, longest_ms: None, excused: &[], closes: false, must_fail: false };
 const FAST: Allowed = Allowed { longest_ms: Some(250), ..NOTHING };
 const HELD: Allowed = Allowed { holds: true, ..NOTHING };
+/// What a drawn fault excuses it says itself, and since when.
+const DRAWN: Allowed = Allowed { closes: true, ..NOTHING };
 const REFUSED: Allowed = Allowed { refusals: true, ..HELD };
 
 const fn case(
@@ -54,8 +56,15 @@ const fn case(
     Case { name, what, setting, begin: deeds::begin, deed, allowed }
 }
 
+impl Case {
+    /// Whether it goes on for as long as one likes, and runs only when it is named.
+    pub fn is_endless(&self) -> bool {
+        self.name.starts_with("random")
+    }
+}
+
 /// All of them, in the order of the table.
-pub const CASES: [Case; 28] = [
+pub const CASES: [Case; 29] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -178,7 +187,14 @@ pub const CASES: [Case; 28] = [
         redis_cluster::move_share,
         NOTHING,
     ),
-    case("random", "several faults drawn from the seed", Setting::Sentinel, deeds::random, NOTHING),
+    case("random", "faults drawn from the seed, one after another", Setting::Sentinel, random::run, DRAWN),
+    case(
+        "random-wires",
+        "the same behind wires, lagging replicas among them",
+        Setting::SentinelWithLinks,
+        random::run_on_wires,
+        DRAWN,
+    ),
     Case {
         begin: deeds::begin_later,
         ..case(

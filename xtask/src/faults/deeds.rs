@@ -11,7 +11,6 @@ use fulmar_rig::http::Rest;
 use fulmar_rig::{LaneSpec, Link, Ready, Redis, Seat, Server};
 
 use super::isolation::Bystanders;
-use super::output_limit;
 use super::stage::{Done, GROUPS, Stage, app, failure};
 use crate::project::Failure;
 
@@ -99,6 +98,11 @@ pub fn hang_primary(stage: &mut Stage) -> Done {
 
 /// The replicas fall behind, then the primary's host is gone without a word.
 pub fn lagging_replica(stage: &mut Stage) -> Done {
+    lose_lagging_host(stage).map(|_| ())
+}
+
+/// The same, and answers the port of the server that is gone.
+pub fn lose_lagging_host(stage: &mut Stage) -> Result<u16, Failure> {
     stage.settle()?;
     let group = stage.any_group();
     let primary = stage.primary(group)?;
@@ -106,14 +110,15 @@ pub fn lagging_replica(stage: &mut Stage) -> Done {
     link.limit_replication(if stage.is_quick { 30_000 } else { 150_000 });
     stage.wait(Duration::from_secs(3))?;
     let primary = stage.primary(group)?;
-    let lag_bytes = lag_bytes(stage, primary, group)?;
+    let (port, lag_bytes) = (primary.redis.port(), lag_bytes(stage, primary, group)?);
     primary.link.iter().for_each(Link::fall_silent);
     primary.redis.kill();
     stage.note(format!("lost the host of {group}'s primary; its replicas were {lag_bytes} bytes behind"));
     if lag_bytes < 20_000 {
         stage.wrong("the replication links were not saturated: nothing was tried".to_owned());
     }
-    stage.go_on(20, 10)
+    stage.go_on(20, 10)?;
+    Ok(port)
 }
 
 /// How far the best replica of a group is behind.
@@ -144,11 +149,12 @@ pub fn wrong_sentinels(stage: &mut Stage) -> Done {
     stage.settle()?;
     let right = stage.primary(GROUPS[0])?.addr();
     let wrong = stage.primary(GROUPS[1])?.addr();
+    let port = stage.primary(GROUPS[0])?.redis.port();
     for sentinel in 0..stage.deployment().sentinels().len() {
         stage.deployment().misname(sentinel, GROUPS[0], wrong).map_err(failure)?;
     }
     stage.wait(Duration::from_secs(1))?;
-    end_connections(server_at(stage, right.port())?);
+    end_connections(server_at(stage, port)?);
     stage.go_on(4, 2)?;
     for sentinel in 0..stage.deployment().sentinels().len() {
         stage.deployment().misname(sentinel, GROUPS[0], right).map_err(failure)?;
@@ -216,15 +222,11 @@ pub fn group_lost(stage: &mut Stage) -> Done {
     let begun_ns = stage.load().now_ns();
     stage.go_on(30, 8)?;
     let lost_ns = stage.load().now_ns();
-    for server in &stage.deployment().group(group).map_err(failure)?.servers {
-        server.redis.kill();
-    }
+    kill_group(stage, group)?;
     stage.note(format!("lost {group}"));
     stage.go_on(30, 8)?;
     let back_ns = stage.load().now_ns();
-    for server in &stage.deployment().group(group).map_err(failure)?.servers {
-        server.redis.restart().map_err(failure)?;
-    }
+    restart_group(stage, group)?;
     stage.go_on(20, 12)?;
     let well_ns = stage.load().now_ns();
     stage.go_on(30, 8)?;
@@ -232,6 +234,18 @@ pub fn group_lost(stage: &mut Stage) -> Done {
     let (before_ns, meanwhile_ns) = (begun_ns..lost_ns, lost_ns..back_ns);
     stage.bystanders = Some(Bystanders { channels, before_ns, meanwhile_ns, after_ns });
     Ok(())
+}
+
+/// SIGKILL of all servers of a group.
+pub fn kill_group(stage: &Stage, group: &str) -> Done {
+    stage.deployment().group(group).map_err(failure)?.servers.iter().for_each(|server| server.redis.kill());
+    Ok(())
+}
+
+/// They come back, each with nothing in it.
+pub fn restart_group(stage: &Stage, group: &str) -> Done {
+    let group = stage.deployment().group(group).map_err(failure)?;
+    group.servers.iter().try_for_each(|server| server.redis.restart()).map_err(failure)
 }
 
 /// Away for two seconds: publishers wait.
@@ -261,17 +275,21 @@ fn away(stage: &mut Stage, seconds: u64) -> Result<u64, Failure> {
 
 /// One of ours is gone; ten publishers of its go elsewhere with their keys.
 pub fn node_killed(stage: &mut Stage) -> Done {
+    add_persistent_publishers(stage, Duration::from_millis(20));
+    stage.settle()?;
+    stage.nodes[2].kill();
+    stage.go_on(16, 12)
+}
+
+/// Ten publishers that begin at the last node and, unanswered or refused, try again at another with an `Idempotency-Key`.
+pub fn add_persistent_publishers(stage: &Stage, every: Duration) {
     let addrs: Vec<SocketAddr> = stage.addrs().into_iter().rev().collect();
     for channel in 0..10 {
-        let every = Duration::from_millis(20);
         let first = Duration::from_millis(channel as u64);
         let addrs = addrs.clone();
         let lane = LaneSpec { addrs, node: ANY_NODE, channel, every, first, tries_again: true };
         stage.load().add_publisher(lane);
     }
-    stage.settle()?;
-    stage.nodes[2].kill();
-    stage.go_on(16, 12)
 }
 
 /// It publishes the moment it says that it is ready.
@@ -297,13 +315,26 @@ pub fn fresh_node(stage: &mut Stage) -> Done {
 /// A primary has no room for anything.
 pub fn maxmemory(stage: &mut Stage) -> Done {
     stage.settle()?;
+    fill_primary(stage)?;
+    stage.go_on(10, 5)
+}
+
+/// For four seconds.
+pub fn fill_primary(stage: &mut Stage) -> Done {
     let group = stage.any_group();
     let port = stage.primary(group)?.redis.port();
+    let refused = |stage: &Stage| server_at(stage, port)?.info("errorstats", "errorstat_OOM").map_err(failure);
+    let before = refused(stage)?;
     server_at(stage, port)?.call(&["CONFIG", "SET", "maxmemory", "1"]).map_err(failure)?;
     let waited = stage.wait(Duration::from_secs(4));
     server_at(stage, port)?.call(&["CONFIG", "SET", "maxmemory", "0"]).map_err(failure)?;
     waited?;
-    stage.go_on(10, 5)
+    let after = refused(stage)?;
+    if before == after {
+        stage.wrong(format!("the primary of {group} refused nothing: nothing was tried"));
+    }
+    stage.note(format!("the primary of {group} was full: {}", after.unwrap_or_default()));
+    Ok(())
 }
 
 /// `SCRIPT FLUSH` everywhere.
@@ -327,27 +358,6 @@ pub fn slow_node(stage: &mut Stage) -> Done {
     stage.nodes[2].resume();
     waited?;
     stage.go_on(14, 10)
-}
-
-/// One after another, each when the groups are whole again.
-pub fn random(stage: &mut Stage) -> Done {
-    type Deed = fn(&mut Stage) -> Done;
-    const DEEDS: [(&str, Deed); 6] = [
-        ("a primary is killed", kill_primary),
-        ("a primary hangs", hang_primary),
-        ("SENTINEL FAILOVER by hand", planned_failover),
-        ("a primary drops its subscribers", output_limit::drop_subscribers),
-        ("every server forgets its scripts", script_flush),
-        ("a Sentinel names a replica", sentinel_names_replica),
-    ];
-    let (begun, length) = (Instant::now(), Duration::from_secs(stage.random_s));
-    while begun.elapsed() < length {
-        let (name, deed) = DEEDS[stage.chance.usize(0..DEEDS.len())];
-        println!("{:>6} of {} s  {name}", begun.elapsed().as_secs(), length.as_secs());
-        deed(stage)?;
-        stage.deployment().await_whole().map_err(failure)?;
-    }
-    Ok(())
 }
 
 /// A server by its own port.
