@@ -56,6 +56,11 @@ const fn case(
     Case { name, what, setting, begin: deeds::begin, deed, allowed }
 }
 
+/// It starts nodes itself, and has a ledger of its own.
+const fn presence_case(name: &'static str, what: &'static str, setting: Setting, deed: fn(&mut Stage) -> Done) -> Case {
+    Case { begin: deeds::begin_later, ..case(name, what, setting, deed, NOTHING) }
+}
+
 impl Case {
     /// Whether it goes on for as long as one likes, and runs only when it is named.
     pub fn is_endless(&self) -> bool {
@@ -64,7 +69,7 @@ impl Case {
 }
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 29] = [
+pub const CASES: [Case; 33] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -205,6 +210,30 @@ pub const CASES: [Case; 29] = [
             NOTHING,
         )
     },
+    presence_case(
+        "presence-faults",
+        "members while a primary hangs, is failed over, a node stops, a group is lost, slots move",
+        Setting::SentinelAndOneMore,
+        presence::rows::on_groups,
+    ),
+    presence_case(
+        "presence-lagging",
+        "members while a host is lost whose replicas are behind",
+        Setting::SentinelWithLinks,
+        presence::rows::on_wires,
+    ),
+    presence_case(
+        "presence-single",
+        "members while the only Redis is restarted and flushed",
+        Setting::Single,
+        presence::rows::on_single,
+    ),
+    presence_case(
+        "presence-cluster",
+        "members while primaries of a Redis Cluster are failed over, killed and flushed",
+        Setting::RedisCluster,
+        presence::rows::on_redis_cluster,
+    ),
 ];
 
 /// What of the promises was not kept.

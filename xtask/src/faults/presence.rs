@@ -9,6 +9,7 @@ mod endpoint;
 mod hooks;
 mod members;
 mod observer;
+pub mod rows;
 mod weight;
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use endpoint::Endpoint;
 use fulmar_rig::http::Rest;
-use fulmar_rig::{Ready, Redis, RigError, Stall, Subscriber, Watch, eventually};
+use fulmar_rig::{Ready, Redis, RigError, Stall, Subscriber, Watch};
 use members::Members;
 use observer::Observer;
 use serde_json::json;
@@ -66,12 +67,7 @@ type Wound = fn(&[&Redis]) -> Result<(), RigError>;
 
 /// All wounds, one after another, on nodes that tell an app's own server.
 pub fn run(stage: &mut Stage) -> Done {
-    let endpoint = Endpoint::open().map_err(|error| Failure(format!("no endpoint for webhooks: {error}")))?;
-    stage.extend_config(&endpoint.config());
-    stage.start_nodes(Ready::ForTraffic)?;
-    let mut scene = Scene { endpoint: Some(endpoint), ..Scene::open(stage)? };
-    scene.churn(stage, Duration::from_secs(2))?;
-    scene.judge(stage, "nothing", RIGHT_MAX, |_, _| Ok(()))?;
+    let mut scene = Scene::begin(stage)?;
     if matches!(stage.servers, Servers::Nothing) {
         return scene.close(stage);
     }
@@ -99,6 +95,17 @@ pub fn run(stage: &mut Stage) -> Done {
 }
 
 impl Scene {
+    /// Nodes that tell an app's own server, with members that come and go, and all is right.
+    fn begin(stage: &mut Stage) -> Result<Self, Failure> {
+        let endpoint = Endpoint::open().map_err(|error| Failure(format!("no endpoint for webhooks: {error}")))?;
+        stage.extend_config(&endpoint.config());
+        stage.start_nodes(Ready::ForTraffic)?;
+        let mut scene = Self { endpoint: Some(endpoint), ..Self::open(stage)? };
+        scene.churn(stage, Duration::from_secs(2))?;
+        scene.judge(stage, "nothing", RIGHT_MAX, |_, _| Ok(()))?;
+        Ok(scene)
+    }
+
     /// Observers are there; nobody comes or goes yet.
     pub fn open(stage: &Stage) -> Result<Self, Failure> {
         let count = if stage.is_quick { 4 } else { 12 };
@@ -116,13 +123,14 @@ impl Scene {
         Ok(Self { members, channels, observers, nodes, rest, endpoint: None, look_every: LOOK })
     }
 
-    /// Wounds, lets members come and go a little longer, and looks until well after all must be right.
+    /// Wounds, lets members come and go a little longer, and looks until well after all must be right. The time counts from when
+    /// `wound` returns: from the damage itself, or from when a fault is over as `rows` says it.
     pub fn judge(
         &mut self,
         stage: &mut Stage,
         what: &str,
         right_max: Duration,
-        wound: impl FnOnce(&mut Self, &Stage) -> Done,
+        wound: impl FnOnce(&mut Self, &mut Stage) -> Done,
     ) -> Done {
         self.churn(stage, Duration::from_secs(1))?;
         wound(self, stage)?;
@@ -223,15 +231,10 @@ impl Scene {
         Ok(())
     }
 
-    fn kill_primary(&mut self, stage: &Stage) -> Done {
-        let old = stage.primary(GROUPS[0])?.addr();
-        stage.primary(GROUPS[0])?.redis.kill();
-        eventually("another primary takes writes", Duration::from_secs(20), || {
-            let new = stage.primary(GROUPS[0]).ok().filter(|new| new.addr() != old)?;
-            new.redis.replicas_online().ok().filter(|online| *online > 0)
-        })
-        .map_err(failure)?;
-        Ok(())
+    fn kill_primary(&mut self, stage: &mut Stage) -> Done {
+        let old = &stage.primary(GROUPS[0])?.redis;
+        old.kill();
+        rows::await_another_primary(stage, GROUPS[0], Some(old.port()))
     }
 
     fn is_alive(&self, node: usize) -> bool {

@@ -11,7 +11,7 @@ use crate::project::Failure;
 const SHARES: usize = 8;
 
 /// One of the shares: its slot, and the port of the server that has it.
-fn any_share(stage: &mut Stage) -> Result<(usize, i64, u16), Failure> {
+pub fn any_share(stage: &mut Stage) -> Result<(usize, i64, u16), Failure> {
     let share = stage.chance.usize(0..SHARES);
     let name = format!("{{fulmar.{share}}}:group");
     let slot = stage.redis_cluster().servers()[0].call(&["CLUSTER", "KEYSLOT", &name]).map_err(failure)?;
@@ -20,7 +20,8 @@ fn any_share(stage: &mut Stage) -> Result<(usize, i64, u16), Failure> {
     Ok((share, slot, owner))
 }
 
-fn server_at(stage: &Stage, port: u16) -> Result<&Redis, Failure> {
+/// A server by its port.
+pub fn server_at(stage: &Stage, port: u16) -> Result<&Redis, Failure> {
     let mut servers = stage.redis_cluster().servers().iter();
     servers.find(|redis| redis.port() == port).ok_or_else(|| Failure(format!("no server has port {port}")))
 }
