@@ -159,7 +159,7 @@ fn perform(case: &Case, stage: &mut Stage, run: &mut Run) -> Outcome {
         run.misses.extend(throughput.miss().filter(|_| !case.allowed.must_fail));
         if let Some(compared) = stage.bystanders.as_ref().map(|bystanders| bystanders.compare(&ledger)) {
             run.notes.push(compared.to_string());
-            run.misses.extend(compared.miss());
+            run.misses.extend(compared.miss(stage.is_quick));
         }
         run.verdict = Some(verdict);
     }
