@@ -32,6 +32,12 @@ impl EntryId {
     pub fn generation(self) -> Option<u64> {
         Some(self.0.checked_shl(COUNTER_BITS)? | self.1.min((1 << COUNTER_BITS) - 1))
     }
+
+    /// The place whose generation this is.
+    #[must_use]
+    pub fn of_generation(generation: u64) -> Self {
+        Self(generation >> COUNTER_BITS, generation & ((1 << COUNTER_BITS) - 1))
+    }
 }
 
 impl std::fmt::Display for EntryId {

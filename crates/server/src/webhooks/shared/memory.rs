@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Had, Operation, Stored, Turn};
+use fulmar_backbone::redis::outbox::{EntryId, Had, Operation, Stored, Turn};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
@@ -15,6 +15,8 @@ use fulmar_protocol::webhook::Subject;
 const LEFT_ALONE_MS: u64 = 2_500;
 /// Edges of a part that are known to be done with. A node leaves fewer than this again.
 const DONE_MAX: usize = 16_384;
+/// A node leaves edges again that are up to half a minute old; the clocks of servers may differ by as much.
+const LEFT_AGAIN_MS: u64 = 60_000;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -65,6 +67,16 @@ impl Memory {
         !self.lost.contains_key(&part) && self.others.get(&part).is_none_or(|until| now >= *until)
     }
 
+    /// What whoever works this part next has to know and the store does not say: the birth of the part, and which of the edges that may
+    /// be left again are done with.
+    pub(super) fn left_behind(&self, part: u16) -> Option<(u64, Had)> {
+        let (born, had) = (self.born.get(usize::from(part))?, self.had.get(&part)?);
+        let ms = |generation: &u64| EntryId::of_generation(*generation).0;
+        let last_ms = had.done.iter().map(ms).max()?;
+        let done = had.done.iter().filter(|generation| ms(generation) + LEFT_AGAIN_MS > last_ms).copied().collect();
+        Some((*born, Had { done, ..Had::default() }))
+    }
+
     /// What is announced of a part that was read.
     pub(super) fn announced(&self, part: u16) -> Option<Vec<(AppId, Subject)>> {
         let mut announced: Vec<_> = self.had.get(&part)?.announced.keys().cloned().collect();
@@ -100,8 +112,6 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use fulmar_backbone::redis::outbox::EntryId;
-
     use super::*;
 
     fn turn(held: &[u16], born: u64) -> Turn {
@@ -143,5 +153,18 @@ mod tests {
         assert_eq!(memory.lost(), Some((3, 30, had)));
         memory.given_back(3);
         assert!(memory.lost().is_none() && memory.may_read(3, 3_000));
+    }
+    /// HOOK-40
+    #[test]
+    fn whoever_takes_a_part_is_told_which_edges_are_done_with_that_may_be_left_again() {
+        let mut memory = Memory::default();
+        memory.turned(0, &turn(&[3], 10));
+        assert_eq!(memory.left_behind(3), None, "nothing is known of it yet");
+        memory.read(3, &stored("ana", 5));
+        assert_eq!(memory.left_behind(3), None, "nothing is done with");
+        let done = [EntryId(1_000, 1), EntryId(70_000, 0), EntryId(100_000, 2)];
+        memory.wrote(3, &done.map(Operation::Settle));
+        let done = [(70_000 << 20), (100_000 << 20) | 2].into();
+        assert_eq!(memory.left_behind(3), Some((10, Had { done, ..Had::default() })));
     }
 }

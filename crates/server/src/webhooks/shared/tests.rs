@@ -262,6 +262,28 @@ fn redis_loses_everything_and_what_was_told_to_have_come_is_told_to_be_gone_once
     }
 }
 
+/// HOOK-40
+#[test]
+fn what_was_done_with_before_a_part_changed_hands_is_not_told_again_after_a_loss() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let ms = now_ms() - 10_000;
+    let channels: Vec<_> = (0..32).map(|n| (format!("room-{n}"), ms + n)).collect();
+    let first = node(&redis, "a", &url);
+    channels.iter().for_each(|(channel, ms)| redis.edge("co", channel, *ms));
+    until("all is told", LONG, || ledger.events().len() == 32 && redis.is_idle());
+    let second = node(&redis, "b", &url);
+    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    // Parts that were taken are read within a round.
+    std::thread::sleep(Duration::from_millis(500));
+    redis.flush();
+    channels.iter().for_each(|(channel, ms)| redis.edge_again("co", channel, *ms));
+    until("nothing is left to tell", LONG, || redis.is_idle());
+    assert_eq!(ledger.events().len(), 32);
+    first.stop();
+    second.stop();
+}
+
 /// HOOK-41
 #[test]
 fn what_came_and_is_on_no_record_is_told_to_be_gone_although_nobody_left_a_going() {

@@ -349,6 +349,12 @@ impl GroupWork {
         let leaving = self.parts.iter().filter(|(_, part)| matches!(part.leaving, Leaving::Now));
         let gone: Vec<(u16, String)> = leaving.map(|(number, part)| (*number, part.fence.clone())).collect();
         if !gone.is_empty() {
+            // Whoever works them next would else tell again what nodes leave there again after a loss.
+            for (number, _) in &gone {
+                if let Some((born, had)) = self.memory.left_behind(*number) {
+                    self.outbox.recall(*number, born, &had).await?;
+                }
+            }
             self.outbox.leave(&gone, false).await?;
             gone.iter().for_each(|(number, _)| _ = self.parts.remove(number));
         }

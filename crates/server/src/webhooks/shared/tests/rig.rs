@@ -151,6 +151,12 @@ impl Redis {
         self.ask(&["XADD", &format!("t:outbox:{part}"), &at, "w", what, "t", &topic, "g", &at]);
     }
 
+    /// Leaves it once more, as a node does after a loss: at another place, with the generation that it had.
+    pub(super) fn edge_again(&self, what: &str, channel: &str, ms: u64) {
+        let (topic, part) = topic(channel);
+        self.ask(&["XADD", &format!("t:outbox:{part}"), "*", "w", what, "t", &topic, "g", &format!("{ms}-0")]);
+    }
+
     /// A node that lives has a channel on record.
     pub(super) fn record(&self, channel: &str) {
         let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse(channel, 200).unwrap());
