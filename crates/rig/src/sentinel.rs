@@ -13,6 +13,7 @@ use crate::{Link, Redis, RedisOptions, RigError, Role, Value, eventually};
 const READY_MAX: Duration = Duration::from_secs(40);
 const FAILOVER_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
+const MISNAMES_MAX: usize = 3;
 
 /// How a deployment is set up.
 #[derive(Debug, Clone)]
@@ -279,6 +280,13 @@ impl SentinelDeployment {
     /// # Errors
     /// The Sentinel refuses.
     pub fn misname(&self, sentinel: usize, group: &str, addr: SocketAddr) -> Result<(), RigError> {
+        // A Sentinel writes its file at each of these, and a busy disk may keep it for longer than a call waits.
+        let mut tries = (0..MISNAMES_MAX).map(|_| self.try_to_misname(sentinel, group, addr));
+        let first = tries.next().unwrap_or(Ok(()));
+        first.or_else(|error| tries.find(Result::is_ok).unwrap_or(Err(error)))
+    }
+
+    fn try_to_misname(&self, sentinel: usize, group: &str, addr: SocketAddr) -> Result<(), RigError> {
         let redis = &self.sentinels[sentinel].redis;
         // It may have been removed before.
         let _ = redis.call(&["SENTINEL", "REMOVE", group]);

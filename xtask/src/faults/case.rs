@@ -69,7 +69,7 @@ impl Case {
 }
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 33] = [
+pub const CASES: [Case; 34] = [
     case("embedded", "one node without Redis: a check of the harness", Setting::Embedded, deeds::nothing, NOTHING),
     case(
         "embedded-lossy",
@@ -140,6 +140,13 @@ pub const CASES: [Case; 33] = [
         Setting::Sentinel,
         deeds::node_killed,
         Allowed { excused: &[2], closes: true, ..NOTHING },
+    ),
+    case(
+        "node-restarted",
+        "SIGKILL of a node, which is started again and subscribed to",
+        Setting::Sentinel,
+        random::kill_node,
+        DRAWN,
     ),
     case("fresh-node", "a node is added; its first publish reaches all", Setting::Sentinel, deeds::fresh_node, NOTHING),
     case("reshard", "two groups become three and two again", Setting::SentinelAndOneMore, reshard::run, NOTHING),

@@ -107,7 +107,7 @@ fn fill_primary(stage: &mut Stage) -> Done {
 }
 
 /// What was in flight on it is counted apart, and its sockets end; others subscribe there when it is back.
-fn kill_node(stage: &mut Stage) -> Done {
+pub fn kill_node(stage: &mut Stage) -> Done {
     stage.settle()?;
     let from_ns = stage.load().now_ns();
     stage.nodes[NODE].kill();
@@ -122,7 +122,8 @@ fn kill_node(stage: &mut Stage) -> Done {
     let wanted = before + seats.len();
     seats.into_iter().for_each(|seat| stage.load().add_subscriber(seat));
     stage.load().await_subscribed(wanted).map_err(failure)?;
-    stage.go_on(8, 4)
+    // Until its first life is known to be over, and what that left is looked after.
+    stage.go_on(12, 8)
 }
 
 /// What passes over it is late.
