@@ -123,8 +123,35 @@ fn suite_over_valkey(built: &[Binary]) -> (Totals, Outcome) {
     binaries::run_over(&program, &SUITES, built)
 }
 
-/// Three nodes over two groups under load while a primary dies, hangs and is failed over: the short form of `faults`, with the
-/// binary that the tests before it were run with.
+/// Rows of the table of `cargo xtask faults`, each in its short form. They run one after another: on two cores several deployments at
+/// once would wait for each other, and what is late would say nothing.
+///
+/// Not here, but in `cargo xtask faults`, are:
+/// - slots that move (`reshard`, `reshard-kill`), which the Rust tests `redis_reshard` and `operator` have;
+/// - `group-lost`: in windows of seven seconds another process's load looks like harm done to the other group;
+/// - `single-restart`: a server that a busy machine starts slowly is back too late for a publisher that waits for three and a half
+///   seconds, and a clear 503 is then right;
+/// - `node-killed` and `fresh-node`: on a machine that is busy enough, subscribers of a node that has just started, or whose publishes
+///   were held, may hear two publications in the wrong order. That is a fault of ours, and to be mended; then they belong here.
+const ROWS: [&str; 15] = [
+    "kill-primary",
+    "hang-primary",
+    "planned-failover",
+    "lagging-replica",
+    "wrong-sentinels",
+    "sentinel-names-replica",
+    "maxmemory",
+    "subscriber-output-limit",
+    "script-flush",
+    "slow-node",
+    "redis-late",
+    "cluster-failover",
+    "cluster-kill",
+    "cluster-move",
+    "presence",
+];
+
+/// Three nodes under load, hurt on purpose: the short form of `faults`, with the binary that the tests before it were run with.
 fn faults_in_short() -> (Totals, Outcome) {
     let mut totals = Totals::default();
     let own = match std::env::current_exe() {
@@ -132,7 +159,7 @@ fn faults_in_short() -> (Totals, Outcome) {
         Err(error) => return (totals, Err(Failure(format!("this program cannot be found: {error}")))),
     };
     let mut command = Command::new(own);
-    command.args(["faults", "kill-primary", "hang-primary", "planned-failover", "--quick", "--seeds", "1"]);
+    command.arg("faults").args(ROWS).args(["--quick", "--seeds", "1"]);
     command.args(["--binary", "target/debug/fulmar"]);
     let outcome = project::run_and_read(&mut command, |line| {
         if let Some(read) = Totals::of_summary(line) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fulmar_rig::http::Rest;
@@ -34,11 +35,20 @@ pub fn begin_later(_stage: &mut Stage) -> Done {
 pub fn begin_before_redis(stage: &mut Stage) -> Done {
     stage.single().kill();
     stage.start_nodes(Ready::Alive)?;
-    for addr in stage.addrs() {
+    // Side by side: each waits as long as a publisher does.
+    let ask = |addr| {
         let begun = Instant::now();
-        let answer = Rest::new(addr, &app()).publish("early", "x").map_err(failure)?;
-        if answer.status != 503 || !answer.has_retry_after || begun.elapsed() > Duration::from_secs(4) {
-            stage.wrong(format!("without Redis a publish was answered {answer:?} after {:?}", begun.elapsed()));
+        (Rest::new(addr, &app()).publish("early", "x"), begun.elapsed())
+    };
+    let addrs = stage.addrs();
+    let answers: Vec<_> = thread::scope(|scope| {
+        let asked: Vec<_> = addrs.iter().map(|addr| scope.spawn(move || ask(*addr))).collect();
+        asked.into_iter().map(|asked| asked.join().expect("asking does not panic")).collect()
+    });
+    for (answer, took) in answers {
+        let answer = answer.map_err(failure)?;
+        if answer.status != 503 || !answer.has_retry_after || took > Duration::from_secs(4) {
+            stage.wrong(format!("without Redis a publish was answered {answer:?} after {took:?}"));
         }
     }
     stage.go_on(5, 2)?;
@@ -220,16 +230,16 @@ pub fn group_lost(stage: &mut Stage) -> Done {
     let names = stage.load().names().iter().enumerate();
     let channels = names.filter(|(_, name)| is_theirs(name)).map(|(number, _)| number).collect();
     let begun_ns = stage.load().now_ns();
-    stage.go_on(30, 8)?;
+    stage.go_on(30, 7)?;
     let lost_ns = stage.load().now_ns();
     kill_group(stage, group)?;
     stage.note(format!("lost {group}"));
-    stage.go_on(30, 8)?;
+    stage.go_on(30, 7)?;
     let back_ns = stage.load().now_ns();
     restart_group(stage, group)?;
-    stage.go_on(20, 12)?;
+    stage.go_on(20, 10)?;
     let well_ns = stage.load().now_ns();
-    stage.go_on(30, 8)?;
+    stage.go_on(30, 7)?;
     let after_ns = well_ns..stage.load().now_ns();
     let (before_ns, meanwhile_ns) = (begun_ns..lost_ns, lost_ns..back_ns);
     stage.bystanders = Some(Bystanders { channels, before_ns, meanwhile_ns, after_ns });
@@ -319,21 +329,19 @@ pub fn maxmemory(stage: &mut Stage) -> Done {
     stage.go_on(10, 5)
 }
 
-/// For four seconds.
+/// For four seconds. It refuses whoever writes without making room first, which is asked of it.
 pub fn fill_primary(stage: &mut Stage) -> Done {
     let group = stage.any_group();
     let port = stage.primary(group)?.redis.port();
-    let refused = |stage: &Stage| server_at(stage, port)?.info("errorstats", "errorstat_OOM").map_err(failure);
-    let before = refused(stage)?;
     server_at(stage, port)?.call(&["CONFIG", "SET", "maxmemory", "1"]).map_err(failure)?;
+    let is_taken = server_at(stage, port)?.call(&["SET", "faults:full", "1", "PX", "1000"]).is_ok();
     let waited = stage.wait(Duration::from_secs(4));
     server_at(stage, port)?.call(&["CONFIG", "SET", "maxmemory", "0"]).map_err(failure)?;
     waited?;
-    let after = refused(stage)?;
-    if before == after {
-        stage.wrong(format!("the primary of {group} refused nothing: nothing was tried"));
+    if is_taken {
+        stage.wrong(format!("the primary of {group} was not full: nothing was tried"));
     }
-    stage.note(format!("the primary of {group} was full: {}", after.unwrap_or_default()));
+    stage.note(format!("the primary of {group} was full"));
     Ok(())
 }
 
