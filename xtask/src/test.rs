@@ -128,12 +128,13 @@ fn suite_over_valkey(built: &[Binary]) -> (Totals, Outcome) {
 ///
 /// Not here, but in `cargo xtask faults`, are:
 /// - slots that move (`reshard`, `reshard-kill`), which the Rust tests `redis_reshard` and `operator` have;
+/// - `presence`: all that it judges it judges by three seconds, which a busy machine does not always leave it;
 /// - `group-lost`: in windows of seven seconds another process's load looks like harm done to the other group;
 /// - `single-restart`: a server that a busy machine starts slowly is back too late for a publisher that waits for three and a half
 ///   seconds, and a clear 503 is then right;
 /// - `node-killed` and `fresh-node`: on a machine that is busy enough, subscribers of a node that has just started, or whose publishes
 ///   were held, may hear two publications in the wrong order. That is a fault of ours, and to be mended; then they belong here.
-const ROWS: [&str; 15] = [
+const ROWS: [&str; 14] = [
     "kill-primary",
     "hang-primary",
     "planned-failover",
@@ -148,7 +149,6 @@ const ROWS: [&str; 15] = [
     "cluster-failover",
     "cluster-kill",
     "cluster-move",
-    "presence",
 ];
 
 /// Three nodes under load, hurt on purpose: the short form of `faults`, with the binary that the tests before it were run with.
