@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::topic::Topic;
+
 /// So far ahead of its pace the bus may be: small batches leave as they come.
 const AHEAD_MAX: Duration = Duration::from_millis(50);
 /// Up to this wait everybody is accepted. A failover that takes its time is no reason to refuse anybody.
@@ -84,38 +86,47 @@ impl Allowance {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// How long one waits that is published now, where so many bytes wait and, if they are more than the next batches take, the first of
-    /// them has done so for `age`. Nothing while the bus does not move.
-    #[must_use]
-    pub fn wait(&self, now: Duration, bytes: u64, age: Duration) -> Duration {
+    /// Whether an app may publish what the bus will carry, where so many bytes wait for it, the first of them for `age`; `waiting` tells
+    /// app and bytes of each, and is asked now and then while the wait is long. What may be waiting of an app is an equal part of all that
+    /// waits, half of it at most, and less the longer the wait is.
+    pub fn admits<'a, W>(
+        &mut self,
+        now: Duration,
+        app: &str,
+        bytes: u64,
+        age: Duration,
+        waiting: impl FnOnce() -> W,
+    ) -> bool
+    where
+        W: Iterator<Item = (&'a str, usize)>,
+    {
+        let wait = self.wait(now, bytes, age);
+        if self.wants_count(now, wait) {
+            self.waiting = Waiting { counted_at: Some(now), ..Waiting::default() };
+            waiting().for_each(|(app, bytes)| self.waiting.add(app, bytes));
+        }
+        self.has_room(app, wait)
+    }
+
+    /// How long one waits that is published now. Nothing while the bus does not move.
+    fn wait(&self, now: Duration, bytes: u64, age: Duration) -> Duration {
         let is_moving = self.heard_at.is_some_and(|at| now < at + MOVING);
         let waited = if bytes > BATCHES { age } else { Duration::ZERO };
         if is_moving { waited.max(self.takes(bytes)) } else { Duration::ZERO }
     }
 
-    /// Whether [`Allowance::has_room`] wants [`Allowance::count`] first.
-    #[must_use]
-    pub fn wants_count(&self, now: Duration, wait: Duration) -> bool {
+    fn wants_count(&self, now: Duration, wait: Duration) -> bool {
         wait > WAIT_FREE && self.waiting.counted_at.is_none_or(|at| now >= at + COUNTED_FOR)
     }
 
-    /// Takes in all that waits, by app.
-    pub fn count<'a>(&mut self, now: Duration, waiting: impl Iterator<Item = (&'a str, usize)>) {
-        self.waiting = Waiting { counted_at: Some(now), ..Waiting::default() };
-        waiting.for_each(|(app, bytes)| self.waiting.add(app, bytes));
-    }
-
-    /// An app published something that waits from now on.
-    pub fn took(&mut self, app: &str, bytes: usize) {
+    /// Something waits from now on. Costs nothing while nobody counts.
+    pub fn took(&mut self, topic: &Topic, bytes: usize) {
         if self.waiting.counted_at.is_some() {
-            self.waiting.add(app, bytes);
+            self.waiting.add(topic.app(), bytes);
         }
     }
 
-    /// Whether the app may publish something that waits for so long. What may be waiting of it is an equal part of all that waits, half
-    /// of it at most, and less the longer the wait is.
-    #[must_use]
-    pub fn has_room(&self, app: &str, wait: Duration) -> bool {
+    fn has_room(&self, app: &str, wait: Duration) -> bool {
         let Some(own) = self.waiting.apps.get(app).filter(|own| **own > 0 && wait > WAIT_FREE) else { return true };
         let left = WAIT_MAX.saturating_sub(wait).as_millis();
         let parts = self.waiting.apps.len().max(2) as u128;
@@ -187,7 +198,8 @@ mod tests {
 
     fn waiting(apps: &[(&str, usize)]) -> Allowance {
         let mut allowance = Allowance::new(1_000_000);
-        allowance.count(MS(0), apps.iter().copied());
+        allowance.heard(MS(0));
+        assert!(allowance.admits(MS(0), "nobody", 600_000, MS(0), || apps.iter().copied()));
         allowance
     }
 
@@ -214,21 +226,18 @@ mod tests {
     #[test]
     fn nobody_waits_for_much_longer_than_is_allowed() {
         for apps in [1_usize, 2, 3, 20] {
-            let names: Vec<String> = (0..apps).map(|app| app.to_string()).collect();
+            let topics: Vec<Topic> = (0..apps).filter_map(|app| Topic::parse(&format!("{app}:room"))).collect();
             let (mut allowance, mut lane) = (Allowance::new(1_000_000), std::collections::VecDeque::new());
             let (mut bytes, mut longest) = (0_u64, MS(0));
             for now in (0..20_000).map(MS) {
                 // Together they publish ten times of what leaves.
-                for name in &names {
+                for topic in &topics {
                     let age = lane.front().map_or(MS(0), |(_, since, _)| now - *since);
-                    let wait = allowance.wait(now, bytes, age);
-                    if allowance.wants_count(now, wait) {
-                        allowance.count(now, lane.iter().map(|(app, _, bytes): &(&str, _, usize)| (*app, *bytes)));
-                    }
-                    if allowance.has_room(name, wait) {
+                    let waiting = || lane.iter().map(|(topic, _, bytes): &(&Topic, _, usize)| (topic.app(), *bytes));
+                    if allowance.admits(now, topic.app(), bytes, age, waiting) {
                         let size = 10_000 / apps;
-                        allowance.took(name, size);
-                        lane.push_back((name, now, size));
+                        allowance.took(topic, size);
+                        lane.push_back((topic, now, size));
                         bytes += size as u64;
                     }
                 }
@@ -248,8 +257,8 @@ mod tests {
     #[test]
     fn no_sum_is_too_large_and_what_is_long_ago_is_forgotten() {
         let mut allowance = Allowance::new(u64::MAX);
-        allowance.count(MS(0), [("1", usize::MAX >> 1)].into_iter());
-        assert!(!allowance.has_room("1", MS(600)));
+        allowance.heard(MS(0));
+        assert!(!allowance.admits(MS(0), "1", u64::MAX, MS(600), || [("1", usize::MAX >> 1)].into_iter()));
         allowance.sent(MS(0), usize::MAX >> 1);
         assert!(allowance.may_send(MS(500)));
         allowance.sweep(MS(50));

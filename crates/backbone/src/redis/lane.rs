@@ -67,6 +67,12 @@ impl Item {
         Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None, behind: 0 }
     }
 
+    /// Whose it is, and its bytes.
+    #[must_use]
+    pub fn weight(&self) -> (&str, usize) {
+        (self.topic.app(), self.message.len())
+    }
+
     /// Takes it back, where one of these calls waits for it. Its place stays: others are counted by theirs. Answers how many bytes
     /// became free.
     pub fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) -> u64 {

@@ -15,10 +15,10 @@ use super::{Driver, Place, Purpose};
 use crate::redis::allowance::Allowance;
 use crate::redis::belief::ServerView;
 use crate::redis::bus::{self, Batch, Bus};
-use crate::redis::lane::{BatchMax, LANES};
+use crate::redis::lane::{BatchMax, Item, LANES};
 use crate::redis::link::{Ask, LinkId, Lost, Server as Answered, is_primary};
 use crate::redis::round::{ANSWER_MAX, Back, Missed, Outcome, Path, Round, best_first};
-use crate::redis::topic::{Slot, Topic};
+use crate::redis::topic::Topic;
 
 /// What one bus message carries at most, per lane.
 const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
@@ -26,8 +26,6 @@ const BATCH_MAX: BatchMax = BatchMax { items: 256, bytes: 256 << 10 };
 pub(super) const VIEW_EVERY: Duration = Duration::from_millis(250);
 /// Pause after a batch that no path took.
 const AGAIN: Duration = Duration::from_millis(20);
-/// That apps are refused is logged once in this time.
-const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// A server that nobody has named for this long is left.
 const UNNAMED: Duration = Duration::from_secs(60);
 
@@ -62,14 +60,13 @@ pub(super) struct GroupBus {
     pub(super) allowance: Allowance,
     /// Nothing leaves before that.
     again_at: Option<Duration>,
-    /// When it was last said that somebody was refused.
-    said_at: Option<Duration>,
+    complaints: Complaints,
 }
 
 impl GroupBus {
     pub(super) fn new(bytes_per_s: u64) -> Self {
-        let (round, missed, flight, again_at, said_at) = Default::default();
-        Self { round, missed, flight, allowance: Allowance::new(bytes_per_s), again_at, said_at }
+        let (round, missed, flight, again_at, complaints) = Default::default();
+        Self { round, missed, flight, allowance: Allowance::new(bytes_per_s), again_at, complaints }
     }
 }
 
@@ -85,13 +82,10 @@ impl Group {
         if !self.circuit.is_open() {
             return true;
         }
-        let (age, lanes, allowance) = (self.bus_age(now), &self.lanes, &mut self.bus.allowance);
-        let wait = allowance.wait(now, lanes.iter().map(|side| side.lane.bytes_for_bus()).sum(), age);
-        if allowance.wants_count(now, wait) {
-            let waiting = lanes.iter().flat_map(|side| side.lane.waiting_for_bus());
-            allowance.count(now, waiting.map(|item| (item.topic.app(), item.message.len())));
-        }
-        allowance.has_room(app, wait)
+        let (age, lanes) = (self.bus_age(now), &self.lanes);
+        let bytes = lanes.iter().map(|side| side.lane.bytes_for_bus()).sum();
+        let waiting = || lanes.iter().flat_map(|side| side.lane.waiting_for_bus()).map(Item::weight);
+        self.bus.allowance.admits(now, app, bytes, age, waiting)
     }
 }
 
@@ -252,32 +246,15 @@ impl Driver {
             if self.slots.bus_has_room(now, app, slot).unwrap_or_else(|| group.bus_has_room(now, app)) {
                 continue;
             }
-            if group.bus.said_at.is_none_or(|at| now >= at + SAID_AGAIN) {
-                group.bus.said_at = Some(now);
-                tracing::warn!(
-                    group = group.name,
-                    app,
-                    "more is published than the bus carries: this app, of which much is waiting, is answered 503 \
-                     (backbone.bus_bytes_per_s)"
-                );
+            // One fact, whichever app it is about: there may be many.
+            const REFUSED: &str = "more is published than the bus carries: this app, of which much is waiting, is answered 503 \
+                                   (backbone.bus_bytes_per_s)";
+            if group.bus.complaints.is_due(now, REFUSED) {
+                tracing::warn!(group = group.name, app, "{REFUSED}");
             }
             return false;
         }
         true
-    }
-
-    /// This was published, and waits for the bus if that is in use.
-    pub(super) fn waits_for_bus(&mut self, publication: &Publication, slot: Slot) {
-        let group = self.group_of(slot);
-        let group = &mut self.groups[group];
-        let allowance = if self.slots.frozen.contains_key(&slot.0) {
-            &mut self.slots.bus.allowance
-        } else if group.circuit.is_open() {
-            &mut group.bus.allowance
-        } else {
-            return;
-        };
-        allowance.took(publication.app.as_str(), publication.frame.len());
     }
 
     pub(super) fn bus_counted(&mut self, group: usize, outcome: Result<Value, Lost>) {

@@ -8,14 +8,16 @@ use tokio::sync::oneshot;
 
 use super::Driver;
 use super::attach::Group;
+use super::complaints::Complaints;
 use crate::PublishError;
 use crate::redis::envelope::{Event, Previous};
 use crate::redis::order::NAMED_WITHIN;
 use crate::redis::topic::Topic;
 use crate::redis::withdrawn::Withdrawn;
 
-/// That there is no room is logged once in this time.
-const SAID_AGAIN: Duration = Duration::from_secs(30);
+/// What is said where there is no room.
+const FULL: &str = "publications that no log has yet fill their room: publishing is answered 503 until a group's log takes them \
+                    (backbone.buffer_bytes_max; `fulmar status` says which group is away)";
 /// How long a publication's key is remembered: as long as the script does.
 const ONCE: Duration = Duration::from_secs(120);
 
@@ -36,8 +38,7 @@ pub(super) struct Calls {
     pub(super) timed_out: u64,
     pub(super) unwaited: u64,
     pub(super) again: u64,
-    /// When it was last said that there is no room.
-    said_full_at: Option<Duration>,
+    complaints: Complaints,
 }
 
 /// A call that waits.
@@ -78,16 +79,10 @@ impl Driver {
     pub(super) fn buffer_has_room(&mut self, now: Duration, bytes: u64) -> bool {
         let unlogged = |group: &Group| group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum::<u64>();
         let kept = self.slots.bytes() + self.groups.iter().map(unlogged).sum::<u64>();
-        let (max, said_at) = (self.settings.limits.buffer_bytes_max, &mut self.calls.said_full_at);
+        let max = self.settings.limits.buffer_bytes_max;
         let has_room = kept + bytes <= max;
-        if !has_room && said_at.is_none_or(|at| now >= at + SAID_AGAIN) {
-            *said_at = Some(now);
-            tracing::error!(
-                kept,
-                max,
-                "publications that no log has yet fill their room: publishing is answered 503 until a group's log takes them \
-                 (backbone.buffer_bytes_max; `fulmar status` says which group is away)"
-            );
+        if !has_room && self.calls.complaints.is_due(now, FULL) {
+            tracing::error!(kept, max, "{FULL}");
         }
         has_room
     }

@@ -48,23 +48,14 @@ impl FrozenBus {
 }
 
 impl Slots {
-    /// What the bus has yet to carry of slots that no group has.
-    fn waiting_for_bus(&self) -> impl Iterator<Item = &Item> {
-        self.frozen.values().flat_map(|frozen| &frozen.items[frozen.heard..])
-    }
-
     /// Whether the app may publish something of this slot; `None` for a slot of some group.
     pub(super) fn bus_has_room(&mut self, now: Duration, app: &str, slot: Slot) -> Option<bool> {
         self.frozen.get(&slot.0)?;
-        let first = self.waiting_for_bus().map(|item| item.accepted_at).min();
+        let waiting = || self.frozen.values().flat_map(|frozen| &frozen.items[frozen.heard..]);
+        let first = waiting().map(|item| item.accepted_at).min();
         let age = first.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let bytes = self.waiting_for_bus().map(|item| item.message.len() as u64).sum();
-        let wait = self.bus.allowance.wait(now, bytes, age);
-        if self.bus.allowance.wants_count(now, wait) {
-            let waiting = self.frozen.values().flat_map(|frozen| &frozen.items[frozen.heard..]);
-            self.bus.allowance.count(now, waiting.map(|item| (item.topic.app(), item.message.len())));
-        }
-        Some(self.bus.allowance.has_room(app, wait))
+        let bytes = waiting().map(|item| item.message.len() as u64).sum();
+        Some(self.bus.allowance.admits(now, app, bytes, age, || waiting().map(Item::weight)))
     }
 
     /// Up to so many bytes of what has waited for too long, and where that ends in each slot.

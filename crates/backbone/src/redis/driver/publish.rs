@@ -174,7 +174,6 @@ impl Driver {
         once: Option<u64>,
         hook: Option<String>,
     ) -> &mut Item {
-        self.waits_for_bus(&publication, topic.slot());
         self.calls.counter += 1;
         let counter = self.calls.counter;
         let previous = self.calls.before(now, &topic, counter, once.is_some());
@@ -194,12 +193,17 @@ impl Driver {
     fn queue(&mut self, item: Item) -> &mut Item {
         let slot = item.topic.slot();
         let group = self.group_of(slot);
-        match self.slots.waiting(slot) {
-            Some(waiting) => {
-                waiting.push(item);
-                waiting.last_mut().expect("it was pushed just now")
+        match self.slots.frozen.get_mut(&slot.0) {
+            Some(frozen) => {
+                self.slots.bus.allowance.took(&item.topic, item.message.len());
+                frozen.items.push(item);
+                frozen.items.last_mut().expect("it was pushed just now")
             }
-            None => self.groups[group].lanes[lane_of(slot)].lane.push(item),
+            None => {
+                let group = &mut self.groups[group];
+                group.bus.allowance.took(&item.topic, item.message.len());
+                group.lanes[lane_of(slot)].lane.push(item)
+            }
         }
     }
 

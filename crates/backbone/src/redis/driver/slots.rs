@@ -138,11 +138,6 @@ impl Slots {
         self.frozen.values().flat_map(|frozen| &frozen.items).map(|item| item.message.len() as u64).sum()
     }
 
-    /// Where publications wait whose slot no group has; `None` for that of another.
-    pub(super) fn waiting(&mut self, slot: Slot) -> Option<&mut Vec<Item>> {
-        self.frozen.get_mut(&slot.0).map(|frozen| &mut frozen.items)
-    }
-
     /// Takes what is asked of the records of a slot that no group has; gives back what is not of that kind.
     pub(super) fn keep_call(&mut self, call: Call) -> Option<Call> {
         let slot = match &call {
