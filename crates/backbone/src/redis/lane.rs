@@ -19,6 +19,13 @@ use super::withdrawn::Withdrawn;
 /// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
 pub const LANES: usize = 2;
 
+/// Younger than this a message goes as it is.
+const FRESH_MS: u64 = 50;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchMax {
@@ -65,6 +72,41 @@ impl Item {
     #[must_use]
     pub fn new(now: Duration, topic: Topic, message: Bytes, spec: Spec) -> Self {
         Self { topic, message, spec, accepted_at: now, call: None, needs_replica: false, logged_at: None, behind: 0 }
+    }
+
+    /// How long ago it was accepted.
+    fn age_ms(&self, now: Duration) -> u64 {
+        millis(now.saturating_sub(self.accepted_at))
+    }
+
+    /// The message with its age in it: how long ago this node accepted it, so that no two clocks need to agree.
+    #[must_use]
+    pub fn aged(&self, now: Duration) -> Bytes {
+        let age_ms = self.age_ms(now);
+        if age_ms < FRESH_MS || self.message.is_empty() {
+            return self.message.clone();
+        }
+        Event::with_age(&self.message, age_ms)
+    }
+
+    /// What the script is told beside it, as `scripts/publish.lua` reads it.
+    #[must_use]
+    pub fn spec_text(&self, now: Duration) -> String {
+        let mut text = String::new();
+        if let Some(kept) = self.spec.cache_for {
+            text.push_str(&format!("c={};", millis(kept)));
+            let age_ms = self.age_ms(now);
+            if age_ms >= FRESH_MS {
+                text.push_str(&format!("a={age_ms};"));
+            }
+        }
+        if let Some(once) = self.spec.once {
+            text.push_str(&format!("k={once:x};"));
+        }
+        if let Some(hook) = &self.spec.hook {
+            text.push_str(hook);
+        }
+        text
     }
 
     /// Whose it is, and its bytes.

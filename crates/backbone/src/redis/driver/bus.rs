@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::attach::Group;
 use super::complaints::{self, Complaints, Whose};
-use super::publish::{Replica, aged};
+use super::publish::Replica;
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
 use crate::redis::allowance::Allowance;
@@ -217,15 +217,12 @@ impl Driver {
             let lane = &self.groups[group].lanes[lane].lane;
             for item in range.iter().flat_map(|range| range.clone()).filter_map(|number| lane.item(number)) {
                 if !item.message.is_empty() {
-                    batch.add(&item.topic, &aged(&item.message, now.saturating_sub(item.accepted_at)));
+                    batch.add(&item.topic, &item.aged(now));
                 }
             }
         }
         let message = batch.finish();
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.bus(&self.servers[path].address)).arg(message.as_ref());
-        let link = self.servers[path].link;
-        if self.ask(link, Purpose::BusCount { group }, Ask::Command(command)) {
+        if self.publish_on_bus(path, Purpose::BusCount { group }, &message) {
             self.groups[group].bus.allowance.sent(now, message.len());
             self.groups[group].bus.flight = Some(Flight { path, ranges, sent_at: now });
         } else {
@@ -331,17 +328,21 @@ impl Driver {
         }
     }
 
+    /// Sends a message over a server's bus, whose answer says how many heard it. False where there is no connection.
+    pub(super) fn publish_on_bus(&mut self, at: usize, purpose: Purpose, message: &[u8]) -> bool {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.bus(&self.servers[at].address)).arg(message);
+        self.ask(self.servers[at].link, purpose, Ask::Command(command))
+    }
+
     /// Says something to every node, over every server's bus.
     pub(super) fn say_on_bus(&mut self, message: &[u8]) {
         for at in 0..self.servers.len() {
             if !self.servers[at].is_listening || self.servers[at].member.is_alias {
                 continue;
             }
-            let mut command = redis::cmd("PUBLISH");
-            command.arg(self.keys.bus(&self.servers[at].address)).arg(message);
-            let link = self.servers[at].link;
             // A server that is gone is not the only one.
-            let _: bool = self.ask(link, Purpose::Ignored, Ask::Command(command));
+            let _: bool = self.publish_on_bus(at, Purpose::Ignored, message);
         }
     }
 

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::publish::aged;
 use super::slots::Slots;
 use super::{Driver, Purpose};
 use crate::redis::allowance::Allowance;
 use crate::redis::bus::Batch;
 use crate::redis::lane::Item;
-use crate::redis::link::{Ask, Lost};
+use crate::redis::link::Lost;
 use crate::redis::round::{ANSWER_MAX, Outcome, Round};
 use crate::redis::topic::Slot;
 
@@ -74,7 +73,7 @@ impl Slots {
                 end += 1;
                 bytes += item.message.len();
                 if !item.message.is_empty() {
-                    batch.add(&item.topic, &aged(&item.message, now.saturating_sub(item.accepted_at)));
+                    batch.add(&item.topic, &item.aged(now));
                 }
             }
             parts.push((*slot, end));
@@ -105,10 +104,7 @@ impl Driver {
             return;
         };
         let message = batch.finish();
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.bus(&self.servers[path].address)).arg(message.as_ref());
-        let link = self.servers[path].link;
-        if self.ask(link, Purpose::FrozenCount, Ask::Command(command)) {
+        if self.publish_on_bus(path, Purpose::FrozenCount, &message) {
             self.slots.bus.allowance.sent(now, message.len());
             self.slots.bus.flight = Some(Flight { path, parts, sent_at: now });
         } else {

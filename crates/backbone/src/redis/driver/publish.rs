@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::slice;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fulmar_protocol::app::Durability;
 use fulmar_protocol::exchange::{Identity, Publication};
 use fulmar_protocol::webhook::EventKind;
@@ -259,8 +258,7 @@ impl Driver {
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
-            let age = now.saturating_sub(item.accepted_at);
-            command.arg(item.topic.as_str()).arg(aged(&item.message, age).as_ref()).arg(spec(&item.spec, age));
+            command.arg(item.topic.as_str()).arg(item.aged(now).as_ref()).arg(item.spec_text(now));
         }
         side.sent += 1;
         let sent = side.sent;
@@ -471,33 +469,4 @@ pub(super) fn lane_of(slot: Slot) -> usize {
 
 fn limits_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The message with its age in it: how long ago this node accepted it, so that no two clocks need to agree.
-pub(super) fn aged(message: &Bytes, age: Duration) -> Bytes {
-    let age = limits_ms(age);
-    if age < FRESH_MS || message.is_empty() {
-        return message.clone();
-    }
-    Event::with_age(message, age)
-}
-
-/// Younger than this goes as it is.
-const FRESH_MS: u64 = 50;
-
-fn spec(spec: &Spec, age: Duration) -> String {
-    let mut text = String::new();
-    if let Some(kept) = spec.cache_for {
-        text.push_str(&format!("c={};", limits_ms(kept)));
-        if limits_ms(age) >= FRESH_MS {
-            text.push_str(&format!("a={};", limits_ms(age)));
-        }
-    }
-    if let Some(once) = spec.once {
-        text.push_str(&format!("k={once:x};"));
-    }
-    if let Some(hook) = &spec.hook {
-        text.push_str(hook);
-    }
-    text
 }
