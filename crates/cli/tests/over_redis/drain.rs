@@ -1,9 +1,9 @@
 //! A node goes away in order, and its members are elsewhere in a moment.
 
-use fulmar_rig::{Ready, Redis, RedisOptions, RigError, Subscriber, is_available};
+use fulmar_rig::{Ready, RigError, Subscriber};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, connect, next_event, node, publish};
+use super::{PATIENCE, connect, next_event, node, one_redis, publish};
 
 const ROOM: &str = "presence-room";
 
@@ -25,11 +25,7 @@ fn await_close(subscriber: &mut Subscriber) {
 /// RED-31
 #[test]
 fn members_of_a_drained_node_who_come_back_on_another_one_do_not_flicker_and_others_are_gone() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
-    let backbone = format!("addresses = [\"{}\"]", redis.addr());
+    let Some((redis, backbone)) = one_redis() else { return };
     // Whoever comes second knows the other from its first beat on.
     let stays = node("", &backbone, Ready::ForTraffic);
     let goes = node("", &backbone, Ready::ForTraffic);

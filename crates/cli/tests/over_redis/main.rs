@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fulmar_protocol::app::App;
-use fulmar_rig::{Node, NodeOptions, Ready, Subscriber, http};
+use fulmar_rig::{Node, NodeOptions, Ready, Redis, RedisOptions, Subscriber, http, is_available};
 use serde_json::Value;
 
 /// Within what anything that is expected must come.
@@ -47,6 +47,16 @@ fn rules_of_the_readme_for_redis_cluster() -> String {
     let line = text.lines().find_map(|line| line.strip_prefix("Redis Cluster asks for ")).expect("the README says so");
     let quoted = line.split('`').skip(1).step_by(2);
     format!("{} {}", rules_of_the_readme("+eval"), quoted.collect::<Vec<_>>().join(" "))
+}
+
+/// One Redis, and the lines by which nodes find it; `None`, said loudly, where there is no program for one.
+fn one_redis() -> Option<(Redis, String)> {
+    if !is_available() {
+        return None;
+    }
+    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let lines = format!("addresses = [\"{}\"]", redis.addr());
+    Some((redis, lines))
 }
 
 /// A node of the real binary with `app` and these further lines of configuration, of which `[backbone]` comes last.

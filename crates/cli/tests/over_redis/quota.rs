@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use fulmar_rig::{Node, Ready, Redis, RedisOptions, RigError, Subscriber, eventually, is_available};
+use fulmar_rig::{Node, Ready, RigError, Subscriber, eventually};
 
-use super::{PATIENCE, app, node};
+use super::{PATIENCE, app, node, one_redis};
 
 /// Connections of the app, all nodes together.
 const QUOTA: usize = 40;
@@ -52,11 +52,7 @@ fn find_place(nodes: &[&Node]) -> Subscriber {
 /// NODE-20, NODE-21: rule 30 of the backbone. Takes the fifteen seconds of calm without which nobody is told 4004.
 #[test]
 fn sockets_of_a_killed_node_find_places_elsewhere_and_none_is_told_4004_although_a_full_app_s_newcomers_were() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
-    let backbone = format!("addresses = [\"{}\"]", redis.addr());
+    let Some((_redis, backbone)) = one_redis() else { return };
     let start = || node(&format!("max_connections = {QUOTA}"), &backbone, Ready::ForTraffic);
     let [a, b, dies] = [start(), start(), start()];
     let mut seats: Vec<(usize, Subscriber)> = Vec::new();

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use fulmar_protocol::app::App;
 use fulmar_rig::http::{Answer, Rest};
-use fulmar_rig::{Node, Ready, Redis, RedisOptions, eventually, is_available};
+use fulmar_rig::{Node, Ready, eventually};
 
-use super::{PATIENCE, app, node};
+use super::{PATIENCE, app, node, one_redis};
 
 /// Events per second that the first app may publish, all nodes together.
 const LIMIT: usize = 12;
@@ -86,11 +86,7 @@ fn the_share_passes_and_one_more_is_refused(node: &Node) {
 /// long at least, and a larger share is seen once they were faster than the smaller one allows.
 #[test]
 fn nodes_divide_what_an_app_may_publish_and_divide_it_anew_when_one_comes_or_dies() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
-    let backbone = format!("addresses = [\"{}\"]", redis.addr());
+    let Some((_redis, backbone)) = one_redis() else { return };
     let apps = format!(
         "publishes_per_s_max = {LIMIT}\n[[apps]]\nid = \"2\"\nkey = \"k2\"\nsecret = \"s\"\npublishes_per_s_max = 2"
     );

@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use fulmar_rig::{Node, Ready, Redis, RedisOptions, http, is_available};
+use fulmar_rig::{Node, Ready, http};
 
-use super::{PATIENCE, app, connect, next_event, node, publish};
+use super::{PATIENCE, app, connect, next_event, node, one_redis, publish};
 
 /// Publishes under a key; answers the status, and whether it was said to be a repeat.
 fn publish_once(at: &Node, data: &str, key: &str) -> (u16, bool) {
@@ -28,11 +28,7 @@ fn publish_once(at: &Node, data: &str, key: &str) -> (u16, bool) {
 /// HTTP-48, HTTP-51, RED-15
 #[test]
 fn a_repeat_through_another_node_reaches_nobody_again_and_only_who_took_a_call_knows_it() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
-    let backbone = format!("addresses = [\"{}\"]", redis.addr());
+    let Some((_redis, backbone)) = one_redis() else { return };
     let [one, other] = [(), ()].map(|()| node("", &backbone, Ready::ForTraffic));
     let mut subscriber = connect(&other);
     subscriber.subscribe("room", None).unwrap();

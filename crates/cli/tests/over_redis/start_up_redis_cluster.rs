@@ -30,7 +30,7 @@ fn tell_all(servers: &RedisCluster, words: &[&str]) {
 }
 
 /// The slot of the share called 0, and the server that has it.
-fn slot_and_owner(servers: &RedisCluster) -> (i64, &Redis) {
+pub fn slot_and_owner(servers: &RedisCluster) -> (i64, &Redis) {
     let slot = servers.servers()[0].call(&["CLUSTER", "KEYSLOT", "{fulmar.0}"]).unwrap().number().unwrap();
     (slot, servers.owner_of(slot).unwrap())
 }

@@ -10,6 +10,7 @@ use fulmar_rig::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::sentinels::{allow, follow_another, watched_by};
+use super::start_up_redis_cluster::slot_and_owner;
 use super::{PATIENCE, connect, next_event, node, publish, rules_of_the_readme, rules_of_the_readme_for_redis_cluster};
 
 const PASSWORD: &str = "correct-horse";
@@ -158,14 +159,14 @@ fn nodes_find_the_servers_of_a_redis_cluster_through_tls_and_stay_with_a_share_w
     let at = format!("topology = \"cluster\"\nshares = 4\naddresses = [{}]", seeds[..2].join(", "));
     let start = || secured(&at, &authority.path("ca.pem"), &authority, Ready::ForTraffic);
     let (hears, takes) = (start(), start());
-    let rooms: Vec<String> = (0..8).map(|n| format!("room-{n}")).collect();
+    let rooms: Vec<String> = (0..16).map(|n| format!("room-{n}")).collect();
     let mut subscriber = connect(&hears);
     for room in &rooms {
         subscriber.subscribe(room, None).unwrap();
         publish(&takes, room, room);
         assert_eq!(next_event(&mut subscriber).1, *room);
     }
-    servers.owner_of(0).unwrap().kill();
+    slot_and_owner(&servers).1.kill();
     for room in &rooms {
         publish(&takes, room, "after");
         assert_eq!(next_event(&mut subscriber).1, "after");

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use fulmar_rig::{Node, NodeOptions, Ready, Redis, RedisCluster, RedisOptions, Subscriber, eventually, is_available};
+use fulmar_rig::{Node, NodeOptions, Ready, RedisCluster, RedisOptions, Subscriber, eventually, is_available};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, connect, node, node_with};
+use super::{PATIENCE, connect, node, node_with, one_redis};
 
 /// Channels: enough to lie in several shares.
 const CHANNELS: usize = 6;
@@ -152,11 +152,8 @@ fn every_edge_over_redis_cluster_is_told_once_under_an_id_of_its_own() {
 /// HOOK-40, RED-32
 #[test]
 fn what_was_told_to_have_come_is_told_to_be_gone_although_redis_lost_everything_meanwhile() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
-    let (ledger, nodes) = start(&format!("addresses = [\"{}\"]", redis.addr()));
+    let Some((redis, backbone)) = one_redis() else { return };
+    let (ledger, nodes) = start(&backbone);
     let people = come(&nodes);
     ledger.await_told(&CAME);
     redis.call(&["FLUSHALL"]).unwrap();
@@ -172,12 +169,9 @@ fn what_was_told_to_have_come_is_told_to_be_gone_although_redis_lost_everything_
 /// HOOK-41, HOOK-18: ana's going is made by nobody, because her node has died and with all records hers are gone that would make it.
 #[test]
 fn who_was_on_a_node_that_died_as_redis_lost_everything_is_told_to_be_gone_once_and_nobody_else_is() {
-    if !is_available() {
-        return;
-    }
-    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let Some((redis, backbone)) = one_redis() else { return };
     let (ledger, url) = Ledger::open();
-    let (app, backbone) = (telling(&url), format!("addresses = [\"{}\"]", redis.addr()));
+    let app = telling(&url);
     let lives = node(&app, &backbone, Ready::ForTraffic);
     // What it has told dies with a node that tells.
     let roles = ("FULMAR_SERVER__ROLES".to_owned(), "websocket,rest".to_owned());
