@@ -77,9 +77,9 @@ pub struct Stood {
 pub struct Ledger {
     /// Publishes, in the order of each lane.
     pub published: Vec<Published>,
-    /// What each lane set out to do,
+    /// What each lane set out to do until [`Ledger::rested_ns`].
     pub offers: Vec<Offer>,
-    /// until it was told to rest.
+    /// When all lanes were told to rest.
     pub rested_ns: u64,
     /// Subscribers by number.
     pub stood: Vec<Stood>,

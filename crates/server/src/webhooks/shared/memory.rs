@@ -154,6 +154,7 @@ mod tests {
         memory.given_back(3);
         assert!(memory.lost().is_none() && memory.may_read(3, 3_000));
     }
+
     /// HOOK-40
     #[test]
     fn whoever_takes_a_part_is_told_which_edges_are_done_with_that_may_be_left_again() {
