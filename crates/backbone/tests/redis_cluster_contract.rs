@@ -63,7 +63,7 @@ fn fixture_for_outages() -> Fixture {
     let shares_of = |server: &&Redis| owners.iter().filter(|owner| owner.port() == server.port()).count();
     let primary = *owners.iter().max_by_key(|server| shares_of(server)).expect("there are shares");
     let set_away = move |is_away| if is_away { primary.stop() } else { primary.resume() };
-    let outage = Outage { set_away: Box::new(set_away), has_detour: true };
+    let outage = Outage { set_away: Box::new(set_away), has_detour: true, patience: nodes::PATIENCE_WITH_OUTAGES };
     nodes::fixture(&settings, outage, |node| nodes::hears_all(node, SHARES.into()))
 }
 

@@ -51,7 +51,7 @@ fn fixture() -> Fixture {
 fn fixture_for_outages() -> Fixture {
     let server = server_for_outages().expect("whoever asks has looked whether there is one");
     let set_away = move |is_away| if is_away { server.stop() } else { server.resume() };
-    let outage = Outage { set_away: Box::new(set_away), has_detour: false };
+    let outage = Outage { set_away: Box::new(set_away), has_detour: false, patience: nodes::PATIENCE_WITH_OUTAGES };
     let topology = Topology::Single(server.addr().to_string());
     nodes::fixture(&nodes::settings_for_outages(topology), outage, |node| nodes::hears_all(node, 1))
 }

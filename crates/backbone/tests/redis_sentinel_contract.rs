@@ -56,7 +56,7 @@ fn fixture_for_outages() -> Fixture {
             if is_away { primary.stop() } else { primary.resume() }
         }
     };
-    let outage = Outage { set_away: Box::new(set_away), has_detour: true };
+    let outage = Outage { set_away: Box::new(set_away), has_detour: true, patience: nodes::PATIENCE_WITH_OUTAGES };
     let settings = nodes::settings_for_outages(topology(servers));
     nodes::fixture(&settings, outage, |node| nodes::hears_all(node, GROUPS.len()))
 }

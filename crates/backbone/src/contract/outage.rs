@@ -6,6 +6,8 @@
 pub(super) mod members;
 pub(super) mod publications;
 
+use std::time::Duration;
+
 use super::Fixture;
 
 /// How a case takes away what a backbone keeps its state in.
@@ -14,13 +16,18 @@ pub struct Outage {
     pub set_away: Box<dyn Fn(bool) + Send + Sync>,
     /// Whether what is published meanwhile is heard meanwhile all the same.
     pub has_detour: bool,
+    /// How long anything may take before a case gives up. Never waited for when all is well.
+    pub patience: Duration,
 }
+
+/// The patience of a case in which nothing is away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Outage {
     /// Of a backbone that has nothing which could be away.
     #[must_use]
     pub fn never() -> Self {
-        Self { set_away: Box::new(|_| ()), has_detour: true }
+        Self { set_away: Box::new(|_| ()), has_detour: true, patience: PATIENCE }
     }
 }
 

@@ -21,8 +21,8 @@ use fulmar_protocol::name::{CHANNEL_NAME_CEILING, ChannelName, SocketId, UserId}
 use super::Fixture;
 use crate::{Backbone, CachedEvent, ChannelState, Inbox, PublishError, Query, Reply, Terms, WorkerId};
 
-/// How long anything may take before a case gives up. Never waited for when all is well.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// A future is polled again after this though nobody woke it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The app of cases that need one only.
 pub(super) const APP: &str = "app";
@@ -46,8 +46,8 @@ pub(super) struct Joined {
     pub(super) cached: Option<String>,
 }
 
-#[derive(Default)]
 struct Recorder {
+    patience: Duration,
     is_full: AtomicBool,
     calls: AtomicU64,
     heard: Mutex<Heard>,
@@ -84,6 +84,11 @@ impl Inbox for Recorder {
 }
 
 impl Recorder {
+    fn new(patience: Duration) -> Self {
+        let (is_full, calls, heard, news) = Default::default();
+        Self { patience, is_full, calls, heard, news }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Heard)) {
         change(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         self.news.notify_all();
@@ -91,7 +96,7 @@ impl Recorder {
 
     /// Waits until `pick` finds what it looks for.
     fn wait<T>(&self, what: &str, mut pick: impl FnMut(&mut Heard) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(found) = pick(&mut heard) {
@@ -108,7 +113,7 @@ impl Fixture {
     /// The worker with this index, on the node whose turn it is. The first is always on the first node.
     pub(super) fn worker(&self, index: usize) -> Worker {
         let backbone = Arc::clone(&self.nodes[index % self.nodes.len()]);
-        let inbox = Arc::new(Recorder::default());
+        let inbox = Arc::new(Recorder::new(self.outage.patience));
         let id = backbone.attach(Arc::clone(&inbox) as Arc<dyn Inbox>);
         Worker { backbone, id, inbox, tickets: AtomicU64::new(0) }
     }
@@ -199,7 +204,7 @@ impl Fixture {
 
     /// Waits until the deployment agrees; for what a backbone of several nodes may take a moment to tell.
     pub(super) fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.outage.patience;
         while !holds() {
             assert!(Instant::now() < deadline, "waited in vain until {what}");
             std::thread::yield_now();
@@ -434,7 +439,7 @@ pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park_timeout(PATIENCE),
+            Poll::Pending => std::thread::park_timeout(LOOK_AGAIN),
         }
     }
 }

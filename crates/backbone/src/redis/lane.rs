@@ -111,7 +111,7 @@ impl Item {
 
     /// Whose it is, and its bytes.
     #[must_use]
-    pub fn weight(&self) -> (&str, usize) {
+    pub fn app_and_bytes(&self) -> (&str, usize) {
         (self.topic.app(), self.message.len())
     }
 

@@ -16,7 +16,10 @@ const NODES: u64 = 3;
 const BUSY: Duration = Duration::from_secs(20);
 
 /// Longest the nodes may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The patience of cases in which servers hang for seconds, and nodes then find their way back.
+pub const PATIENCE_WITH_OUTAGES: Duration = Duration::from_secs(40);
 
 /// What the nodes of a new deployment are told when nothing is to go wrong.
 pub fn settings(topology: Topology) -> Settings {
@@ -44,7 +47,7 @@ pub fn fixture(settings: &Settings, outage: Outage, is_whole: impl Fn(&RedisBack
     let nodes: Vec<Arc<RedisBackbone>> = (0..NODES)
         .map(|node| Arc::new(RedisBackbone::start(settings.clone(), 100 + node, None).expect("a node starts")))
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE.max(outage.patience);
     while !nodes.iter().all(|node| node.leases().len() == nodes.len() && is_whole(node)) {
         assert!(Instant::now() < deadline, "the nodes do not find each other: {:?}", nodes[0].figures());
         std::thread::yield_now();

@@ -84,7 +84,7 @@ impl Group {
         }
         let (age, lanes) = (self.bus_age(now), &self.lanes);
         let bytes = lanes.iter().map(|side| side.lane.bytes_for_bus()).sum();
-        let waiting = || lanes.iter().flat_map(|side| side.lane.waiting_for_bus()).map(Item::weight);
+        let waiting = || lanes.iter().flat_map(|side| side.lane.waiting_for_bus()).map(Item::app_and_bytes);
         self.bus.allowance.admits(now, app, bytes, age, waiting)
     }
 }

@@ -54,7 +54,7 @@ impl Slots {
         let first = waiting().map(|item| item.accepted_at).min();
         let age = first.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         let bytes = waiting().map(|item| item.message.len() as u64).sum();
-        Some(self.bus.allowance.admits(now, app, bytes, age, || waiting().map(Item::weight)))
+        Some(self.bus.allowance.admits(now, app, bytes, age, || waiting().map(Item::app_and_bytes)))
     }
 
     /// Up to so many bytes of what has waited for too long, and where that ends in each slot.
