@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ears::Ears;
 use fulmar_backbone::redis::RedisBackbone;
-use fulmar_backbone::redis::settings::{Limits, Settings, Topology};
+use fulmar_backbone::redis::settings::{Credentials, Limits, Settings, Topology};
 use fulmar_backbone::{Backbone, PublishError, Terms};
 use fulmar_protocol::app::{AppId, Durability};
 use fulmar_protocol::exchange::{Join, Publication, Question, Ticket};
@@ -26,9 +26,12 @@ const LOUD_BYTES: usize = 4_096;
 /// The last batch is not waited for, and a little may be ahead.
 const ROUGHLY_MS: u64 = 250;
 
-fn node(topology: &Topology, origin: u64) -> RedisBackbone {
+fn settings(topology: &Topology) -> Settings {
     let limits = Limits { bus_bytes_per_s: BYTES_PER_S, ..Limits::default() };
-    let settings = Settings { limits, ..Settings::new("bus", topology.clone()) };
+    Settings { limits, ..Settings::new("bus", topology.clone()) }
+}
+
+fn node(settings: Settings, origin: u64) -> RedisBackbone {
     RedisBackbone::start(settings, origin, None).expect("a node starts")
 }
 
@@ -56,18 +59,23 @@ fn uses_the_bus(node: &RedisBackbone) -> bool {
     node.figures().groups.iter().any(|group| group.over_the_bus)
 }
 
-/// RED-37
-#[test]
-fn the_bus_carries_so_much_a_second_and_an_app_that_publishes_more_is_refused_while_others_are_not() {
+/// Two nodes' servers: a primary and a replica under one Sentinel that takes its time.
+fn servers() -> Option<(SentinelDeployment, Topology)> {
     if !fulmar_rig::is_available() {
         eprintln!("SKIPPED: no redis-server on this machine; `cargo xtask setup` installs it");
-        return;
+        return None;
     }
     let options = SentinelOptions { wants_replica: false, down_after_ms: 600_000, ..SentinelOptions::default() };
     let servers = SentinelDeployment::start(&[(GROUP, 1)], 1, &options).expect("the servers start");
     let sentinels = servers.sentinels().iter().map(|sentinel| sentinel.redis.addr().to_string()).collect();
-    let topology = Topology::Sentinel { sentinels, groups: vec![GROUP.to_owned()] };
-    let nodes = [node(&topology, 1), node(&topology, 2)];
+    Some((servers, Topology::Sentinel { sentinels, groups: vec![GROUP.to_owned()] }))
+}
+
+/// RED-37
+#[test]
+fn the_bus_carries_so_much_a_second_and_an_app_that_publishes_more_is_refused_while_others_are_not() {
+    let Some((servers, topology)) = servers() else { return };
+    let nodes = [1, 2].map(|origin| node(settings(&topology), origin));
     let are_whole = || {
         let is_whole = |node: &RedisBackbone| {
             let groups = node.figures().groups;
@@ -110,4 +118,30 @@ fn the_bus_carries_so_much_a_second_and_an_app_that_publishes_more_is_refused_wh
     eventually("the app may publish again", PATIENCE, takes_again).expect("it may");
     assert_eq!(loud.recv_timeout(PATIENCE).as_deref(), Ok("again"));
     primary.redis.resume();
+}
+
+/// RED-16, RED-24: whoever is answered without a group is told what is published from then on.
+#[test]
+fn a_node_that_never_had_the_primary_hears_over_the_bus_what_others_publish() {
+    let Some((servers, topology)) = servers() else { return };
+    let healthy = node(settings(&topology), 1);
+    let hears = || healthy.figures().groups.first().filter(|group| group.hears).map(|_| ());
+    eventually("the first node is there", PATIENCE, hears).expect("it is");
+    // One user, and only the replica lets it do what nodes do.
+    let (user, password) = ("fulmar", "secret");
+    let all = ["ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all"];
+    let primary = servers.primary_of(GROUP).expect("there is one");
+    primary.redis.call(&[&all[..], &["-@scripting"]].concat()).expect("a user without scripts");
+    for replica in servers.replicas_of(GROUP).expect("there is one") {
+        replica.redis.call(&all).expect("a user");
+    }
+    let credentials = Credentials { user: Some(user.to_owned()), password: Some(password.to_owned()) };
+    let barred = node(Settings { credentials, ..settings(&topology) }, 2);
+    let heard = listen(&barred, "app");
+    assert!(!barred.figures().groups.iter().any(|group| group.hears), "it was answered without the group");
+    let texts = ["first", "second", "third"];
+    texts.iter().for_each(|text| assert_eq!(publish(&healthy, "app", text), Ok(())));
+    for text in texts {
+        assert_eq!(heard.recv_timeout(PATIENCE).as_deref(), Ok(text));
+    }
 }

@@ -24,6 +24,9 @@ const PULSE_EVERY: Duration = Duration::from_millis(100);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long a subscription may be missing before the node says that it is deaf.
 const DEAF_AFTER: Duration = Duration::from_millis(50);
+/// The same at a start, where connections take their time: sooner than anybody here is answered without the group, so that the bus,
+/// which is wound back, has all that is published from then on.
+const NEW_DEAF_AFTER: Duration = Duration::from_millis(500);
 /// How often a deaf node says so.
 const SAY_DEAF_EVERY: Duration = Duration::from_millis(150);
 /// How long the subscriptions on the primary before stay open.
@@ -79,6 +82,11 @@ impl Hearing {
         if self.position.is_none() {
             self.position = self.head.take();
         }
+    }
+
+    /// Whether there are names that it should be hearing and is not.
+    fn is_wanted(&self) -> bool {
+        !self.queue.is_empty() || self.stage == Stage::Subscribing
     }
 
     /// Whether what is heard must wait for what the log has from before it.
@@ -372,8 +380,9 @@ impl Driver {
         }
         let is_silent = hearing.stage == Stage::Ready;
         let since = *hearing.deaf_since.get_or_insert(now);
-        if !hearing.was_ready
-            || now < since + DEAF_AFTER
+        let after = if hearing.was_ready { DEAF_AFTER } else { NEW_DEAF_AFTER };
+        if !(hearing.was_ready || hearing.is_wanted())
+            || now < since + after
             || hearing.said_deaf_at.is_some_and(|at| now < at + SAY_DEAF_EVERY)
         {
             return;
