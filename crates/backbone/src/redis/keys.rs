@@ -106,7 +106,7 @@ impl Keys {
         self.named("log")
     }
 
-    /// Hash: origin lane -> last sequence in the log.
+    /// Hash: `ORIGIN.LANE` -> last number in the log; `ORIGIN.LANE.last` -> counter of the origin's last publication there.
     #[must_use]
     pub fn sequences(&self) -> String {
         self.named("seq")

@@ -19,6 +19,12 @@ use super::withdrawn::Withdrawn;
 /// Lanes of a node to a group. Two: what comes for one gathers while the other's batch is under way.
 pub const LANES: usize = 2;
 
+/// One slot always goes over the same lane, whatever group it is in: by the parity of its bits, since slots go round the groups.
+#[must_use]
+pub fn lane_of(slot: Slot) -> usize {
+    usize::try_from(slot.0.count_ones()).unwrap_or(0) % LANES
+}
+
 /// Younger than this a message goes as it is.
 const FRESH_MS: u64 = 50;
 
@@ -289,6 +295,14 @@ impl Lane {
     #[must_use]
     pub fn needs_replica(&self, range: RangeInclusive<u64>) -> bool {
         range.into_iter().filter_map(|number| self.item(number)).any(|item| item.needs_replica && item.call.is_some())
+    }
+
+    /// The highest counter among this origin's own publications in this range; 0 without any: what is there in place of a dead node is
+    /// not its own.
+    #[must_use]
+    pub fn last_of(&self, origin: u64, range: RangeInclusive<u64>) -> u64 {
+        let identities = range.filter_map(|number| Event::identity_of(&self.item(number)?.message));
+        identities.filter(|identity| identity.origin == origin).map(|identity| identity.counter).max().unwrap_or(0)
     }
 
     /// Those who wait for items in this range, which the log has, and a replica too if `has_replica`. Each is named once per

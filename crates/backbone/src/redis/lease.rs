@@ -42,6 +42,12 @@ pub struct About {
     pub metrics_trouble: Option<String>,
 }
 
+/// The number of a node's incarnation, from its name in keys; `None` for what names no node of ours.
+#[must_use]
+pub fn origin(node: &str) -> Option<u64> {
+    u64::from_str_radix(node, 16).ok()
+}
+
 impl Lease {
     /// As text: a word and its values on each line.
     #[must_use]

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fulmar_protocol::exchange::Member;
+use fulmar_protocol::exchange::{Identity, Member};
 use fulmar_protocol::name::UserId;
 use fulmar_protocol::webhook::Kinds;
 
@@ -47,6 +47,8 @@ pub struct Change {
     pub wants_roster: bool,
     /// Whether the answer is to hold the cached event.
     pub wants_cached: bool,
+    /// Whether the answer is to say which publications the log has.
+    pub wants_logged: bool,
     /// Edges of these kinds go to the outbox.
     pub hooks: Kinds,
 }
@@ -148,6 +150,9 @@ pub struct Changed {
     pub roster: Option<Vec<(Member, u64)>>,
     /// The cached event, when asked for and there.
     pub cached: Option<Kept>,
+    /// When asked for: of each live node, and of the topic's lane, the last publication that the log has. Whatever that node numbered
+    /// up to it was accepted before the change was made.
+    pub logged: Arc<[Identity]>,
 }
 
 /// What the hub is told.

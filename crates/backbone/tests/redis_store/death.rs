@@ -86,14 +86,14 @@ fn nothing_of_a_node_is_left_an_hour_after_its_records_went() {
     for (node, ago) in [("old", 3_700), ("recent", 3_500)] {
         world.redis::<()>(&["HSET", "dep:fence", node, &format!("reaped {}", now - ago)]);
     }
-    for lane in ["old.0", "old.1", "recent.0", "node0.1"] {
+    for lane in ["old.0", "old.0.last", "old.1", "old.1.last", "recent.0", "recent.0.last", "node0.1"] {
         world.redis::<()>(&["HSET", "dep:seq", lane, "7"]);
     }
     world.nodes[1].is_stopped = true;
     world.run_and_reap(LONG);
     let mut lanes: Vec<String> = world.redis(&["HKEYS", "dep:seq"]);
     lanes.sort_unstable();
-    assert_eq!(lanes, ["node0.1", "recent.0"]);
+    assert_eq!(lanes, ["node0.1", "recent.0", "recent.0.last"]);
     let marks: Vec<String> = world.redis(&["HKEYS", "dep:fence"]);
     assert!(!marks.contains(&"old".to_owned()) && marks.contains(&"recent".to_owned()), "{marks:?}");
 }

@@ -1,6 +1,11 @@
 //! Who is told what when records change.
 
+use std::time::Duration;
+
+use fulmar_backbone::redis::lane::lane_of;
 use fulmar_backbone::redis::records::{Call, Change, Find, Found, Told, Total};
+use fulmar_backbone::redis::scripts::PUBLISH;
+use fulmar_protocol::exchange::Identity;
 
 use crate::world::{OUTBOX_PART_MAX, World, all_hooks, read, topic, user};
 
@@ -286,6 +291,38 @@ fn the_cached_event_is_found_with_its_place_and_time() {
     let change = Change { wants_cached: true, hooks: all_hooks(), ..world.nodes[0].plain(&room, 1) };
     assert_eq!(world.change(0, change).unwrap().cached.unwrap().at, kept.at);
     assert_eq!(world.outbox(&room), ["co t 7:cache-room"]);
+}
+
+/// RED-17: what the log had before a subscription is known by identity, whatever way it comes.
+#[test]
+fn a_newcomer_is_told_how_far_each_live_node_has_come_in_the_log() {
+    let Some(mut world) = World::new(0) else { return };
+    let (ab, cd) = (0xab, 0xcd);
+    [ab, cd].iter().for_each(|origin| world.add(&format!("{origin:016x}")));
+    world.run(Duration::from_secs(3));
+    let room = topic("7:room");
+    let lane = lane_of(room.slot());
+    PUBLISH.load().exec(&mut world.admin).expect("it is loaded");
+    let append = |world: &mut World, origin: u64, lane: usize, (number, counter): (u64, u64)| {
+        let node = &world.nodes[0];
+        let mut publish = PUBLISH.call(&world.keys, &node.facts);
+        publish.arg(format!("{origin:016x}.{lane}")).arg(number).arg("1").arg(1_000).arg(60_000).arg(counter);
+        publish.arg(room.as_str()).arg("Esaid").arg("").exec(&mut world.admin).expect("it is appended");
+    };
+    append(&mut world, ab, lane, (1, 17));
+    append(&mut world, ab, 1 - lane, (1, 99));
+    append(&mut world, cd, lane, (1, 30));
+    // One that came over from another group, and one that is another node's.
+    append(&mut world, cd, lane, (2, 5));
+    append(&mut world, cd, lane, (3, 0));
+    append(&mut world, 0xef, lane, (1, 44));
+    let first = Change { wants_logged: true, ..world.nodes[0].plain(&room, 1) };
+    let mut logged = world.change(0, first).expect("it is let in").logged.to_vec();
+    logged.sort_by_key(|identity| identity.origin);
+    let of = |origin, counter| Identity { origin, counter };
+    assert_eq!(logged, [of(ab, 17), of(cd, 30)], "of the topic's lane, and of nodes that are live");
+    let second = world.nodes[0].plain(&room, 2);
+    assert!(world.change(0, second).expect("it is let in").logged.is_empty(), "nobody asked");
 }
 
 /// RED-25

@@ -351,6 +351,7 @@ impl Node {
             is_counted: false,
             wants_roster: false,
             wants_cached: false,
+            wants_logged: false,
             hooks: Kinds::NONE,
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Driver;
 use super::attach::Group;
-use crate::redis::lease::Lease;
+use crate::redis::lease::{self, Lease};
 use crate::redis::store::NodesSeen;
 
 /// How often a lease is renewed; the store beats once a second by itself.
@@ -183,7 +183,7 @@ impl Driver {
         let of_group = |group: &usize| self.groups[*group].store.lapsed(Instant::now());
         let lapsed: BTreeSet<String> = answering.iter().flat_map(of_group).collect();
         for node in lapsed {
-            let origin = u64::from_str_radix(&node, 16).unwrap_or(0);
+            let origin = lease::origin(&node).unwrap_or(0);
             let lives_elsewhere = self.leases().any(|lease| lease.node == node);
             if lives_elsewhere || self.nodes.alive.contains_key(&origin) || self.nodes.reaping.contains_key(&node) {
                 continue;

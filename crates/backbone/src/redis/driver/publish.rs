@@ -14,12 +14,12 @@ use super::calls::Call;
 use super::{Driver, Purpose};
 use crate::redis::confirm::{Confirmation, PIPES};
 use crate::redis::envelope::Event;
-use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec};
+use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec, lane_of};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
 use crate::redis::round::Missed;
 use crate::redis::scripts;
 use crate::redis::settings::Limits;
-use crate::redis::topic::{Slot, Topic};
+use crate::redis::topic::Topic;
 use crate::{PublishError, Terms};
 
 /// What one script call carries at most.
@@ -255,6 +255,7 @@ impl Driver {
         let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
+        command.arg(side.lane.last_of(self.origin, batch.clone()));
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
@@ -460,11 +461,6 @@ impl Driver {
         side.pipes[pipe].run = None;
         self.open_circuit(self.now(), group);
     }
-}
-
-/// One slot always goes over the same lane, whatever group it is in: by the parity of its bits, since slots go round the groups.
-pub(super) fn lane_of(slot: Slot) -> usize {
-    usize::try_from(slot.0.count_ones()).unwrap_or(0) % LANES
 }
 
 fn limits_ms(duration: Duration) -> u64 {

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use hashbrown::HashSet;
 
 use super::frozen::FrozenBus;
-use super::publish::lane_of;
 use super::{Driver, hub, store};
-use crate::redis::lane::Item;
+use crate::redis::lane::{Item, lane_of};
 use crate::redis::map::{Beside, SlotMap};
 use crate::redis::records::{Call, Find, Found, Told};
 use crate::redis::store::Moving;

@@ -217,6 +217,7 @@ impl Desk {
             is_counted: entry.is_counted,
             wants_roster: !entry.is_read && entry.members().is_some(),
             wants_cached: !entry.is_read && entry.is_cache(),
+            wants_logged: !entry.is_open && entry.channel().is_some(),
             hooks: if is_join { self.hooks(entry) } else { without_misses(self.hooks(entry)) },
         };
         turn.outs.push(Out::Call { to: To::Slot(entry.topic.slot()), call: Call::Change(change) });

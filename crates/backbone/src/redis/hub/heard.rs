@@ -34,7 +34,6 @@ impl Desk {
     pub(super) fn replay(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, read: LogId) {
         let Some(waiting) = &mut entry.waiting else { return };
         entry.since_ms = waiting.since_ms;
-        entry.opened_with = entry.cached.as_ref().map(|cached| Box::new(cached.identity));
         for (at, message) in std::mem::take(&mut waiting.held) {
             let is_news = match (at, &message) {
                 // The newcomer hears its own count.

@@ -3,7 +3,9 @@
 //! A join is answered when its change was made, or alone (from what is known here) when a group is away for too long.
 //! Whatever is told before the answer has a smaller or equal position, whatever comes later a larger one.
 
-use fulmar_protocol::exchange::{Answer, Join, JoinRefusal, Leave, Member};
+use std::sync::Arc;
+
+use fulmar_protocol::exchange::{Answer, Identity, Join, JoinRefusal, Leave, Member};
 use fulmar_protocol::name::UserId;
 use fulmar_protocol::webhook::EventKind;
 
@@ -153,6 +155,7 @@ impl Desk {
         self.answer_changed(turn, entry, token, changed.at, is_reading);
         if is_reading && !entry.is_open {
             (entry.is_open, entry.opened_at) = (true, changed.at);
+            entry.opened_with = entry.given_at_opening(changed.logged);
             self.replay(turn, entry, changed.at);
             self.check_if_doubtful(turn, entry);
         }
@@ -298,7 +301,10 @@ impl Desk {
             self.answer_join(turn, entry, wait);
         }
         if !was_open {
+            entry.opened_with = entry.given_at_opening(Arc::default());
             self.replay(turn, entry, LogId::default());
+            // What was accepted until now and was not heard is in a log that is not, and would come behind what followed it.
+            entry.since_ms = turn.now.ms;
         }
         self.release_counts(entry);
     }
@@ -320,6 +326,18 @@ impl Desk {
 }
 
 impl Entry {
+    /// The last publications that were before everybody here: those that the log had, and the kept one, which may be on the bus still, or
+    /// of a node that is not live any more.
+    fn given_at_opening(&self, logged: Arc<[Identity]>) -> Arc<[Identity]> {
+        let kept = self.cached.as_ref().map(|cached| cached.identity);
+        let is_covered =
+            |kept: &Identity| logged.iter().any(|of| of.origin == kept.origin && of.counter >= kept.counter);
+        match kept.filter(|kept| !is_covered(kept)) {
+            Some(kept) => logged.iter().copied().chain([kept]).collect(),
+            None => logged,
+        }
+    }
+
     /// Whether a subscription such as is being left can exist here.
     fn can_leave(&self, from: WorkerId, leave: &Leave) -> bool {
         let is_member = match (&leave.user_id, self.members()) {

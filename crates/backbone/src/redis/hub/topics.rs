@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use fulmar_protocol::app::AppId;
@@ -55,9 +56,11 @@ pub(super) struct Entry {
     pub(super) is_miss_told: bool,
     /// Where it was opened with what had been read: events up to there are older than everybody here, cached ones included.
     pub(super) opened_at: LogId,
-    /// The kept event that was given when it was opened: what its origin accepted before that is older than everybody here, too.
-    pub(super) opened_with: Option<Box<Identity>>,
-    /// When the interest began that it was opened for: what was accepted before is not for it.
+    /// The last publications that the log had when it was opened, and the kept event that was given: what their nodes accepted before
+    /// them is older than everybody here, too, by whatever way it comes.
+    pub(super) opened_with: Arc<[Identity]>,
+    /// When the interest began that it was opened for: what was accepted before is not for it. Ages leave out what a message was on
+    /// its way, so that it seems younger.
     pub(super) since_ms: u64,
     /// Place of the last count told, or of the last edge of a user.
     pub(super) newest: LogId,
@@ -218,7 +221,7 @@ impl Entry {
             |given: &Identity| given.origin == event.identity.origin && event.identity.counter <= given.counter;
         at.is_some_and(|at| at <= self.opened_at)
             || event.accepted_ms < self.since_ms
-            || self.opened_with.as_deref().is_some_and(is_before)
+            || self.opened_with.iter().any(is_before)
     }
 
     pub(super) fn new(topic: &Topic, now_ms: u64) -> Self {
@@ -241,7 +244,7 @@ impl Entry {
             is_counted: false,
             is_miss_told: false,
             opened_at: LogId::default(),
-            opened_with: None,
+            opened_with: Arc::default(),
             since_ms: 0,
             newest: LogId::default(),
             is_newest_told: false,

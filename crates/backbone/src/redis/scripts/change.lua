@@ -2,11 +2,12 @@
 -- part of the outbox keeps; ARGV[9] the number of the call, which rises; ARGV[10] that of the last one before whose edges the node
 -- still keeps (0 none): a server that never had those changes nothing (`LOSTEDGES`); then for each change eight: topic, slot,
 -- subscriptions, user, presence ("" none is meant, "-" gone, else "SINCE INFO"), the most users ("-": any number), what is asked for (1
--- the roster, 2 the cached event), bits.
+-- the roster, 2 the cached event, 4 which publications the log has), bits.
 -- Answers the epoch, the log's head, the changes, and how many messages were said in all. For each change: what it did (1
 -- occupied, 2 vacated, 4 added, 8 removed, 16 refused), the total, the roster and the cached event where asked for, and how
--- many messages had been said when it was made. All states are those after the last change. Then the number of the call, and what it
--- left in the outbox.
+-- many messages had been said when it was made. All states are those after the last change. Then the number of the call, what it
+-- left in the outbox, and, where asked for, of each live node its name and the counters of its last publication in the log, one for
+-- each lane.
 local had = tonumber(call('HGET', P .. 'calls', node) or '0') or 0
 -- With the number of this call it would seem to have had those edges, and nobody would leave them again.
 if had < tonumber(ARGV[10]) then return redis.error_reply('LOSTEDGES ' .. had) end
@@ -112,13 +113,15 @@ for _, topic in ipairs(order) do
   -- Nobody is left to be told of nothing.
   if totals[topic] > 0 then counted(topic, moved[topic][1], moved[topic][2], totals[topic]) end
 end
+local wants_logged = false
 for n, answer in ipairs(answers) do
   local i = n * 8 + 3
   local topic, slot, asked = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 6])
+  wants_logged = wants_logged or asked >= 4
   if answer[1] ~= 16 then
     answer[2] = totals[topic]
     answer[3] = asked % 2 == 1 and roster(slot, topic) or false
-    if asked >= 2 then
+    if asked % 4 >= 2 then
       local kept = call('GET', P .. 'cache:' .. topic)
       if kept then
         answer[4] = kept
@@ -132,4 +135,11 @@ for n, answer in ipairs(answers) do
 end
 local left = tell(tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]))
 if #left > 0 then put(P .. 'calls', node, ARGV[9]) end
-return { epoch, head_id(), answers, #said / 2, tonumber(ARGV[9]), left }
+local logged = {}
+if wants_logged then
+  for _, name in ipairs(live) do
+    local lanes = call('HMGET', P .. 'seq', name .. '.0.last', name .. '.1.last') or {}
+    for _, word in ipairs({ name, lanes[1] or '0', lanes[2] or '0' }) do logged[#logged + 1] = word end
+  end
+end
+return { epoch, head_id(), answers, #said / 2, tonumber(ARGV[9]), left, logged }

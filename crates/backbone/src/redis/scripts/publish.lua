@@ -2,12 +2,15 @@
 -- refuses before anybody has heard anything. Trims first, so that a full server still takes it.
 --
 -- ARGV  4 lane  5 number of the first item  6 '1' when a gap before it is meant  7 entries the log keeps  8 its age in ms
+--       9 the highest counter among the node's own publications of the batch (0 none)
 --       then per item: topic, message (empty: withdrawn), spec
 -- spec  '' or words 'KIND=VALUE;': c ttl in ms of the cached event, a age in ms when it is sent again, k key under which it is
 --       published once, o part of the outbox, m entries that it keeps and s socket id of a client's event
 -- Answers epoch, last number of the lane in the log, id of the entry ('' when there was nothing to append).
-local first, items = tonumber(ARGV[5]), (#ARGV - 8) / 3
-local last = tonumber(redis.call('HGET', P .. 'seq', ARGV[4]) or '0')
+local FIXED = 9 -- arguments before the items
+local first, items = tonumber(ARGV[5]), (#ARGV - FIXED) / 3
+local seq = redis.call('HMGET', P .. 'seq', ARGV[4], ARGV[4] .. '.last')
+local last = tonumber(seq[1] or '0')
 if first > last + 1 and ARGV[6] ~= '1' then
   return redis.error_reply('SEQGAP ' .. last)
 end
@@ -16,7 +19,7 @@ if first + items - 1 <= last then
 end
 local fields, out = {}, {}
 for at = math.max(last + 1, first), first + items - 1 do
-  local base = 9 + (at - first) * 3
+  local base = FIXED + 1 + (at - first) * 3
   local topic, message, spec = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local fresh = message ~= ''
   if fresh and spec ~= '' then
@@ -36,7 +39,9 @@ if #out > 0 then
   trim(redis.call, ARGV[7], ARGV[8])
   id = redis.call('XADD', P .. 'log', '*', unpack(fields))
 end
-redis.call('HSET', P .. 'seq', ARGV[4], first + items - 1)
+-- A publication that comes over from a lane of another group is older than what this one has.
+local own = math.max(tonumber(ARGV[9]), tonumber(seq[2] or '0'))
+redis.call('HSET', P .. 'seq', ARGV[4], first + items - 1, ARGV[4] .. '.last', string.format('%.0f', own))
 if id ~= '' then
   redis.call('HSET', KEYS[1], 'head', id, 'count', count + 1)
 end

@@ -77,7 +77,8 @@ if slot >= 1024 then
     local since = string.match(marks[i + 1], '^reaped (%d+)$')
     if since and tonumber(since) < now - 3600 then
       call('HDEL', P .. 'fence', marks[i])
-      call('HDEL', P .. 'seq', marks[i] .. '.0', marks[i] .. '.1')
+      local lanes = { marks[i] .. '.0', marks[i] .. '.1' }
+      call('HDEL', P .. 'seq', lanes[1], lanes[2], lanes[1] .. '.last', lanes[2] .. '.last')
     end
   end
 end

@@ -182,7 +182,8 @@ impl Store {
             };
             cmd.arg(change.topic.as_str()).arg(change.topic.slot().0).arg(change.subscriptions);
             cmd.arg(user).arg(presence).arg(change.members_max.map_or("-".to_owned(), |max| max.to_string()));
-            cmd.arg(u8::from(change.wants_roster) + 2 * u8::from(change.wants_cached));
+            let asked = [(1, change.wants_roster), (2, change.wants_cached), (4, change.wants_logged)];
+            cmd.arg(asked.iter().filter(|(_, is_asked)| *is_asked).map(|(bit, _)| bit).sum::<u8>());
             cmd.arg(bits(change.hooks, change.is_counted));
         }
         cmd

@@ -210,6 +210,7 @@ impl Queued {
         self.superseded.extend(earlier.superseded);
         self.change.wants_roster |= earlier.change.wants_roster;
         self.change.wants_cached |= earlier.change.wants_cached;
+        self.change.wants_logged |= earlier.change.wants_logged;
     }
 }
 
@@ -231,6 +232,7 @@ mod tests {
             is_counted: false,
             wants_roster: false,
             wants_cached: false,
+            wants_logged: false,
             hooks: Kinds::NONE,
         })
     }

@@ -1,10 +1,12 @@
 //! What comes back: what each answer changes here, and what the hub and the driver are told of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{ServerError, Value};
 
 use super::super::envelope::LogId;
+use super::super::lane::lane_of;
 use super::super::records::{Change, Changed, MembersFull, Token, Told};
 use super::asks::Ask;
 use super::audit::{Look, Mend};
@@ -171,6 +173,7 @@ impl Store {
         let has_said = values::count(items.get(3)) > 0;
         self.again.keep(now, values::count(items.get(4)), items.get(5).map(values::items).unwrap_or_default());
         let answers = items.get(2).map(values::items).unwrap_or_default();
+        let logged = values::logged(items.get(6).map(values::items).unwrap_or_default());
         for (index, Queued { change, is_asked, superseded }) in changes.into_iter().enumerate() {
             let answer = answers.get(index).map(values::items).unwrap_or_default();
             let did = values::count(answer.first());
@@ -179,7 +182,10 @@ impl Store {
             if did & REFUSED == 0 {
                 self.truth.apply(&change);
             }
-            let outcome = outcome(did, (at, has_said), answer, &change);
+            let mut outcome = outcome(did, (at, has_said), answer, &change);
+            if let (Ok(changed), true) = (&mut outcome, change.wants_logged) {
+                changed.logged = Arc::clone(&logged[lane_of(change.topic.slot())]);
+            }
             let told = |token: Token, outcome| Out::Told(Told::Changed { token, outcome });
             let bare = |outcome: &Result<Changed, MembersFull>| match outcome {
                 // The edges were the last one's.
@@ -289,6 +295,7 @@ fn joins(topic: &Topic, record: &Record) -> Vec<Queued> {
             is_counted: record.is_counted,
             wants_roster: false,
             wants_cached: false,
+            wants_logged: false,
             hooks: record.hooks,
         },
         is_asked: false,
@@ -316,6 +323,7 @@ fn outcome(did: u64, (at, has_said): (LogId, bool), answer: &[Value], change: &C
         total: values::count(answer.get(1)),
         roster: change.wants_roster.then_some(roster),
         cached: if change.wants_cached { values::kept(answer.get(3), answer.get(4)) } else { None },
+        logged: Arc::default(),
     })
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use fulmar_protocol::exchange::Member;
+use fulmar_protocol::exchange::{Identity, Member};
 use fulmar_protocol::name::UserId;
 use hashbrown::HashMap;
 use redis::Value;
 
 use super::super::envelope::{LogId, Message};
+use super::super::lane::LANES;
+use super::super::lease;
 use super::super::records::Kept;
 
 /// Fields and values of a hash, however the protocol's version writes them; `None` for anything else.
@@ -57,6 +59,17 @@ pub fn items(value: &Value) -> &[Value] {
 /// The place in the log at `value`.
 pub fn log_id(value: Option<&Value>) -> LogId {
     value.and_then(text).and_then(|text| LogId::parse(&text)).unwrap_or_default()
+}
+
+/// For each lane, the last publication of every node that has any there: from the node's name and its counters, node after node.
+pub fn logged(value: &[Value]) -> [Arc<[Identity]>; LANES] {
+    std::array::from_fn(|lane| {
+        let last = |of_node: &[Value]| {
+            let (origin, counter) = (lease::origin(&text(&of_node[0])?)?, count(of_node.get(1 + lane)));
+            (counter > 0).then_some(Identity { origin, counter })
+        };
+        value.chunks_exact(1 + LANES).filter_map(last).collect()
+    })
 }
 
 /// Users and `SINCE INFO` of several nodes as one roster, in the order they came. The earliest record of a user says who it is.

@@ -7,6 +7,7 @@ use fulmar_protocol::exchange::{Answer, Happening, Join, Ticket};
 use super::walk::text;
 use super::words::{as_user, bus_event, to, topic, user_topic};
 use super::world::{Heard, World};
+use crate::redis::envelope::LogId;
 use crate::redis::hub::{Hub, HubSettings, Moment, Out};
 use crate::redis::records::{Call, Found, Told, Total};
 use crate::{Query, Reply, Unavailable};
@@ -56,6 +57,25 @@ fn a_join_of_a_topic_that_nobody_knows_here_is_answered_after_a_second() {
     assert_eq!(world.roster(&topic("presence-room")).len(), 1);
     let edges: Vec<_> = told(&world).into_iter().filter(|told| told.starts_with(['+', '-'])).collect();
     assert_eq!(edges, ["+ana"], "told before the answer, and not again when the store says it");
+}
+
+/// RED-24, RED-3
+#[test]
+fn who_was_answered_without_the_store_is_told_what_was_accepted_since_and_nothing_from_before() {
+    let mut world = World::at_its_start(1, 1, 1, None);
+    world.join(0, 0, to("room"));
+    let asked = world.now.ms;
+    let hear = |world: &mut World, text: &str, accepted, at| {
+        world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), at, bus_event(text, accepted), outs));
+    };
+    world.pass(900);
+    hear(&mut world, "while it waited", asked + 900, None);
+    world.pass(100);
+    hear(&mut world, "after the answer", asked + 1_000, None);
+    // Only a log that is read later has these.
+    hear(&mut world, "unheard while it waited", asked + 500, Some(LogId::new(7, 0)));
+    hear(&mut world, "unheard after the answer", asked + 1_001, Some(LogId::new(8, 0)));
+    assert_eq!(told(&world), ["while it waited", "after the answer", "unheard after the answer"]);
 }
 
 /// RED-24, NODE-13

@@ -11,8 +11,8 @@ use fulmar_protocol::webhook::{Edge, EventKind, Kinds};
 
 use super::walk::{count, text};
 use super::words::{as_user, bus_event, channel, publication, ticket_of, to, topic, user};
-use super::world::{Heard, World};
-use crate::redis::envelope::{LogId, Message};
+use super::world::{Heard, ORIGIN, World};
+use crate::redis::envelope::{Event, LogId, Message};
 use crate::redis::hub::heard::HELD_MAX;
 use crate::redis::hub::topics::Entry;
 use crate::redis::hub::{Hub, Out};
@@ -151,6 +151,33 @@ fn what_came_over_the_bus_reaches_only_who_asked_before_it_was_accepted() {
     assert_eq!(texts(&world, 0, 0), ["new"]);
     world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), None, bus_event("late", wall - 9), outs));
     assert_eq!(texts(&world, 0, 0), ["new"], "nor does it when the subscription stands");
+}
+
+/// RED-14, RED-3
+#[test]
+fn what_the_log_had_before_a_subscription_was_made_is_not_for_it_however_it_comes() {
+    let mut world = World::new(1, 1, 1);
+    world.join(0, 0, to("room"));
+    // Nothing is heard yet, and the answer's place is behind it.
+    world.event(&topic("room"), None);
+    world.drain();
+    world.event(&topic("room"), None);
+    world.drain();
+    assert_eq!(texts(&world, 0, 0), ["event 2"]);
+    let again = |world: &mut World, counter: u64, at| {
+        let identity = Identity { origin: ORIGIN, counter };
+        let Message::Event(event) = bus_event(&format!("event {counter}"), world.now.ms) else { panic!("an event") };
+        let message = Message::Event(Event { identity, ..event });
+        world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), at, message, outs));
+    };
+    // It seems as young as it can be: what it was on its way is not part of its age.
+    world.pass(10);
+    again(&mut world, 1, None);
+    world.on(0, |hub, _, _| hub.other_log(0));
+    again(&mut world, 1, Some(LogId::new(1, 0)));
+    assert_eq!(texts(&world, 0, 0), ["event 2"], "it would be told behind what followed it");
+    again(&mut world, 3, None);
+    assert_eq!(texts(&world, 0, 0), ["event 2", "event 3"]);
 }
 
 /// RED-14

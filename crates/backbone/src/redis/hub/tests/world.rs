@@ -21,6 +21,8 @@ use crate::redis::records::{Call, Change, Changed, Find, Found, Kept, MembersFul
 use crate::redis::topic::Topic;
 use crate::{Inbox, Outbox, WorkerId};
 
+/// Whose the events of the pretend store are.
+pub const ORIGIN: u64 = 99;
 const WALL_US: u64 = 1_700_000_000_000_000;
 
 /// What one worker was told, in order.
@@ -210,7 +212,7 @@ impl World {
 
     pub fn publish(&mut self, topic: &Topic, frame: Frame, except: Option<SocketId>, cache_for: Option<Duration>) {
         self.events += 1;
-        let identity = Identity { origin: 99, counter: self.events };
+        let identity = Identity { origin: ORIGIN, counter: self.events };
         let accepted_ms = self.now.ms;
         self.append(topic, Event { identity, previous: None, accepted_ms, repeat_of: 0, except, cache_for, frame });
     }
@@ -309,6 +311,9 @@ impl World {
         messages.iter().for_each(|message| self.push(&topic, changed.at, message));
         changed.roster = change.wants_roster.then(|| self.roster(&topic));
         changed.cached = self.kept(&topic).filter(|_| change.wants_cached);
+        if change.wants_logged {
+            changed.logged = Arc::new([Identity { origin: ORIGIN, counter: self.events }]);
+        }
         Ok(changed)
     }
 
