@@ -23,6 +23,7 @@ use fulmar_protocol::webhook::{self, BATCH_EVENTS_MAX, Change, Edge, Event, Subj
 use hashbrown::HashMap;
 
 mod informing;
+mod moving;
 mod records;
 
 pub use self::records::{Address, Batch, Mark, Now, Place, Record, Restored, Told};
@@ -78,6 +79,8 @@ struct Waits {
     batches: usize,
     /// What becomes true for the stored book when it is in none any more.
     then: Option<Record>,
+    /// Turns of entries of which nothing more comes then either.
+    also: Vec<u64>,
 }
 
 /// The count of a large channel.
@@ -146,32 +149,6 @@ impl WebhookBook {
             let mut takers = self.takers(&app, &told.event);
             takers.retain(|to| sealed_up_to.get(to).is_none_or(|last| *last < turn));
             self.wait_for_all(now, takers, turn, &told, None, records);
-        }
-    }
-
-    /// Goes on with what another node had announced whose edges go on to come: it is here until they say otherwise. Call
-    /// it once, after the first [`WebhookBook::set_apps`].
-    pub fn believe(&mut self, announced: impl IntoIterator<Item = (Place, u64)>, records: &mut Vec<Record>) {
-        for (place, generation) in announced {
-            if self.is_wanted(&place) {
-                self.present.insert(place, Presence { generation, heard: generation, held: None });
-            } else {
-                records.push(Record::Went { place });
-            }
-        }
-    }
-
-    /// Takes over what another book has announced, or leaves it to another: nobody is told, and no going is held any more.
-    pub fn learn(&mut self, place: Place, generation: u64, is_there: bool, records: &mut Vec<Record>) {
-        if let Some(held) = self.present.remove(&place).and_then(|presence| presence.held) {
-            self.timers.remove(&held.timer);
-            leave(held.mark, records);
-        }
-        if is_there && self.is_wanted(&place) {
-            self.present.insert(place.clone(), Presence { generation, heard: generation, held: None });
-            records.push(Record::Came { place, generation });
-        } else {
-            records.push(Record::Went { place });
         }
     }
 
@@ -312,7 +289,8 @@ impl WebhookBook {
         if !self.present.get(&place).is_some_and(is_of_now) {
             return leave(mark, records);
         }
-        let timer = self.wake_at(now.moment.plus_ms(HOLD_MS), Wake::Gone(place.clone()));
+        let ends = self.end_of_moved_hold(&place, mark.as_ref()).unwrap_or(now.moment.plus_ms(HOLD_MS));
+        let timer = self.wake_at(ends, Wake::Gone(place.clone()));
         if let Some(presence) = self.present.get_mut(&place) {
             presence.held = Some(Held { timer, mark });
         }
@@ -377,7 +355,7 @@ impl WebhookBook {
         then: Option<Record>,
         records: &mut Vec<Record>,
     ) {
-        self.waits_in.insert(turn, Waits { batches: takers.len(), then });
+        self.waits_in.insert(turn, Waits { batches: takers.len(), then, also: Vec::new() });
         if takers.is_empty() {
             return self.settle([turn].into_iter(), records);
         }
@@ -433,8 +411,8 @@ impl WebhookBook {
             match self.waits_in.get_mut(&turn) {
                 Some(waits) if waits.batches > 1 => waits.batches -= 1,
                 _ => {
-                    let then = self.waits_in.remove(&turn).and_then(|waits| waits.then);
-                    records.push(Record::Settled { turn });
+                    let (then, also) = self.waits_in.remove(&turn).map(|w| (w.then, w.also)).unwrap_or_default();
+                    records.extend([turn].into_iter().chain(also).map(|turn| Record::Settled { turn }));
                     records.extend(then.filter(|then| self.still_holds(then)));
                 }
             }

@@ -86,6 +86,8 @@ pub struct Entry {
     pub id: u64,
     /// See [`Mark::generation`].
     pub generation: Option<u64>,
+    /// See [`Mark::happened`]: milliseconds since 1970.
+    pub happened_ms: Option<u64>,
     /// What it says.
     pub what: What,
 }
@@ -210,7 +212,7 @@ impl WebhookPart {
 
     /// Takes the next entry of the stream. `unix_ms` is the date by this node's own clock, for receivers.
     pub fn take(&mut self, unix_ms: u64, entry: Entry) {
-        let Entry { at, id, generation, what } = entry;
+        let Entry { at, id, generation, happened_ms, what } = entry;
         if at <= self.after {
             return;
         }
@@ -227,7 +229,12 @@ impl WebhookPart {
         let mut records = Vec::new();
         match what {
             What::Edge(edge) => {
-                self.book.take_marked(now, edge, Mark { id, turn, generation, told_at }, &mut records);
+                self.book.take_marked(
+                    now,
+                    edge,
+                    Mark { id, turn, generation, happened: happened_ms.map(Moment), told_at },
+                    &mut records,
+                );
             }
             What::Again(to, old) => {
                 let again = self.book.seal_again(now, &to, &old);
@@ -235,8 +242,7 @@ impl WebhookPart {
                 records.push(Record::Settled { turn });
             }
             What::Known(place, is_there) => {
-                self.book.learn(place, generation.unwrap_or(0), is_there, &mut records);
-                records.push(Record::Settled { turn });
+                self.book.learn(place, is_there.then(|| generation.unwrap_or(0)), turn, &mut records);
             }
             What::Unknown => records.push(Record::Settled { turn }),
         }

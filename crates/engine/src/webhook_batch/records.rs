@@ -62,6 +62,8 @@ pub struct Mark {
     pub turn: u64,
     /// Never falls from edge to edge of one subject, where it is known: what is older than what was taken is a repeat.
     pub generation: Option<u64>,
+    /// When it happened, where that is known, by a clock of the stores.
+    pub happened: Option<Moment>,
     /// URLs for which the event was sealed already.
     pub told_at: Vec<Arc<str>>,
 }

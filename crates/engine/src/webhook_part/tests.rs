@@ -78,7 +78,8 @@ impl World {
         });
         let edge = Edge { app: self.app.id.clone(), change };
         let id = at.ms << 8 | at.counter;
-        self.stream.insert(at, Entry { at, id, generation, what: What::Edge(edge) });
+        let happened_ms = generation.map(|_| self.now_ms);
+        self.stream.insert(at, Entry { at, id, generation, happened_ms, what: What::Edge(edge) });
     }
 
     /// Another part's business until now, or from now on.
@@ -278,7 +279,7 @@ fn a_request_that_was_given_up_comes_back_as_an_entry_and_goes_under_its_event_i
     world.now_ms += 600_000;
     let at = EntryId { ms: world.now_ms, counter: 0 };
     let what = What::Again(to, (*old).clone());
-    world.stream.insert(at, Entry { at, id: 0, generation: None, what });
+    world.stream.insert(at, Entry { at, id: 0, generation: None, happened_ms: None, what });
     world.look();
     world.write();
     let (_, again) = world.sealed.last().unwrap();
@@ -304,7 +305,8 @@ fn what_moves_to_another_part_is_told_by_that_part_and_by_no_other() {
     for (name, generation) in going {
         new.known(name, generation, true);
         new.append(went(name));
-        new.stream.last_entry().expect("it was appended").get_mut().generation = Some(generation);
+        let mut last = new.stream.last_entry().expect("it was appended");
+        (last.get_mut().generation, last.get_mut().happened_ms) = (Some(generation), Some(old.now_ms));
     }
     ["stays", "leaves", "returns"].into_iter().for_each(|name| old.known(name, 0, false));
     new.append(came("returns"));
@@ -333,6 +335,54 @@ fn what_moves_to_another_part_is_told_by_that_part_and_by_no_other() {
         (4, 2),
         "what was given up is told when it comes back"
     );
+}
+
+/// RED-11, HOOK-42: where it came from the going may be told until it is said there that it has moved.
+#[test]
+fn a_going_that_moves_is_held_from_when_it_happened_and_a_little_less() {
+    for (back_after_ms, told) in [(HOLD_MS - 1_001, 0), (HOLD_MS - 999, 2)] {
+        let mut new = World::new(app(false));
+        new.known("moves", 7, true);
+        let went_ms = new.now_ms - 1_500;
+        new.append(went("moves"));
+        let mut last = new.stream.last_entry().expect("it was appended");
+        (last.get_mut().generation, last.get_mut().happened_ms) = (Some(7), Some(went_ms));
+        new.look();
+        new.write();
+        new.generations = 100;
+        new.now_ms = went_ms + back_after_ms;
+        new.append(came("moves"));
+        new.look();
+        new.write();
+        assert_eq!(new.texts(URLS[0]).len(), told, "back after {back_after_ms} ms");
+        assert_eq!((new.announced.len(), new.stream.len()), (1, 0));
+    }
+}
+
+/// RED-11, HOOK-35: the word that something has moved away comes while its coming waits in an open batch.
+#[test]
+fn what_has_moved_away_is_announced_by_nobody_who_reads_the_stream_anew() {
+    for dies in [false, true] {
+        let mut world = World::new(app(true));
+        world.append(came("moves"));
+        world.known("moves", 0, false);
+        world.look();
+        world.write();
+        if dies {
+            world.die();
+        }
+        world.now_ms += BATCH_MS;
+        world.look();
+        world.write();
+        world.look();
+        assert_eq!(world.texts(URLS[0]), [r#"{"name":"channel_occupied","channel":"moves"}"#]);
+        assert!(world.stream.is_empty() && world.announced.is_empty(), "{:?}", world.announced);
+        world.append(came("moves"));
+        world.now_ms += BATCH_MS;
+        world.look();
+        world.write();
+        assert_eq!(world.texts(URLS[0]).len(), 2, "it is back, and that is news");
+    }
 }
 
 /// HOOK-23

@@ -85,6 +85,27 @@ impl Replay {
     }
 }
 
+type Entries = Vec<(String, BTreeMap<String, Vec<u8>>)>;
+
+/// What lies in an outbox. To be read before what is announced: its worker goes on meanwhile, and what it takes out of the one it
+/// writes into the other in one step, so that a coming is in one of them at least, and one that has gone in neither.
+async fn entries(group: &mut Group, outbox: &String) -> Result<Entries, ReshardError> {
+    let (mut all, mut after) = (Entries::new(), "-".to_owned());
+    loop {
+        let mut range = one("XRANGE", outbox);
+        range.arg(&after).arg("+").arg("COUNT").arg(STEP);
+        let entries: Entries = group.ask(&range).await?;
+        let count = entries.len();
+        if let Some((at, _)) = entries.last() {
+            after = format!("({at}");
+        }
+        all.extend(entries);
+        if count < STEP {
+            return Ok(all);
+        }
+    }
+}
+
 /// What is announced of these slots, or will be by what lies in the outbox; each with its slot's place. Not before they are
 /// frozen.
 pub(super) async fn announced(
@@ -98,22 +119,10 @@ pub(super) async fn announced(
     let mut found = Vec::new();
     for part in parts {
         let mut replay = Replay::default();
+        let entries = entries(group, &keys.outbox(part)).await?;
         let names: Vec<String> = group.ask(&one("HKEYS", &keys.announced(part))).await?;
         names.iter().for_each(|name| replay.kept(name));
-        let mut after = "-".to_owned();
-        loop {
-            let mut range = one("XRANGE", &keys.outbox(part));
-            range.arg(&after).arg("+").arg("COUNT").arg(STEP);
-            let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> = group.ask(&range).await?;
-            let count = entries.len();
-            for (at, fields) in entries {
-                after = format!("({at}");
-                replay.take(at, &fields);
-            }
-            if count < STEP {
-                break;
-            }
-        }
+        entries.into_iter().for_each(|(at, fields)| replay.take(at, &fields));
         for announced in replay.announced() {
             let slot = Topic::parse(&announced.topic).map(|topic| topic.slot().0);
             let at = slots.iter().position(|of| slot == Some(*of));

@@ -39,7 +39,8 @@ pub(super) fn entry(read: outbox::Entry) -> Entry {
         outbox::What::Known(app, subject, is_there) => What::Known(Place { app, subject }, is_there),
         outbox::What::Unknown => What::Unknown,
     };
-    Entry { at: inside(read.at), id: read.id, generation: read.generation, what }
+    let happened_ms = read.generation.map(|generation| outbox::EntryId::of_generation(generation).0);
+    Entry { at: inside(read.at), id: read.id, generation: read.generation, happened_ms, what }
 }
 
 pub(super) fn inside(outbox::EntryId(ms, counter): outbox::EntryId) -> EntryId {

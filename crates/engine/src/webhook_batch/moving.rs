@@ -1,0 +1,56 @@
+//! What another book has announced: the same stream worked on by another node, and subjects that move to another stream.
+
+use super::{HOLD_MS, Mark, Place, Presence, Record, WebhookBook, leave};
+use crate::time::Moment;
+
+/// By so much less a going is held that moves here. Where it came from it may still be told for as long as nobody has said there
+/// that it has moved, and clocks of two stores differ: whoever is back after that is told to have come again, which is true of both.
+const MOVED_EARLIER_MS: u64 = 1_000;
+
+impl WebhookBook {
+    /// Goes on with what another node had announced whose edges go on to come: it is here until they say otherwise. Call
+    /// it once, after the first [`WebhookBook::set_apps`].
+    pub fn believe(&mut self, announced: impl IntoIterator<Item = (Place, u64)>, records: &mut Vec<Record>) {
+        for (place, generation) in announced {
+            if self.is_wanted(&place) {
+                self.present.insert(place, Presence { generation, heard: generation, held: None });
+            } else {
+                records.push(Record::Went { place });
+            }
+        }
+    }
+
+    /// Takes over what another book has announced, under this generation, or (`None`) leaves it to another: nobody is told, and no
+    /// going is held any more. `turn` is that of the entry that says so; it is settled behind what came before it of the same place, so
+    /// that whoever reads the stream anew does not believe that again.
+    pub fn learn(&mut self, place: Place, generation: Option<u64>, turn: u64, records: &mut Vec<Record>) {
+        if let Some(held) = self.present.remove(&place).and_then(|presence| presence.held) {
+            self.timers.remove(&held.timer);
+            leave(held.mark, records);
+        }
+        let then = match generation.filter(|_| self.is_wanted(&place)) {
+            Some(generation) => {
+                self.present.insert(place.clone(), Presence { generation, heard: generation, held: None });
+                Record::Came { place: place.clone(), generation }
+            }
+            None => Record::Went { place: place.clone() },
+        };
+        let is_before = |waits: &Option<Record>| matches!(waits, Some(Record::Came { place: of, .. } | Record::Went { place: of }) if *of == place);
+        let before = self.waits_in.iter_mut().filter(|(_, waits)| is_before(&waits.then));
+        match before.max_by_key(|(turn, _)| **turn) {
+            Some((_, waits)) => {
+                waits.then = Some(then);
+                waits.also.push(turn);
+            }
+            None => records.extend([then, Record::Settled { turn }]),
+        }
+    }
+
+    /// When the hold of a going ends that moved here together with what was announced, of which it has the generation: it is timed by
+    /// when it happened. `None` for any other.
+    pub(super) fn end_of_moved_hold(&self, place: &Place, mark: Option<&Mark>) -> Option<Moment> {
+        let mark = mark?;
+        let has_moved = self.present.get(place).is_some_and(|presence| mark.generation == Some(presence.generation));
+        mark.happened.filter(|_| has_moved).map(|happened| happened.plus_ms(HOLD_MS - MOVED_EARLIER_MS))
+    }
+}
