@@ -35,9 +35,9 @@ const DATA_BYTES: usize = 160;
 /// A publisher.
 #[derive(Debug, Clone)]
 pub struct LaneSpec {
-    /// Nodes; the first is its own, and the others are for trying again.
-    pub addrs: Vec<SocketAddr>,
-    /// Number of its own node in the ledger.
+    /// Nodes by number; the first is where it begins, and the others are for trying again.
+    pub through: Vec<(usize, SocketAddr)>,
+    /// The node that excuses what it is not answered; a number that none has where none does.
     pub node: usize,
     /// Number of its channel.
     pub channel: usize,
@@ -239,6 +239,7 @@ impl Desk {
             seq: lane.seq,
             channel: lane.spec.channel,
             node: lane.spec.node,
+            through: 0,
             sent_ns,
             answered_ns: sent_ns,
             status: None,
@@ -254,7 +255,7 @@ impl Desk {
         lane.is_connected = false;
         lane.read.clear();
         lane.to_write.clear();
-        let connected = TcpStream::connect(lane.spec.addrs[0]).and_then(|mut stream| {
+        let connected = TcpStream::connect(lane.spec.through[0].1).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
             stream.set_nodelay(true)?;
             Ok(stream)
@@ -265,8 +266,10 @@ impl Desk {
     fn send(&mut self, number: usize) {
         let lane = &mut self.lanes[number];
         let Some(current) = lane.current else { return };
-        self.done.published[current].attempts += 1;
-        let (id, seq) = (self.done.published[current].lane, self.done.published[current].seq);
+        let publish = &mut self.done.published[current];
+        publish.attempts += 1;
+        publish.through |= 1 << lane.spec.through[0].0;
+        let (id, seq) = (publish.lane, publish.seq);
         let body = http::publication(&self.names[lane.spec.channel], &mark::write(id, seq, DATA_BYTES));
         let key = lane.spec.tries_again.then(|| format!("{}-{id}-{seq}", std::process::id()));
         lane.to_write.extend(http::request(&self.app, "POST", "events", &[], &body, key.as_deref()));
@@ -310,7 +313,7 @@ impl Desk {
         let Some(current) = lane.current else { return };
         let publish = &mut self.done.published[current];
         if answer.status != 200 && lane.spec.tries_again && publish.attempts < ATTEMPTS_MAX {
-            lane.spec.addrs.rotate_left(1);
+            lane.spec.through.rotate_left(1);
             lane.stream = None;
             lane.again = Some(Instant::now() + BACK_OFF);
             return;
@@ -332,13 +335,13 @@ impl Desk {
         let Some(current) = lane.current else {
             // A lane that may go elsewhere does.
             if lane.spec.tries_again {
-                lane.spec.addrs.rotate_left(1);
+                lane.spec.through.rotate_left(1);
             }
             return;
         };
         let publish = &mut self.done.published[current];
         if lane.spec.tries_again && (never_was || publish.attempts < ATTEMPTS_MAX) && now - lane.began < ANSWER_MAX {
-            lane.spec.addrs.rotate_left(1);
+            lane.spec.through.rotate_left(1);
             lane.may_dial = now;
             lane.again = Some(now);
             return;

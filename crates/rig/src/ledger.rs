@@ -32,8 +32,10 @@ pub struct Published {
     pub seq: u32,
     /// Number of the channel.
     pub channel: usize,
-    /// Number of the node it was first sent to.
+    /// Number of the node that excuses it, where one does.
     pub node: usize,
+    /// Nodes it was sent to: a bit for each.
+    pub through: u64,
     /// When it was first sent.
     pub sent_ns: u64,
     /// When it was answered, or given up.
@@ -296,7 +298,8 @@ impl Ledger {
             let raw = receipt.at_ns.saturating_sub(publish.sent_ns);
             took_ns.push(raw);
             let (from_ns, to_ns) = (publish.sent_ns, receipt.at_ns);
-            if [publish.node, stood.node].into_iter().any(|node| excused.is_away(node, from_ns, to_ns)) {
+            let through = (0..64).filter(|node| publish.through & 1 << node != 0);
+            if through.chain([publish.node, stood.node]).any(|node| excused.is_away(node, from_ns, to_ns)) {
                 continue;
             }
             let took = Duration::from_nanos(raw - overlap_ns(&self.stalls, from_ns, to_ns).min(raw));
@@ -357,6 +360,7 @@ mod tests {
             seq,
             channel: 1,
             node: 0,
+            through: 1,
             sent_ns,
             answered_ns,
             status,
@@ -465,6 +469,20 @@ mod tests {
         let verdict = ledger.verdict(&[]);
         assert_eq!((verdict.late, verdict.longest), (0, Duration::from_millis(800)));
     }
+
+    #[test]
+    fn a_publish_that_was_tried_elsewhere_may_be_late_by_every_node_it_was_sent_to_and_is_answered_for_by_none() {
+        let mut ledger = ledger();
+        ledger.receipts[5] = receipt(1, 3, 1_000);
+        let elsewhere = Published { node: usize::MAX, through: 0b101, status: None, ..ledger.published[2] };
+        ledger.published[2] = elsewhere;
+        let counts = |node| {
+            let verdict = ledger.verdict(&[node]);
+            (verdict.late, verdict.failed)
+        };
+        assert_eq!([0, 2, 3].map(counts), [(0, 1), (0, 1), (1, 1)]);
+    }
+
     #[test]
     fn what_was_sent_while_a_fault_says_so_is_late_refused_and_closed_apart() {
         let mut ledger = ledger();

@@ -107,8 +107,8 @@ impl Load {
         for channel in 0..self.size.channels {
             for (node, addr) in nodes.iter().enumerate() {
                 let first = every.mul_f64((channel * nodes.len() + node) as f64 / count as f64);
-                let addrs = vec![*addr];
-                self.lanes.add(LaneSpec { addrs, node, channel, every, first, tries_again: false });
+                let through = vec![(node, *addr)];
+                self.lanes.add(LaneSpec { through, node, channel, every, first, tries_again: false });
             }
         }
     }

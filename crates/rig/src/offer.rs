@@ -93,6 +93,7 @@ mod tests {
                     seq,
                     channel,
                     node,
+                    through: 1 << node,
                     sent_ns,
                     answered_ns: sent_ns,
                     status,

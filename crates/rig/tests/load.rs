@@ -100,9 +100,9 @@ fn a_publisher_that_tries_again_elsewhere_fails_nothing_when_its_node_is_killed(
     let nodes = [(); 2].map(|()| Node::start(&program, CONFIG, Ready::ForTraffic).unwrap());
     let load = Load::start(&app(), &[nodes[1].addr()], SIZE).unwrap();
     for channel in 0..SIZE.channels {
-        let addrs = nodes.iter().map(Node::addr).collect();
+        let through = nodes.iter().map(Node::addr).enumerate().collect();
         let (every, first) = (Duration::from_millis(5), Duration::ZERO);
-        load.add_publisher(LaneSpec { addrs, node: 0, channel, every, first, tries_again: true });
+        load.add_publisher(LaneSpec { through, node: 0, channel, every, first, tries_again: true });
     }
     thread::sleep(Duration::from_secs(1));
     nodes[0].kill();

@@ -15,8 +15,8 @@ use super::isolation::Bystanders;
 use super::stage::{Done, GROUPS, Stage, app, failure};
 use crate::project::Failure;
 
-/// In the ledger: publishers that try again elsewhere, whose node is none.
-const ANY_NODE: usize = 9;
+/// In the ledger: publishers that try again elsewhere, so that no node excuses what they are not answered.
+const NO_NODE: usize = usize::MAX;
 /// Until nodes have found a server that was away, and publishers have heard so.
 const FOUND_AGAIN: Duration = Duration::from_secs(2);
 
@@ -293,11 +293,11 @@ pub fn node_killed(stage: &mut Stage) -> Done {
 
 /// Ten publishers that begin at the last node and, unanswered or refused, try again at another with an `Idempotency-Key`.
 pub fn add_persistent_publishers(stage: &Stage, every: Duration) {
-    let addrs: Vec<SocketAddr> = stage.addrs().into_iter().rev().collect();
+    let through: Vec<(usize, SocketAddr)> = stage.addrs().into_iter().enumerate().rev().collect();
     for channel in 0..10 {
         let first = Duration::from_millis(channel as u64);
-        let addrs = addrs.clone();
-        let lane = LaneSpec { addrs, node: ANY_NODE, channel, every, first, tries_again: true };
+        let through = through.clone();
+        let lane = LaneSpec { through, node: NO_NODE, channel, every, first, tries_again: true };
         stage.load().add_publisher(lane);
     }
 }
@@ -311,7 +311,7 @@ pub fn fresh_node(stage: &mut Stage) -> Done {
     stage.note(format!("ready after {} ms", begun.elapsed().as_millis()));
     for channel in 0..10 {
         let (every, first) = (Duration::from_millis(50), Duration::ZERO);
-        let lane = LaneSpec { addrs: vec![addr], node, channel, every, first, tries_again: false };
+        let lane = LaneSpec { through: vec![(node, addr)], node, channel, every, first, tries_again: false };
         stage.load().add_publisher(lane);
     }
     let before = stage.load().live();

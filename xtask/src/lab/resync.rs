@@ -88,8 +88,8 @@ pub fn raise_traffic(lab: &mut Lab) -> Done {
         let node = number % addrs.len();
         let channel = number % lab.stage.size.channels;
         let first = RISE_EVERY.mul_f64(number as f64 / RISE as f64);
-        let addrs = vec![addrs[node]];
-        let lane = LaneSpec { addrs, node, channel, every: RISE_EVERY, first, tries_again: false };
+        let through = vec![(node, addrs[node])];
+        let lane = LaneSpec { through, node, channel, every: RISE_EVERY, first, tries_again: false };
         lab.stage.load().add_publisher(lane);
     }
     let more = u128::try_from(RISE).unwrap_or(0) * 1_000 / RISE_EVERY.as_millis();
