@@ -121,8 +121,8 @@ pub struct Stored {
 pub struct Changes {
     /// Requests to be stored; to be sent afterwards.
     pub sealed: Vec<(Address, Arc<Batch>)>,
-    /// Entries of which nothing more comes.
-    pub settled: Vec<EntryId>,
+    /// Entries of which nothing more comes, each with the identity of its event.
+    pub settled: Vec<(EntryId, u64)>,
     /// What is announced from now on (with its generation) or no longer, in this order.
     pub announced: Vec<(Place, Option<u64>)>,
     /// Entries that stay, and the endpoints that have their event.
@@ -165,8 +165,8 @@ pub struct WebhookPart {
     known: Moment,
     /// The last entry that was taken.
     after: EntryId,
-    /// Entries that are left, by their turns.
-    entries: HashMap<u64, EntryId, RandomState>,
+    /// Entries that are left, by their turns, with the identities of their events.
+    entries: HashMap<u64, (EntryId, u64), RandomState>,
     next_turn: u64,
     partly: HashMap<u64, Partly, RandomState>,
     /// Of entries that were not read again yet.
@@ -221,7 +221,7 @@ impl WebhookPart {
         let now = self.now(unix_ms);
         self.next_turn += 1;
         let turn = self.next_turn;
-        self.entries.insert(turn, at);
+        self.entries.insert(turn, (at, id));
         let told_at = self.partly_before.remove(&at).unwrap_or_default();
         if !told_at.is_empty() {
             self.partly.insert(turn, Partly { urls: told_at.clone(), is_stored: true });
@@ -270,7 +270,7 @@ impl WebhookPart {
     /// What must be written since the last call.
     pub fn changes(&mut self) -> Changes {
         for turn in std::mem::take(&mut self.touched) {
-            if let (Some(at), Some(partly)) = (self.entries.get(&turn), self.partly.get_mut(&turn)) {
+            if let (Some((at, _)), Some(partly)) = (self.entries.get(&turn), self.partly.get_mut(&turn)) {
                 partly.is_stored = true;
                 self.changes.partly.push((*at, partly.urls.clone()));
             }
@@ -325,8 +325,8 @@ impl WebhookPart {
                 }
                 Record::Settled { turn } => {
                     let partly = self.partly.remove(&turn);
-                    let Some(at) = self.entries.remove(&turn) else { continue };
-                    self.changes.settled.push(at);
+                    let Some((at, id)) = self.entries.remove(&turn) else { continue };
+                    self.changes.settled.push((at, id));
                     if partly.is_some_and(|partly| partly.is_stored) {
                         self.changes.whole.push(at);
                     }

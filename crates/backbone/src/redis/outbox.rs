@@ -58,7 +58,7 @@ macro_rules! script {
     };
 }
 script!(TURN, "scripts/settled.lua", "scripts/sight.lua", "scripts/outbox_turn.lua");
-script!(WRITE, "scripts/outbox_held.lua", "scripts/outbox_write.lua");
+script!(WRITE, "scripts/outbox_held.lua", "scripts/outbox_done.lua", "scripts/outbox_write.lua");
 script!(LEAVE, "scripts/outbox_leave.lua");
 script!(AGAIN, "scripts/outbox_again.lua");
 
@@ -99,6 +99,15 @@ impl OutboxError {
     }
 }
 
+/// By what it is known whether the store has all of a part that it had before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stand {
+    /// When it was first seen, by the server's clock: another time than before means that the store has lost everything.
+    pub born: u64,
+    /// How often it was written. Fewer times than before means that the store has gone back: to what a replica had that was behind, or to what lay on a disk.
+    pub writes: u64,
+}
+
 /// What a node has after its turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -108,8 +117,8 @@ pub struct Turn {
     pub claimants: usize,
     /// Parts and their fences.
     pub held: Vec<(u16, String)>,
-    /// When each part was first seen, by the server's clock: another time than before means that the store has lost everything.
-    pub born: Vec<u64>,
+    /// How each part stands.
+    pub stand: Vec<Stand>,
     /// What the absence of a record can be trusted for: another text after each damage, change of primary and death, once all nodes have
     /// looked after their records; `None` before.
     pub sight: Option<String>,
@@ -134,7 +143,7 @@ pub struct Stored {
     pub partly: Vec<(EntryId, Vec<Arc<str>>)>,
     /// Sealed requests, by their identities.
     pub sealed: Vec<(u64, Vec<u8>)>,
-    /// Generations of edges that were done with when the store lost everything.
+    /// Identities of the events of entries that were settled in the last minute or two.
     pub done: HashSet<u64>,
 }
 
@@ -150,8 +159,8 @@ pub struct Look {
 /// One operation of a write.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    /// Nothing more comes of this entry.
-    Settle(EntryId),
+    /// Nothing more comes of this entry, whose event has this identity.
+    Settle(EntryId, u64),
     /// This request is over.
     Over(u64),
     /// This is no longer announced.
@@ -231,8 +240,11 @@ impl GroupOutbox {
         let now_ms = values.next().and_then(|value| u64::from_redis_value(value).ok()).unwrap_or(0);
         let claimants = values.next().and_then(|value| usize::from_redis_value(value).ok()).unwrap_or(1);
         let sight = values.next().and_then(|value| String::from_redis_value(value).ok());
-        let births = values.by_ref().take(usize::from(OUTBOX_PARTS));
-        let born = births.map(|value| u64::from_redis_value(value).unwrap_or(0)).collect();
+        let mut stand = Vec::with_capacity(usize::from(OUTBOX_PARTS));
+        while stand.len() < usize::from(OUTBOX_PARTS) {
+            let mut number = || values.next().and_then(|value| u64::from_redis_value(value).ok()).unwrap_or(0);
+            stand.push(Stand { born: number(), writes: number() });
+        }
         let (mut held, mut compared) = (Vec::new(), HashMap::new());
         while let (Some(part), Some(fence), Some(sight)) = (values.next(), values.next(), values.next()) {
             let Ok(part) = u16::from_redis_value(part) else { continue };
@@ -240,7 +252,7 @@ impl GroupOutbox {
             compared.extend(String::from_redis_value(sight).ok().map(|sight| (part, sight)));
         }
         let sight = sight.filter(|sight| !sight.is_empty());
-        Ok(Turn { now_ms, claimants, held, born, sight, compared })
+        Ok(Turn { now_ms, claimants, held, stand, sight, compared })
     }
 
     /// Lets parts go, and with `for_good` the work.
@@ -261,7 +273,10 @@ impl GroupOutbox {
         let announced = self.scan(&self.keys.announced(part)).await?;
         let partly = self.scan(&self.keys.partly(part)).await?;
         let sealed = self.sealed(part).await?;
-        let done = self.scan(&self.keys.done(part)).await?;
+        let mut done = HashMap::new();
+        for half in self.keys.done(part) {
+            done.extend(self.scan(&half).await?);
+        }
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         let number = |bytes: Vec<u8>| text(bytes)?.parse().ok();
         let coming = |(place, generation): (Vec<u8>, Vec<u8>)| {
@@ -324,15 +339,16 @@ impl GroupOutbox {
         Ok(look)
     }
 
-    /// Writes all of this or nothing, if the part is this node's under this fence.
+    /// Writes all of this or nothing, if the part is this node's under this fence. Answers how often the part was written since.
     ///
     /// # Errors
     /// [`OutboxError::NotClaimed`] when it is not; anything else means that it may have been written.
-    pub async fn write(&mut self, part: u16, fence: &str, operations: &[Operation]) -> Result<(), OutboxError> {
+    pub async fn write(&mut self, part: u16, fence: &str, operations: &[Operation]) -> Result<u64, OutboxError> {
         let head = [part.to_string(), self.node.clone(), fence.to_owned(), GIVEN_UP_MAX.to_string()];
         let mut arguments: Vec<Vec<u8>> = head.into_iter().map(String::into_bytes).collect();
         operations.iter().for_each(|operation| operation.put(&mut arguments));
-        self.call(&WRITE, arguments).await.map(drop).map_err(|error| error.of_part(part))
+        let reply = self.call(&WRITE, arguments).await.map_err(|error| error.of_part(part))?;
+        Ok(reply.into_iter().nth(1).and_then(|writes| u64::from_redis_value(writes).ok()).unwrap_or(0))
     }
 
     /// The requests of a part that were given up, newest first, as they were kept.
@@ -433,7 +449,7 @@ impl Operation {
             arguments.extend(values.iter().map(|value| value.to_vec()));
         };
         match self {
-            Self::Settle(at) => put("D", &[at.to_string().as_bytes()]),
+            Self::Settle(at, id) => put("D", &[at.to_string().as_bytes(), id.to_string().as_bytes()]),
             Self::Over(id) => put("O", &[id.to_string().as_bytes()]),
             Self::Forget(app, subject) => put("F", &[entry::place(app, subject).as_bytes()]),
             Self::Whole(at) => put("Q", &[at.to_string().as_bytes()]),

@@ -102,7 +102,7 @@ impl World {
 
     fn write(&mut self) {
         let changes = self.part.changes();
-        for at in changes.settled {
+        for (at, _) in changes.settled {
             assert!(self.stream.remove(&at).is_some(), "settled twice");
         }
         for (place, generation) in changes.announced {

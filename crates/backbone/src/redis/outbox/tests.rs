@@ -140,7 +140,7 @@ async fn what_is_written_is_what_whoever_comes_next_reads() {
     assert!(look.now_ms > 1_700_000_000_000 && !look.entries.contains_key(&4));
     let (app, subject) = entry::subject("c1:room").unwrap();
     let operations = [
-        Operation::Settle(EntryId(5, 1)),
+        Operation::Settle(EntryId(5, 1), 55),
         Operation::Partly(EntryId(6, 0), vec!["http://a/".into(), "http://b/".into()]),
         Operation::Announce(app, subject.clone(), 5 << 20),
         Operation::Seal(9, b"{}".to_vec()),
@@ -219,6 +219,6 @@ async fn a_step_of_comparing_is_short_and_what_was_given_back_is_compared_anew()
     outbox.compare(&rest).await.unwrap();
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
     let had = Had { announced: subjects(&["c1:b"]).into_iter().map(|of| (of, 7)).collect(), ..Had::default() };
-    outbox.recall(3, turn.born[3], &had).await.unwrap();
+    outbox.recall(3, turn.stand[3], 0, &had).await.unwrap();
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "");
 }

@@ -1,7 +1,8 @@
 -- One node's turn at the claims of the outbox, once a second. ARGV[4..8]: node, lease in ms, number of parts, the part to look
 -- at first, and 1 if free parts are to be taken. Renews what the node has (whoever has it until somebody else takes it has it
 -- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, the sight of
--- now (see `sight.lua`), the birth of each part (another one than before means that the store has lost everything), and the node's parts,
+-- now (see `sight.lua`), of each part its birth (another one than before means that the store has lost everything) and how often it was
+-- written (fewer times than before means that the store has gone back), and the node's parts,
 -- each with its fence and the sight in which what it announced was compared with the records last ("" never).
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -36,6 +37,7 @@ for part = 0, parts - 1 do
     redis.call('HSET', key, 'born', whole(born))
   end
   reply[#reply + 1] = born
+  reply[#reply + 1] = tonumber(redis.call('HGET', key, 'writes') or '0') or 0
 end
 local function hold(part, fence, compared)
   mine = mine + 1
@@ -65,7 +67,7 @@ if takes then
     redis.call('HSET', P .. 'claim:' .. part, 'node', node, 'fence', fence, 'until', whole(now + lease))
     mend(P .. 'outbox:' .. part, 'stream')
     mend(P .. 'givenup:' .. part, 'list')
-    for _, name in ipairs({ 'sealed:', 'announced:', 'partly:' }) do mend(P .. name .. part, 'hash') end
+    for _, name in ipairs({ 'sealed:', 'announced:', 'partly:', 'done:0:', 'done:1:' }) do mend(P .. name .. part, 'hash') end
     hold(part, fence, found[3])
   end
 end

@@ -1,9 +1,13 @@
 -- Writes what the worker of a part of the outbox decided, all of it or nothing. ARGV[4..7]: part, node, fence, requests that
--- were given up and are kept; then operations: a letter and one or two values.
+-- were given up and are kept; then operations: a letter and one or two values. Answers the epoch and how often the part was written.
 local outbox, sealed, given_up = P .. 'outbox:' .. part, P .. 'sealed:' .. part, P .. 'givenup:' .. part
 local announced, partly = P .. 'announced:' .. part, P .. 'partly:' .. part
+local done = {}
 local does = {
-  D = { 1, function(id) redis.call('XDEL', outbox, id) end },
+  D = { 2, function(place, id)
+    redis.call('XDEL', outbox, place)
+    done[#done + 1] = id
+  end },
   O = { 1, function(id) redis.call('HDEL', sealed, id) end },
   F = { 1, function(place) redis.call('HDEL', announced, place) end },
   Q = { 1, function(id) redis.call('HDEL', partly, id) end },
@@ -22,4 +26,5 @@ while ARGV[at] do
   operation[2](ARGV[at + 1], ARGV[at + 2])
   at = at + 1 + operation[1]
 end
-return { epoch }
+note_done(part, P .. 'claim:' .. part, done)
+return { epoch, redis.call('HINCRBY', P .. 'claim:' .. part, 'writes', 1) }

@@ -36,7 +36,7 @@ impl Comparing {
         let mut before = std::mem::take(&mut self.0);
         let Some(sight) = &turn.sight else { return };
         for (part, fence) in &turn.held {
-            let born = turn.born.get(usize::from(*part)).copied().unwrap_or(u64::MAX);
+            let born = turn.stand.get(usize::from(*part)).map_or(u64::MAX, |stand| stand.born);
             if turn.compared.get(part) == Some(sight) || turn.now_ms < born.saturating_add(BACK_MS) {
                 continue;
             }
@@ -80,6 +80,7 @@ impl Comparing {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::outbox::Stand;
     use fulmar_protocol::name::UserId;
 
     use super::*;
@@ -88,7 +89,13 @@ mod tests {
 
     fn turn(held: &[u16], fence: &str, sight: Option<&str>) -> Turn {
         let held = held.iter().map(|part| (*part, fence.to_owned())).collect();
-        Turn { now_ms: NOW, held, born: vec![0; 16], sight: sight.map(str::to_owned), ..Turn::default() }
+        Turn {
+            now_ms: NOW,
+            held,
+            stand: vec![Stand::default(); 16],
+            sight: sight.map(str::to_owned),
+            ..Turn::default()
+        }
     }
 
     fn users(count: usize) -> Option<Vec<(AppId, Subject)>> {
@@ -112,7 +119,7 @@ mod tests {
         comparing.turned(&turn(&[3], "1", None));
         assert_eq!(next(&mut comparing), None);
         let of_now = turn(&[3], "1", Some("1 0 0"));
-        comparing.turned(&Turn { born: vec![NOW - BACK_MS + 1; 16], ..of_now.clone() });
+        comparing.turned(&Turn { stand: vec![Stand { born: NOW - BACK_MS + 1, writes: 0 }; 16], ..of_now.clone() });
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&of_now);
         assert_eq!(comparing.next(|_| None), None, "it was not read yet");

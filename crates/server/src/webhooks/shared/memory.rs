@@ -1,49 +1,58 @@
-//! What a node remembers of the parts that it works, for when the store loses everything (`FLUSHALL`, a server that kept nothing):
-//! what was announced as come is given back, or nobody would be told that it has gone, and so is what was sealed and is not over, or
-//! nobody would hear of it, and which edges are done with, since nodes leave those of the last half minute again.
+//! What a node remembers of the parts that it works, for when the store loses everything (`FLUSHALL`, a server that kept nothing) or
+//! goes back (a replica that was behind, a file of some time ago): what was announced as come is given back, or nobody would be told
+//! that it has gone, and so is what was sealed and is not over, or nobody would hear of it, and which edges are done with, since they
+//! come back with the store, or nodes leave them again.
 //!
-//! Pure. Each part has a birth in the store; another one than before is what tells such a loss. Only the node that worked the part
-//! then knows what it had; whoever else takes it first leaves it alone for a moment.
+//! Pure. Each part has a birth in the store, and a number of writes; another one than before, or fewer, is what tells such a loss. Only
+//! the node that worked the part then knows what it had; whoever else takes it first leaves it alone for a moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use fulmar_backbone::redis::outbox::{EntryId, Had, Operation, Stored, Turn};
+use fulmar_backbone::redis::outbox::{Had, Operation, Stand, Stored, Turn};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
-/// How long a part that another node worked is left alone after a loss: two turns at the claims and a little more.
+/// How long a part that another node worked is left alone after a loss, or where there may have been one: two turns at the claims and a
+/// little more.
 const LEFT_ALONE_MS: u64 = 2_500;
 /// Edges of a part that are known to be done with. A node leaves fewer than this again.
 const DONE_MAX: usize = 16_384;
-/// A node leaves edges again that are up to half a minute old; the clocks of servers may differ by as much.
-const LEFT_AGAIN_MS: u64 = 60_000;
+
+/// What is to be given back of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) part: u16,
+    /// How the part stands since.
+    pub(super) stand: Stand,
+    /// How often it had been written.
+    pub(super) writes: u64,
+    pub(super) had: Had,
+}
 
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    born: Vec<u64>,
+    /// How each part stood when it was last seen, or written here.
+    stand: Vec<Stand>,
     had: BTreeMap<u16, Had>,
-    /// What is to be given back, and to which birth of the part.
-    lost: BTreeMap<u16, (u64, Had)>,
-    /// Parts of others that were lost, and until when they are left alone.
+    lost: BTreeMap<u16, Lost>,
+    /// Parts of others that are left alone, and until when.
     others: BTreeMap<u16, u64>,
 }
 
 impl Memory {
-    /// Looks at a turn for losses, before anything else is done about it.
-    pub(super) fn turned(&mut self, now: u64, turn: &Turn) {
+    /// Looks at a turn for losses, before anything else is done about it. With `is_elsewhere` another server answers than before.
+    pub(super) fn turned(&mut self, now: u64, turn: &Turn, is_elsewhere: bool) {
         self.others.retain(|_, until| now < *until);
-        let before = std::mem::replace(&mut self.born, turn.born.clone());
-        for (part, (was, is)) in (0..).zip(before.iter().zip(&turn.born)) {
-            if was == is {
-                continue;
-            }
-            if let Some(had) = self.had.remove(&part) {
-                self.lost.insert(part, (*is, had));
-            } else if let Some((born, _)) = self.lost.get_mut(&part) {
-                // It was lost once more before it was given back.
-                *born = *is;
-            } else {
+        let before = std::mem::replace(&mut self.stand, turn.stand.clone());
+        for (part, (was, is)) in (0..).zip(before.into_iter().zip(&turn.stand)) {
+            let has_lost = was.born != is.born || was.writes > is.writes;
+            if let Some(lost) = self.lost.get_mut(&part) {
+                // Maybe lost once more before it was given back.
+                lost.stand = *is;
+            } else if has_lost && let Some(had) = self.had.remove(&part) {
+                self.lost.insert(part, Lost { part, stand: *is, writes: was.writes, had });
+            } else if has_lost || (is_elsewhere && !self.had.contains_key(&part)) {
                 self.others.insert(part, now + LEFT_ALONE_MS);
             }
         }
@@ -51,30 +60,22 @@ impl Memory {
         self.had.retain(|part, _| turn.held.iter().any(|(held, _)| held == part));
     }
 
-    /// What is to be given back next: the part, its birth, and what it had.
-    pub(super) fn lost(&self) -> Option<(u16, u64, Had)> {
-        let (part, (born, had)) = self.lost.first_key_value()?;
-        Some((*part, *born, had.clone()))
+    /// What is to be given back next.
+    pub(super) fn lost(&self) -> Option<Lost> {
+        self.lost.first_key_value().map(|(_, lost)| lost.clone())
     }
 
     /// It was given back.
     pub(super) fn given_back(&mut self, part: u16) {
-        self.lost.remove(&part);
+        let Some(lost) = self.lost.remove(&part) else { return };
+        if let Some(stand) = self.stand.get_mut(usize::from(part)) {
+            stand.writes = stand.writes.max(lost.writes);
+        }
     }
 
     /// Whether a part may be read now.
     pub(super) fn may_read(&self, part: u16, now: u64) -> bool {
         !self.lost.contains_key(&part) && self.others.get(&part).is_none_or(|until| now >= *until)
-    }
-
-    /// What whoever works this part next has to know and the store does not say: the birth of the part, and which of the edges that may
-    /// be left again are done with.
-    pub(super) fn left_behind(&self, part: u16) -> Option<(u64, Had)> {
-        let (born, had) = (self.born.get(usize::from(part))?, self.had.get(&part)?);
-        let ms = |generation: &u64| EntryId::of_generation(*generation).0;
-        let last_ms = had.done.iter().map(ms).max()?;
-        let done = had.done.iter().filter(|generation| ms(generation) + LEFT_AGAIN_MS > last_ms).copied().collect();
-        Some((*born, Had { done, ..Had::default() }))
     }
 
     /// What is announced of a part that was read.
@@ -90,11 +91,17 @@ impl Memory {
         let announced = stored.announced.iter().map(|(app, subject, at)| ((app.clone(), subject.clone()), *at));
         let had = self.had.entry(part).or_default();
         (had.announced, had.sealed) = (announced.collect(), stored.sealed.iter().cloned().collect());
-        had.done.extend(&stored.done);
+        had.partly = stored.partly.iter().cloned().collect();
+        let known: HashSet<u64> = had.done.iter().copied().collect();
+        had.done.extend(stored.done.iter().filter(|id| !known.contains(id)));
+        had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
     }
 
-    /// These were written.
-    pub(super) fn wrote(&mut self, part: u16, operations: &[Operation]) {
+    /// These were written, and the part as often as that since its birth.
+    pub(super) fn wrote(&mut self, part: u16, operations: &[Operation], writes: u64) {
+        if let Some(stand) = self.stand.get_mut(usize::from(part)) {
+            stand.writes = stand.writes.max(writes);
+        }
         let had = self.had.entry(part).or_default();
         for operation in operations {
             match operation {
@@ -102,8 +109,10 @@ impl Memory {
                 Operation::Forget(app, subject) => _ = had.announced.remove(&(app.clone(), subject.clone())),
                 Operation::Seal(id, request) => _ = had.sealed.insert(*id, request.clone()),
                 Operation::Over(id) => _ = had.sealed.remove(id),
-                Operation::Settle(at) => had.done.extend(at.generation()),
-                _ => {}
+                Operation::Partly(at, urls) => _ = had.partly.insert(*at, urls.clone()),
+                Operation::Whole(at) => _ = had.partly.remove(at),
+                Operation::Settle(_, id) => had.done.push_back(*id),
+                Operation::GiveUp(_) => {}
             }
         }
         had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
@@ -112,11 +121,13 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_backbone::redis::outbox::EntryId;
+
     use super::*;
 
-    fn turn(held: &[u16], born: u64) -> Turn {
+    fn turn(held: &[u16], born: u64, writes: u64) -> Turn {
         let held = held.iter().map(|part| (*part, "1".to_owned())).collect();
-        Turn { claimants: 2, held, born: vec![born; 16], ..Turn::default() }
+        Turn { claimants: 2, held, stand: vec![Stand { born, writes }; 16], ..Turn::default() }
     }
 
     fn user(name: &str) -> (AppId, Subject) {
@@ -128,44 +139,71 @@ mod tests {
         Stored { announced: vec![(app, subject, generation)], ..Stored::default() }
     }
 
-    /// HOOK-40
-    #[test]
-    fn only_the_node_that_worked_a_part_gives_back_and_others_leave_it_alone_meanwhile() {
-        let mut memory = Memory::default();
-        memory.turned(0, &turn(&[3, 4], 10));
-        memory.read(3, &stored("ana", 5));
-        memory.read(4, &stored("bob", 6));
-        let (app, cid) = user("cid");
-        memory.wrote(3, &[Operation::Announce(app.clone(), cid.clone(), 7)]);
-        memory.wrote(3, &[Operation::Forget(user("ana").0, user("ana").1)]);
-        memory.wrote(3, &[Operation::Seal(8, vec![1]), Operation::Seal(9, vec![2]), Operation::Over(8)]);
-        memory.wrote(3, &[Operation::Settle(EntryId(2, 1))]);
-        // The part 4 changed hands before.
-        memory.turned(1_000, &turn(&[3], 10));
-        assert!(memory.lost().is_none() && memory.may_read(4, 1_000));
-        memory.turned(2_000, &turn(&[4], 20));
-        let had =
-            Had { announced: [((app, cid), 7)].into(), sealed: [(9, vec![2])].into(), done: [(2 << 20) | 1].into() };
-        assert_eq!(memory.lost(), Some((3, 20, had.clone())));
-        assert!(!memory.may_read(3, 2_000) && !memory.may_read(4, 2_000) && memory.may_read(4, 4_500));
-        // Lost once more before it was given back.
-        memory.turned(3_000, &turn(&[4], 30));
-        assert_eq!(memory.lost(), Some((3, 30, had)));
-        memory.given_back(3);
-        assert!(memory.lost().is_none() && memory.may_read(3, 3_000));
+    fn lost(memory: &Memory) -> Option<(u16, u64, u64)> {
+        memory.lost().map(|lost| (lost.part, lost.stand.born, lost.writes))
     }
 
     /// HOOK-40
     #[test]
-    fn whoever_takes_a_part_is_told_which_edges_are_done_with_that_may_be_left_again() {
+    fn only_the_node_that_worked_a_part_gives_back_and_others_leave_it_alone_meanwhile() {
         let mut memory = Memory::default();
-        memory.turned(0, &turn(&[3], 10));
-        assert_eq!(memory.left_behind(3), None, "nothing is known of it yet");
+        memory.turned(0, &turn(&[3, 4], 10, 0), false);
         memory.read(3, &stored("ana", 5));
-        assert_eq!(memory.left_behind(3), None, "nothing is done with");
-        let done = [EntryId(1_000, 1), EntryId(70_000, 0), EntryId(100_000, 2)];
-        memory.wrote(3, &done.map(Operation::Settle));
-        let done = [(70_000 << 20), (100_000 << 20) | 2].into();
-        assert_eq!(memory.left_behind(3), Some((10, Had { done, ..Had::default() })));
+        memory.read(4, &stored("bob", 6));
+        let (app, cid) = user("cid");
+        let urls: Vec<std::sync::Arc<str>> = vec!["http://a/".into()];
+        let partly = |at, urls: &[_]| Operation::Partly(at, urls.to_vec());
+        let writes: [&[Operation]; 5] = [
+            &[Operation::Announce(app.clone(), cid.clone(), 7)],
+            &[Operation::Forget(user("ana").0, user("ana").1)],
+            &[Operation::Seal(8, vec![1]), Operation::Seal(9, vec![2]), Operation::Over(8)],
+            &[Operation::Settle(EntryId(2, 1), 77)],
+            &[partly(EntryId(3, 0), &urls), partly(EntryId(4, 0), &urls), Operation::Whole(EntryId(4, 0))],
+        ];
+        (1..).zip(writes).for_each(|(count, operations)| memory.wrote(3, operations, count));
+        // The part 4 changed hands before.
+        memory.turned(1_000, &turn(&[3], 10, 5), false);
+        assert!(lost(&memory).is_none() && memory.may_read(4, 1_000));
+        memory.turned(2_000, &turn(&[4], 20, 0), false);
+        let had = Had {
+            announced: [((app, cid), 7)].into(),
+            sealed: [(9, vec![2])].into(),
+            partly: [(EntryId(3, 0), urls)].into(),
+            done: [77].into(),
+        };
+        assert_eq!((lost(&memory), memory.lost().map(|lost| lost.had)), (Some((3, 20, 5)), Some(had)));
+        assert!(!memory.may_read(3, 2_000) && !memory.may_read(4, 2_000) && memory.may_read(4, 4_500));
+        // Lost once more before it was given back.
+        memory.turned(3_000, &turn(&[4], 30, 0), false);
+        assert_eq!(lost(&memory), Some((3, 30, 5)));
+        memory.given_back(3);
+        assert!(lost(&memory).is_none() && memory.may_read(3, 3_000));
+    }
+
+    /// HOOK-40
+    #[test]
+    fn a_store_that_went_back_has_lost_what_was_written_since() {
+        let mut memory = Memory::default();
+        memory.turned(0, &turn(&[3], 10, 5), false);
+        memory.read(3, &stored("ana", 5));
+        memory.wrote(3, &[Operation::Settle(EntryId(2, 1), 77)], 6);
+        memory.turned(1_000, &turn(&[3], 10, 6), false);
+        assert_eq!(lost(&memory), None);
+        memory.turned(2_000, &turn(&[3], 10, 5), true);
+        assert_eq!(lost(&memory), Some((3, 10, 6)));
+        assert!(!memory.may_read(3, 9_000) && !memory.may_read(4, 2_000));
+        memory.given_back(3);
+        memory.turned(3_000, &turn(&[3], 10, 6), false);
+        assert_eq!(lost(&memory), None, "it stands where it stood");
+    }
+
+    /// HOOK-40: who has not worked a part cannot say what it had, nor whether all of that is there.
+    #[test]
+    fn where_another_server_answers_parts_of_others_are_left_alone_for_a_moment() {
+        let mut memory = Memory::default();
+        memory.turned(0, &turn(&[3], 10, 5), false);
+        memory.read(3, &stored("ana", 5));
+        memory.turned(1_000, &turn(&[3, 4], 10, 5), true);
+        assert!(memory.may_read(3, 1_000) && !memory.may_read(4, 1_000) && memory.may_read(4, 3_500));
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of one part of a group's outbox while this node works it.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use fulmar_backbone::redis::outbox::{Entry, EntryId, Operation};
 use fulmar_engine::webhook_part::WebhookPart;
@@ -11,10 +11,6 @@ use super::wire;
 
 /// Entries of a part that are known here and left in its stream. Beyond it no more are read until some are settled.
 const ENTRIES_MAX: usize = 65_536;
-/// For how long what was written is kept, to be written again after a change of primary.
-pub(super) const REWRITE_MS: u64 = 10_000;
-/// Operations that are kept for that. When there are more, the oldest are not written again.
-const REWRITE_OPERATIONS_MAX: usize = 16_384;
 
 /// A part that this node has.
 pub(super) struct Part {
@@ -27,11 +23,9 @@ pub(super) struct Part {
     pub(super) unhanded: Vec<Handed>,
     /// What the sender is through with, not known to be written.
     pub(super) ends: BTreeMap<u64, Vec<Operation>>,
-    /// What was written last, and when.
-    pub(super) written: VecDeque<(u64, Vec<Operation>)>,
     /// What the sender has. It is not handed over twice.
     pub(super) handed: HashSet<u64>,
-    /// Generations of edges that were told before the store lost everything, and may be left there again.
+    /// Identities of the events of entries that were done with before it was read: they may be left again, or have come back.
     pub(super) done: HashSet<u64>,
     pub(super) leaving: Leaving,
 }
@@ -53,7 +47,6 @@ impl Part {
             unwritten: Vec::new(),
             unhanded: Vec::new(),
             ends: BTreeMap::new(),
-            written: VecDeque::new(),
             handed: HashSet::new(),
             done: HashSet::new(),
             leaving: Leaving::No,
@@ -72,15 +65,9 @@ impl Part {
         }
     }
 
-    /// Whether this entry is of an edge that was done with, left again.
+    /// Whether this entry was done with, and is left again or has come back.
     pub(super) fn is_done(&self, entry: &Entry) -> bool {
-        let is_again = |generation: &u64| entry.at.generation() != Some(*generation);
-        entry.generation.filter(is_again).is_some_and(|generation| self.done.contains(&generation))
-    }
-
-    pub(super) fn written_since(&self, since: u64) -> Vec<Operation> {
-        let late = self.written.iter().filter(|(at, _)| *at >= since);
-        late.flat_map(|(_, operations)| operations.clone()).collect()
+        self.done.contains(&entry.id)
     }
 
     /// It must be read again. What is not known to be written may be: it is decided again, or lies there sealed.
@@ -88,18 +75,6 @@ impl Part {
         self.book = None;
         self.unwritten.clear();
         self.unhanded.clear();
-    }
-
-    pub(super) fn remember(&mut self, now: u64, operations: Vec<Operation>) {
-        self.written.push_back((now, operations));
-        let mut kept: usize = self.written.iter().map(|(_, operations)| operations.len()).sum();
-        while let Some((at, operations)) = self.written.front() {
-            if kept <= REWRITE_OPERATIONS_MAX && now < at + REWRITE_MS {
-                break;
-            }
-            kept -= operations.len();
-            self.written.pop_front();
-        }
     }
 
     pub(super) fn after(&self) -> EntryId {

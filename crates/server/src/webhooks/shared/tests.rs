@@ -275,7 +275,8 @@ fn what_was_done_with_before_a_part_changed_hands_is_not_told_again_after_a_loss
     let second = node(&redis, "b", &url);
     until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
     // Whoever tells something of a part has read it.
-    (0..32).for_each(|n| redis.edge("co", &format!("later-{n}"), now_ms()));
+    let later_ms = now_ms();
+    (0..32).for_each(|n| redis.edge("co", &format!("later-{n}"), later_ms + n));
     until("what came later is told", LONG, || ledger.events().len() == 64 && redis.is_idle());
     redis.flush();
     channels.iter().for_each(|(channel, ms)| redis.edge_again("co", channel, *ms));
@@ -283,6 +284,62 @@ fn what_was_done_with_before_a_part_changed_hands_is_not_told_again_after_a_loss
     assert_eq!(ledger.events().len(), 64);
     first.stop();
     second.stop();
+}
+
+/// HOOK-40: nobody who died could say what was done with.
+#[test]
+fn what_a_dead_node_was_done_with_is_not_told_again_after_a_loss() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let ms = now_ms() - 10_000;
+    let dies = node(&redis, "a", &url);
+    (0..16).for_each(|n| redis.edge("co", &format!("room-{n}"), ms + n));
+    (0..16).for_each(|n| redis.edge("cv", &format!("room-{n}"), ms + 5_000 + n));
+    until("all is told", LONG, || ledger.events().len() == 32 && redis.is_idle());
+    dies.crash();
+    let lives = node(&redis, "b", &url);
+    until("one has all", LONG, || redis.claims() == all(&[("b", 16)]));
+    let later_ms = now_ms();
+    (0..16).for_each(|n| redis.edge("co", &format!("later-{n}"), later_ms + n));
+    until("what came later is told", LONG, || ledger.events().len() == 48 && redis.is_idle());
+    redis.flush();
+    for (what, after) in [("co", 0), ("cv", 5_000)] {
+        (0..16).for_each(|n| redis.edge_again(what, &format!("room-{n}"), ms + after + n));
+    }
+    until("nothing is left to tell", LONG, || redis.is_idle());
+    assert_eq!(ledger.events().len(), 48);
+    lives.stop();
+}
+
+/// HOOK-40: what is back was told before, and what is not back is announced.
+#[test]
+fn a_store_goes_back_to_what_it_had_before_and_every_edge_is_told_in_turn() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let mut churn = Churn::new(24);
+    let nodes = [node(&redis, "a", &url), node(&redis, "b", &url)];
+    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    for _ in 0..2 {
+        churn.flip(&redis);
+        churn.end(&redis);
+        // Of some nothing was told yet, of others the going is held.
+        churn.flip(&redis);
+        redis.keep();
+        churn.end(&redis);
+        churn.flip(&redis);
+        churn.end(&redis);
+        redis.go_back();
+        churn.flip(&redis);
+        churn.end(&redis);
+        redis.ask(&["EVAL", "redis.call('SELECT', 1) redis.call('FLUSHDB')", "0"]);
+    }
+    churn.check(&ledger);
+    let ids: Vec<String> = ledger.heard().into_iter().flat_map(|heard| heard.events).collect();
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "nothing was told again");
+    for node in nodes {
+        node.stop();
+    }
 }
 
 /// HOOK-41

@@ -63,7 +63,7 @@ pub(super) fn taken_over(stored: outbox::Stored) -> (Stored, Vec<(u64, Vec<u8>)>
 /// Appends what must be written, in an order in which the last word on anything stands last; and what may be sent then.
 pub(super) fn operations(changes: Changes, operations: &mut Vec<Operation>, handed: &mut Vec<Handed>) {
     let Changes { sealed, settled, announced, partly, whole } = changes;
-    operations.extend(settled.into_iter().map(|at| Operation::Settle(outside(at))));
+    operations.extend(settled.into_iter().map(|(at, id)| Operation::Settle(outside(at), id)));
     operations.extend(partly.into_iter().map(|(at, urls)| Operation::Partly(outside(at), urls)));
     operations.extend(whole.into_iter().map(|at| Operation::Whole(outside(at))));
     operations.extend(announced.into_iter().map(|(Place { app, subject }, generation)| match generation {

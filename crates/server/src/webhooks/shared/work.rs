@@ -3,8 +3,8 @@
 //!
 //! A round reads all parts at once, lets their books decide, and writes what each decided in one script; only then are
 //! sealed requests handed to the sender. After any failure the group is asked anew who its primary is, and every part is
-//! read again from what is stored: nothing is taken for granted but what the sender says has ended, and what was written
-//! in the last seconds, which is written again where nobody else has worked meanwhile (a failover may have lost it).
+//! read again from what is stored: nothing is taken for granted but what the sender says has ended, and what [`Memory`] gives back where
+//! the store has lost it.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -25,8 +25,8 @@ use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
 use super::comparing::Comparing;
-use super::memory::Memory;
-use super::part::{Leaving, Part, REWRITE_MS};
+use super::memory::{Lost, Memory};
+use super::part::{Leaving, Part};
 use super::{Sealed, Start, Told, wire, withdraw};
 
 /// Pause between two rounds while there is nothing more to read.
@@ -148,20 +148,23 @@ impl GroupWork {
             let first = getrandom::u32().map_or(0, |n| n % u32::from(OUTBOX_PARTS));
             let turn = self.outbox.turn(u16::try_from(first).unwrap_or(0), true).await?;
             self.turn_at = now + TURN_MS;
-            self.memory.turned(now, &turn);
+            let is_elsewhere = self.connection != 0 && self.outbox.connections() != self.connection;
+            self.memory.turned(now, &turn, is_elsewhere);
             self.comparing.turned(&turn);
             self.after_turn(&turn);
         }
-        while let Some((part, born, had)) = self.memory.lost() {
-            self.outbox.recall(part, born, &had).await?;
+        while let Some(Lost { part, stand, writes, had }) = self.memory.lost() {
+            self.outbox.recall(part, stand, writes, &had).await?;
             self.memory.given_back(part);
             let (announced, sealed) = (had.announced.len(), had.sealed.len());
+            let gone = writes.saturating_sub(stand.writes);
             tracing::warn!(
                 group = self.group,
                 part,
+                writes = gone,
                 announced,
                 sealed,
-                "the outbox was lost: gave back what was told, and what was to be sent"
+                "the store lost writes to the outbox: gave back what was told, and what was to be sent"
             );
         }
         let is_reading = self.read_one().await?;
@@ -172,7 +175,7 @@ impl GroupWork {
             self.parts.values_mut().for_each(Part::doubt);
             return Ok(true);
         }
-        self.write_all(now).await?;
+        self.write_all().await?;
         self.let_go().await?;
         if !is_reading && !has_more {
             self.compare().await?;
@@ -233,15 +236,7 @@ impl GroupWork {
         let now = self.now_ms();
         let is_unread = |part: &Part| part.book.is_none() && !part.is_leaving();
         let unread = self.parts.iter().find(|(number, part)| is_unread(part) && self.memory.may_read(**number, now));
-        let Some((number, part)) = unread.map(|(number, part)| (*number, part)) else { return Ok(false) };
-        let again = part.written_since(now.saturating_sub(REWRITE_MS));
-        let fence = part.fence.clone();
-        if !again.is_empty() {
-            self.write(number, &fence, &again).await?;
-        }
-        if !self.parts.contains_key(&number) {
-            return Ok(true);
-        }
+        let Some(number) = unread.map(|(number, _)| *number) else { return Ok(false) };
         let stored = self.outbox.stored(number).await?;
         self.memory.read(number, &stored);
         let Some(part) = self.parts.get_mut(&number) else { return Ok(false) };
@@ -290,7 +285,7 @@ impl GroupWork {
             let is_full = entries.len() >= READ_MAX;
             let (done, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| part.is_done(entry));
             let Some(book) = &mut part.book else { continue };
-            part.unwritten.extend(done.into_iter().map(|entry| Operation::Settle(entry.at)));
+            part.unwritten.extend(done.into_iter().map(|entry| Operation::Settle(entry.at, entry.id)));
             entries.into_iter().for_each(|entry| book.take(unix_ms, wire::entry(entry)));
             has_more |= is_full;
             // Of what was not read to its end nothing is known behind the last entry.
@@ -303,7 +298,7 @@ impl GroupWork {
         Ok(has_more)
     }
 
-    async fn write_all(&mut self, now: u64) -> Result<(), OutboxError> {
+    async fn write_all(&mut self) -> Result<(), OutboxError> {
         let numbers: Vec<u16> = self.parts.keys().copied().collect();
         for number in numbers {
             let Some(part) = self.parts.get(&number) else { continue };
@@ -318,7 +313,6 @@ impl GroupWork {
             let Some(part) = self.parts.get_mut(&number) else { continue };
             part.unwritten.clear();
             part.ends.retain(|id, _| !ended.contains(id));
-            part.remember(now, operations);
             let handed = mem::take(&mut part.unhanded);
             // What is leaving is sent by whoever takes it.
             if !handed.is_empty() && !part.is_leaving() {
@@ -336,11 +330,11 @@ impl GroupWork {
                 self.lose(number);
                 Ok(())
             }
-            Ok(()) => {
-                self.memory.wrote(number, operations);
+            Ok(writes) => {
+                self.memory.wrote(number, operations, writes);
                 Ok(())
             }
-            failed => failed,
+            Err(error) => Err(error),
         }
     }
 
@@ -349,12 +343,6 @@ impl GroupWork {
         let leaving = self.parts.iter().filter(|(_, part)| matches!(part.leaving, Leaving::Now));
         let gone: Vec<(u16, String)> = leaving.map(|(number, part)| (*number, part.fence.clone())).collect();
         if !gone.is_empty() {
-            // Whoever works them next would else tell again what nodes leave there again after a loss.
-            for (number, _) in &gone {
-                if let Some((born, had)) = self.memory.left_behind(*number) {
-                    self.outbox.recall(*number, born, &had).await?;
-                }
-            }
             self.outbox.leave(&gone, false).await?;
             gone.iter().for_each(|(number, _)| _ = self.parts.remove(number));
         }
@@ -444,7 +432,7 @@ impl GroupWork {
         if !self.claims || self.outbox.is_left() {
             return;
         }
-        let flushed = self.write_all(self.now_ms()).await;
+        let flushed = self.write_all().await;
         let fences: Vec<_> = self.parts.iter().map(|(number, part)| (*number, part.fence.clone())).collect();
         let left = match flushed {
             Ok(()) => self.outbox.leave(&fences, true).await,

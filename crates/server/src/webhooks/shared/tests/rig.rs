@@ -116,6 +116,23 @@ impl Redis {
         self.identify();
     }
 
+    /// Keeps all that it has now, for [`Redis::go_back`].
+    pub(super) fn keep(&self) {
+        self.ask(&[
+            "EVAL",
+            "for _, k in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', k, k, 'DB', 1) end",
+            "0",
+        ]);
+    }
+
+    /// Another server answers, which has what this one had a while ago: a replica that was behind, or a file.
+    pub(super) fn go_back(&self) {
+        let back = "redis.call('FLUSHDB') redis.call('SELECT', 1) \
+                    for _, k in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', k, k, 'DB', 0) end";
+        self.ask(&["EVAL", back, "0"]);
+        self.run.lock().unwrap().push_str(" of another");
+    }
+
     fn identify(&self) {
         let run = self.run.lock().unwrap().clone();
         self.ask(&["HSET", "t:group", "id", IDENTITY, "run", &run, "epoch", "1"]);
