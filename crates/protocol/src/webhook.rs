@@ -114,6 +114,16 @@ impl Kinds {
         Self(self.0 | other.0)
     }
 
+    /// With each coming its going, and with each going its coming: the going of what was never announced is told to nobody, so that whoever
+    /// decides what is told must hear of both.
+    #[must_use]
+    pub fn with_counterparts(self) -> Self {
+        use EventKind::{ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved, UserOffline, UserOnline};
+        let pairs = [[ChannelOccupied, ChannelVacated], [MemberAdded, MemberRemoved], [UserOnline, UserOffline]];
+        let wanted = pairs.into_iter().filter(|pair| self.has_either(*pair)).flatten();
+        self.and(wanted.collect())
+    }
+
     /// The kinds, in the order of the documentation.
     pub fn iter(self) -> impl Iterator<Item = EventKind> {
         EventKind::ALL.into_iter().filter(move |kind| self.has(*kind))

@@ -315,14 +315,14 @@ impl Outbox for WebhookDesk {
         if !self.has_apps.load(Ordering::Acquire) {
             return Kinds::NONE;
         }
-        self.apps.load().get(app).map_or(Kinds::NONE, |app| app.webhooks.wanted(channel))
+        self.apps.load().get(app).map_or(Kinds::NONE, |app| app.webhooks.wanted(channel).with_counterparts())
     }
 
     fn wanted_of_users(&self, app: &AppId) -> Kinds {
         if !self.has_apps.load(Ordering::Acquire) {
             return Kinds::NONE;
         }
-        self.apps.load().get(app).map_or(Kinds::NONE, |app| app.webhooks.wanted_of_users())
+        self.apps.load().get(app).map_or(Kinds::NONE, |app| app.webhooks.wanted_of_users().with_counterparts())
     }
 
     fn has_room(&self) -> bool {
