@@ -47,7 +47,8 @@ const PRELUDE: &str = include_str!("scripts/prelude.lua");
 const TRIM: &str = include_str!("scripts/trim.lua");
 const LOG: &str = concat!(include_str!("scripts/trim.lua"), include_str!("scripts/log.lua"));
 const LIVE: &str = include_str!("scripts/live.lua");
-const EDGES: &str = concat!(include_str!("scripts/leave.lua"), include_str!("scripts/edges.lua"));
+const EDGES: &str =
+    concat!(include_str!("scripts/leave.lua"), include_str!("scripts/bits.lua"), include_str!("scripts/edges.lua"));
 const OWN: &str = include_str!("scripts/own.lua");
 const OWNED: &str = include_str!("scripts/owned.lua");
 const LEAVE: &str = include_str!("scripts/leave.lua");

@@ -200,3 +200,14 @@ fn who_was_on_a_node_that_died_as_redis_lost_everything_is_told_to_be_gone_once_
     ]);
     ledger.await_told(&[("channel_occupied", 2), ("member_added", 3), ("channel_vacated", 2), ("member_removed", 3)]);
 }
+
+/// HOOK-21
+#[test]
+fn an_endpoint_that_names_goings_alone_is_told_of_them() {
+    let Some((_redis, backbone)) = one_redis() else { return };
+    let (ledger, url) = Ledger::open();
+    let app = format!("{}\nevents = [\"channel_vacated\", \"member_removed\"]", telling(&url));
+    let nodes = [node(&app, &backbone, Ready::ForTraffic), node(&app, &backbone, Ready::ForTraffic)];
+    drop(come(&nodes));
+    ledger.await_told(&[("channel_vacated", CHANNELS), ("member_removed", 2 * CHANNELS)]);
+}

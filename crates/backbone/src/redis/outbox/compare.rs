@@ -1,4 +1,5 @@
-//! What a part announced as come, held against the records: of what nobody has, a going is left.
+//! What a part announced as come, held against the records: of what nobody has, a going is left, and of what was never announced a
+//! coming.
 //!
 //! Only the store sees both at one moment. When it is time for that, and in which steps, is for whoever works the part to say.
 
@@ -6,38 +7,41 @@ use std::sync::LazyLock;
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
-use redis::Value;
 
 use super::{GroupOutbox, OutboxError, Script};
+use crate::redis::store::values;
 use crate::redis::topic::Topic;
 
-static COMPARE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&[
-        include_str!("../scripts/settled.lua"),
-        include_str!("../scripts/sight.lua"),
-        include_str!("../scripts/live.lua"),
-        include_str!("../scripts/leave.lua"),
-        include_str!("../scripts/outbox_held.lua"),
-        include_str!("../scripts/outbox_compare.lua"),
-    ])
-});
+/// Parts of both scripts before their own.
+macro_rules! sighted {
+    ($($file:literal),+) => {
+        LazyLock::new(|| {
+            Script::new(&[
+                include_str!("../scripts/settled.lua"),
+                include_str!("../scripts/sight.lua"),
+                include_str!("../scripts/live.lua"),
+                include_str!("../scripts/leave.lua"),
+                include_str!("../scripts/outbox_held.lua"),
+                $(include_str!($file)),+
+            ])
+        })
+    };
+}
+static COMPARE: LazyLock<Script> = sighted!("../scripts/outbox_compare.lua");
+static SEARCH: LazyLock<Script> = sighted!("../scripts/bits.lua", "../scripts/outbox_search.lua");
 
-/// A step of comparing.
+/// Which part is looked at, and what must hold for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Comparison {
+pub struct Sighted {
     /// Of which part.
     pub part: u16,
     /// Under which fence.
     pub fence: String,
     /// In which [`super::Turn::sight`] it is done, from the first step to the last.
     pub sight: String,
-    /// What was announced as come, some of it.
-    pub announced: Vec<(AppId, Subject)>,
-    /// Whether this is the rest.
-    pub is_rest: bool,
 }
 
-/// What came of a step.
+/// What came of a step of comparing what was announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
     /// How many were looked at, the first ones. Those behind them are for another step.
@@ -46,23 +50,66 @@ pub struct Compared {
     pub gone: usize,
 }
 
+/// Where a search through the records goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SearchFrom {
+    slot: Option<u64>,
+    nodes: u64,
+    cursor: String,
+}
+
+/// What came of a step of that search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Searched {
+    /// Where it goes on; `None` where it is done.
+    pub next: Option<SearchFrom>,
+    /// How many were never announced: their comings lie in the outbox now.
+    pub came: usize,
+}
+
 impl GroupOutbox {
-    /// Compares, if the part is this node's under this fence. `None` when the sight is another now.
+    /// Compares some of what was announced, if the part is this node's under this fence. `None` when the sight is another now.
     ///
     /// # Errors
     /// [`OutboxError::NotClaimed`] when it is not this node's; anything else means that it may have been done.
-    pub async fn compare(&mut self, of: &Comparison) -> Result<Option<Compared>, OutboxError> {
-        let max = self.settings.limits.outbox_part_max();
-        let rest = u8::from(of.is_rest).to_string();
-        let mut arguments =
-            vec![of.part.to_string(), self.node.clone(), of.fence.clone(), max.to_string(), of.sight.clone(), rest];
-        arguments.extend(of.announced.iter().flat_map(|(app, subject)| going(app, subject)));
+    pub async fn compare(
+        &mut self,
+        of: &Sighted,
+        announced: &[(AppId, Subject)],
+    ) -> Result<Option<Compared>, OutboxError> {
+        let mut arguments = self.sighted(of);
+        arguments.extend(announced.iter().flat_map(|(app, subject)| going(app, subject)));
         let reply = self.call(&COMPARE, arguments).await.map_err(|error| error.of_part(of.part))?;
-        let number = |at: usize| match reply.get(at) {
-            Some(Value::Int(number)) => usize::try_from(*number).ok(),
-            _ => None,
-        };
+        let number = |at: usize| reply.get(at).and_then(values::number).and_then(|number| usize::try_from(number).ok());
         Ok(number(1).map(|looked| Compared { looked, gone: number(2).unwrap_or(0) }))
+    }
+
+    /// Looks on through the records of the part's slots, if the part is this node's under this fence. `None` when the sight is another
+    /// now.
+    ///
+    /// # Errors
+    /// As [`GroupOutbox::compare`].
+    pub async fn search(&mut self, of: &Sighted, from: &SearchFrom) -> Result<Option<Searched>, OutboxError> {
+        let mut arguments = self.sighted(of);
+        let slot = from.slot.map_or(String::new(), |slot| slot.to_string());
+        let cursor = if from.slot.is_some() { &from.cursor } else { "0" };
+        arguments.extend([slot, from.nodes.to_string(), cursor.to_owned()]);
+        let reply = self.call(&SEARCH, arguments).await.map_err(|error| error.of_part(of.part))?;
+        let number = |at: usize| values::count(reply.get(at));
+        let came = usize::try_from(number(2)).unwrap_or(0);
+        Ok(match reply.get(1).and_then(values::number) {
+            Some(1) => Some(Searched { next: None, came }),
+            Some(0) => {
+                let cursor = reply.get(5).and_then(values::text).unwrap_or_default();
+                Some(Searched { next: Some(SearchFrom { slot: Some(number(3)), nodes: number(4), cursor }), came })
+            }
+            _ => None,
+        })
+    }
+
+    fn sighted(&self, of: &Sighted) -> Vec<String> {
+        let max = self.settings.limits.outbox_part_max();
+        vec![of.part.to_string(), self.node.clone(), of.fence.clone(), max.to_string(), of.sight.clone()]
     }
 }
 

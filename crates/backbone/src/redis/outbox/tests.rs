@@ -188,18 +188,95 @@ async fn of_what_was_announced_and_no_live_node_has_on_record_a_going_is_left_on
     let announced =
         ["c1:here", "c1:gone", "m1:presence-a\nana", "m1:presence-a\nbob", "u1::eve", "u1::zoe", "c1:moved"];
     let (part, fence) = turn.held[0].clone();
-    let step = Comparison { part, fence, sight: "1 0 0".to_owned(), announced: subjects(&announced), is_rest: true };
-    assert_eq!(outbox.compare(&step).await.unwrap(), Some(Compared { looked: 7, gone: 3 }));
+    let of = Sighted { part, fence, sight: "1 0 0".to_owned() };
+    let announced = subjects(&announced);
+    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), Some(Compared { looked: 7, gone: 3 }));
     let look = outbox.look(&[(3, EntryId::default())]).await.unwrap();
     let left: Vec<String> = look.entries[&3].iter().map(|entry| format!("{:?}", entry.what)).collect();
     let says = |at: usize, words: [&str; 2]| words.iter().all(|word| left[at].contains(word));
     assert!(says(0, ["Went(Channel", "gone"]) && says(1, ["Went(Member", "bob"]) && says(2, ["Went(User", "zoe"]));
-    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
 
-    let other = Comparison { fence: "1".to_owned(), ..step.clone() };
-    assert!(matches!(outbox.compare(&other).await, Err(OutboxError::NotClaimed(3))));
+    let other = Sighted { fence: "1".to_owned(), ..of.clone() };
+    assert!(matches!(outbox.compare(&other, &announced).await, Err(OutboxError::NotClaimed(3))));
+    assert!(matches!(outbox.search(&other, &SearchFrom::default()).await, Err(OutboxError::NotClaimed(3))));
     hash("t:group", "damage", "1");
-    assert_eq!(outbox.compare(&step).await.unwrap(), None, "damage was found since");
+    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), None, "damage was found since");
+    assert_eq!(outbox.search(&of, &SearchFrom::default()).await.unwrap(), None);
+}
+
+/// HOOK-43
+#[tokio::test]
+async fn of_what_live_nodes_have_on_record_and_was_never_announced_a_coming_is_left_where_it_is_wanted() {
+    let server = Server::start();
+    let hash = |key: &str, field: &str, value: &str| _ = server.ask::<i64>(&["HSET", key, field, value]).unwrap();
+    let mut outbox = server.outbox("a");
+    for node in ["live", "other"] {
+        hash("t:nodes", node, "x");
+        hash("t:settled", node, "1 0");
+    }
+    let turn = outbox.turn(0, true).await.unwrap();
+    let slot = |topic: &str| Topic::parse(topic).unwrap().slot();
+    let record = |topic: &str, node: &str, text: &str| hash(&format!("t:rec:{}:{node}", slot(topic).0), topic, text);
+    let all = 0b1_1000_1111;
+    record("1:told", "live", &format!("1 {all}"));
+    record("1:untold", "other", &format!("2 {all}"));
+    record("1:nobody-asked", "live", "1 0");
+    record("1:of-a-dead-node", "dead", &format!("1 {all}"));
+    record("1:moved", "live", &format!("1 {all}"));
+    record("1::eve", "live", &format!("1 {all}"));
+    record("1:presence-a", "live", &format!("2 {all}"));
+    for user in ["ana", "bob"] {
+        hash(&format!("t:mem:{}:live:1:presence-a", slot("1:presence-a").0), user, "1 {}");
+    }
+    hash("t:slots", &slot("1:moved").0.to_string(), "to:h:5");
+    let announced = |topic: &str, name: &str| hash(&format!("t:announced:{}", slot(topic).outbox_part()), name, "1");
+    announced("1:told", "c1:told");
+    announced("1:presence-a", "c1:presence-a");
+    announced("1:presence-a", "m1:presence-a\nana");
+    let mut came = Vec::new();
+    for (part, fence) in turn.held {
+        let of = Sighted { part, fence, sight: "1 0 0".to_owned() };
+        let mut from = Some(SearchFrom::default());
+        while let Some(at) = from {
+            from = outbox.search(&of, &at).await.unwrap().unwrap().next;
+        }
+        let entries = outbox.look(&[(part, EntryId::default())]).await.unwrap().entries;
+        came.extend(entries.into_values().flatten().map(|entry| format!("{:?}", entry.what)));
+    }
+    came.sort_unstable();
+    let names = |text: &String| ["untold", "eve", "bob"].into_iter().find(|name| text.contains(name));
+    assert!(came.iter().all(|text| text.contains("Came(")), "{came:?}");
+    assert_eq!(came.iter().map(names).collect::<Vec<_>>(), [Some("untold"), Some("bob"), Some("eve")], "{came:?}");
+    let compared = outbox.turn(0, true).await.unwrap().compared;
+    assert!(compared.values().all(|sight| sight == "1 0 0") && compared.len() == 16);
+}
+
+/// HOOK-43
+#[tokio::test]
+async fn a_search_through_many_records_goes_on_where_it_ended() {
+    let server = Server::start();
+    let mut outbox = server.outbox("a");
+    server.ask::<i64>(&["HSET", "t:nodes", "live", "x"]).unwrap();
+    server.ask::<i64>(&["HSET", "t:settled", "live", "1 0"]).unwrap();
+    let turn = outbox.turn(3, true).await.unwrap();
+    let (part, fence) = turn.held[0].clone();
+    let names: Vec<String> = (0..)
+        .map(|n| format!("1:room-{n}"))
+        .filter(|n| Topic::parse(n).unwrap().slot().outbox_part() == part)
+        .take(1_500)
+        .collect();
+    for name in &names {
+        let slot = Topic::parse(name).unwrap().slot().0;
+        server.ask::<i64>(&["HSET", &format!("t:rec:{slot}:live"), name, "1 1"]).unwrap();
+    }
+    let of = Sighted { part, fence, sight: "1 0 0".to_owned() };
+    let (mut from, mut steps, mut came) = (Some(SearchFrom::default()), 0, 0);
+    while let Some(at) = from {
+        let searched = outbox.search(&of, &at).await.unwrap().unwrap();
+        (from, steps, came) = (searched.next, steps + 1, came + searched.came);
+    }
+    assert_eq!(came, names.len());
+    assert!((4..=12).contains(&steps), "{steps}");
 }
 
 /// HOOK-41
@@ -211,12 +288,13 @@ async fn a_step_of_comparing_is_short_and_what_was_given_back_is_compared_anew()
     server.ask::<i64>(&["HSET", "t:settled", "live", "1 0"]).unwrap();
     let turn = outbox.turn(3, true).await.unwrap();
     let (part, fence) = turn.held[0].clone();
+    let of = Sighted { part, fence, sight: "1 0 0".to_owned() };
     let announced = subjects(&["c1:a"; 300]);
-    let step = Comparison { part, fence, sight: "1 0 0".to_owned(), announced, is_rest: true };
-    assert_eq!(outbox.compare(&step).await.unwrap(), Some(Compared { looked: 250, gone: 250 }));
-    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "", "there is more");
-    let rest = Comparison { announced: step.announced[250..].to_vec(), ..step };
-    outbox.compare(&rest).await.unwrap();
+    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), Some(Compared { looked: 250, gone: 250 }));
+    assert_eq!(outbox.compare(&of, &announced[250..]).await.unwrap(), Some(Compared { looked: 50, gone: 50 }));
+    assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "", "the records are to be searched");
+    let done = Some(Searched { next: None, came: 0 });
+    assert_eq!(outbox.search(&of, &SearchFrom::default()).await.unwrap(), done);
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
     let had = Had { announced: subjects(&["c1:b"]).into_iter().map(|of| (of, 7)).collect(), ..Had::default() };
     outbox.recall(3, turn.stand[3], 0, &had).await.unwrap();

@@ -4,9 +4,6 @@ local function say(topic, message)
   said[#said + 1] = topic
   said[#said + 1] = message
 end
-local function wants(bits, kind) return math.floor(bits / 2 ^ kind) % 2 == 1 end
--- Bits of the kinds, as `EventKind` numbers them, and of "subscribers are told the count".
-local CO, CV, MA, MR, CM, SC, UO, UF, COUNTED = 0, 1, 2, 3, 5, 6, 7, 8, 15
 local function hook(bits, kind, slot, what, topic, field, value)
   if not wants(bits, kind) then return end
   local entry = { slot % 16, kind == CM or kind == SC, 'w', what, 't', topic }
@@ -16,7 +13,6 @@ local function hook(bits, kind, slot, what, topic, field, value)
   end
   hooked[#hooked + 1] = entry
 end
-local function is_user(topic) return string.find(topic, '::', 1, true) ~= nil end
 local function hook_occupied(topic, slot, bits)
   if is_user(topic) then hook(bits, UO, slot, 'uo', topic) else hook(bits, CO, slot, 'co', topic) end
 end

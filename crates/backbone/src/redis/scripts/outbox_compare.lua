@@ -1,7 +1,7 @@
 -- Compares what a part of the outbox announced as come with the records, and leaves a going of what no live node has: its own was
 -- lost, or damage hid that it went. Whoever comes, or is put right, after that stands behind it in the outbox.
--- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9] is 1
--- where these are the last; then for each subject four: what its going is called, topic, slot, user ("" none).
+-- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); then for each
+-- subject four: what its going is called, topic, slot, user ("" none).
 -- Answers the epoch, how many were looked at (-1: the sight is another now), and how many goings were left. Looks at no more than takes
 -- about a millisecond, and at none while the outbox has no room for what is said again.
 if sight() ~= ARGV[8] then return { epoch, -1, 0 } end
@@ -15,7 +15,7 @@ local function is_there(topic, slot, user)
   -- Of a slot that another group has, it knows.
   return string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:'
 end
-local at, looked, left = 10, 0, 0
+local at, looked, left = 9, 0, 0
 while ARGV[at] and budget > 0 and (call('XLEN', outbox) or 0) < max / 2 do
   local what, topic, slot, user = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if not is_there(topic, slot, user) then
@@ -26,5 +26,4 @@ while ARGV[at] and budget > 0 and (call('XLEN', outbox) or 0) < max / 2 do
   end
   at, looked, budget = at + 4, looked + 1, budget - 1 - #live
 end
-if not ARGV[at] and ARGV[9] == '1' then redis.call('HSET', P .. 'claim:' .. part, 'compared', ARGV[8]) end
 return { epoch, looked, left }

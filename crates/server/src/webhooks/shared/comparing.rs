@@ -1,13 +1,15 @@
 //! When what a part announced as come is compared with the records, and in which steps.
 //!
-//! An edge is left once, by whoever made it, and there are damages that take it along, with all that its node remembers. So each
-//! time that absence of a record means something anew (see [`Turn::sight`]), whatever is announced and on no record is told to be gone.
+//! An edge is left once, by whoever made it, and there are damages that take it along, with all that its node remembers; and where a
+//! store goes back, an edge may be none, because the records of then had it already. So each time that absence of a record means
+//! something anew (see [`Turn::sight`]), whatever is announced and on no record is told to be gone, and then whatever is on record and was
+//! never announced is told to have come.
 //!
 //! Pure. It is done once in each sight, whoever works the part, and from the beginning where the part changes hands in between.
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Compared, Comparison, Turn};
+use fulmar_backbone::redis::outbox::{Compared, SearchFrom, Searched, Sighted, Turn};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
@@ -24,10 +26,25 @@ pub(super) struct Comparing(BTreeMap<u16, Under>);
 /// A part that is being compared.
 #[derive(Debug)]
 struct Under {
-    fence: String,
-    sight: String,
-    /// What was not looked at yet; `None` before the first step.
-    rest: Option<Vec<(AppId, Subject)>>,
+    of: Sighted,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// What was announced, and not looked at yet; `None` before the first step.
+    Announced(Option<Vec<(AppId, Subject)>>),
+    /// The records.
+    Records(SearchFrom),
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// These were announced: are they on record?
+    Compare(Sighted, Vec<(AppId, Subject)>),
+    /// Was what is on record announced?
+    Search(Sighted, SearchFrom),
 }
 
 impl Comparing {
@@ -40,40 +57,49 @@ impl Comparing {
             if turn.compared.get(part) == Some(sight) || turn.now_ms < born.saturating_add(BACK_MS) {
                 continue;
             }
-            let is_same = |under: &Under| under.fence == *fence && under.sight == *sight;
-            let anew = || Under { fence: fence.clone(), sight: sight.clone(), rest: None };
-            self.0.insert(*part, before.remove(part).filter(is_same).unwrap_or_else(anew));
+            let of = Sighted { part: *part, fence: fence.clone(), sight: sight.clone() };
+            let known = before.remove(part).filter(|under| under.of == of);
+            self.0.insert(*part, known.unwrap_or(Under { of, what: What::Announced(None) }));
         }
     }
 
     /// The next step: of the first part that `announced` knows anything of.
-    pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Comparison> {
-        for (part, under) in &mut self.0 {
-            if under.rest.is_none() {
-                under.rest = announced(*part);
+    pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Step> {
+        for (part, Under { of, what }) in &mut self.0 {
+            match what {
+                What::Announced(rest) => {
+                    if rest.is_none() {
+                        *rest = announced(*part);
+                    }
+                    let Some(rest) = rest else { continue };
+                    return Some(Step::Compare(of.clone(), rest[..rest.len().min(STEP_MAX)].to_vec()));
+                }
+                What::Records(from) => return Some(Step::Search(of.clone(), from.clone())),
             }
-            let Some(rest) = &under.rest else { continue };
-            let some = rest.len().min(STEP_MAX);
-            return Some(Comparison {
-                part: *part,
-                fence: under.fence.clone(),
-                sight: under.sight.clone(),
-                announced: rest[..some].to_vec(),
-                is_rest: some == rest.len(),
-            });
         }
         None
     }
 
-    /// What came of that step; `None` when the sight is another: the next turn says which.
-    pub(super) fn compared(&mut self, step: &Comparison, outcome: Option<Compared>) {
-        let Some(under) = self.0.get_mut(&step.part) else { return };
-        let looked = outcome.map_or(0, |compared| compared.looked);
-        if let Some(rest) = &mut under.rest {
+    /// What came of comparing; `None` when the sight is another, or the part another node's: the next turn says which.
+    pub(super) fn compared(&mut self, of: &Sighted, outcome: Option<Compared>) {
+        let Some(under) = self.0.get_mut(&of.part) else { return };
+        let Some(Compared { looked, .. }) = outcome else {
+            self.0.remove(&of.part);
+            return;
+        };
+        if let What::Announced(Some(rest)) = &mut under.what {
             rest.drain(..looked.min(rest.len()));
+            if rest.is_empty() {
+                under.what = What::Records(SearchFrom::default());
+            }
         }
-        if outcome.is_none() || step.is_rest && looked == step.announced.len() {
-            self.0.remove(&step.part);
+    }
+
+    /// What came of searching; `None` as with [`Comparing::compared`].
+    pub(super) fn searched(&mut self, of: &Sighted, outcome: Option<Searched>) {
+        match (self.0.get_mut(&of.part), outcome.and_then(|searched| searched.next)) {
+            (Some(under), Some(next)) => under.what = What::Records(next),
+            _ => _ = self.0.remove(&of.part),
         }
     }
 }
@@ -103,16 +129,25 @@ mod tests {
         Some((0..count).map(|number| (AppId::new("1"), user(number))).collect())
     }
 
-    fn next(comparing: &mut Comparing) -> Option<(u16, usize, bool)> {
-        comparing.next(|_| users(300)).map(|step| (step.part, step.announced.len(), step.is_rest))
+    /// The part of the next step, and of how many; of none where the records are searched.
+    fn next(comparing: &mut Comparing) -> Option<(u16, Option<usize>)> {
+        comparing.next(|_| users(300)).map(|step| match step {
+            Step::Compare(of, announced) => (of.part, Some(announced.len())),
+            Step::Search(of, _) => (of.part, None),
+        })
     }
 
     fn looked(comparing: &mut Comparing, looked: usize) {
-        let step = comparing.next(|_| users(300)).expect("a step");
-        comparing.compared(&step, Some(Compared { looked, gone: 0 }));
+        let Some(Step::Compare(of, _)) = comparing.next(|_| users(300)) else { panic!("something to compare") };
+        comparing.compared(&of, Some(Compared { looked, gone: 0 }));
     }
 
-    /// HOOK-41
+    fn searched(comparing: &mut Comparing, next: Option<SearchFrom>) {
+        let Some(Step::Search(of, _)) = comparing.next(|_| users(300)) else { panic!("something to search") };
+        comparing.searched(&of, Some(Searched { next, came: 0 }));
+    }
+
+    /// HOOK-41, HOOK-43
     #[test]
     fn a_part_is_compared_once_in_each_sight_and_not_before_nodes_are_back() {
         let mut comparing = Comparing::default();
@@ -123,15 +158,19 @@ mod tests {
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&of_now);
         assert_eq!(comparing.next(|_| None), None, "it was not read yet");
-        assert_eq!(next(&mut comparing), Some((3, 256, false)));
+        assert_eq!(next(&mut comparing), Some((3, Some(256))));
         looked(&mut comparing, 256);
-        assert_eq!(next(&mut comparing), Some((3, 44, true)));
+        assert_eq!(next(&mut comparing), Some((3, Some(44))));
         looked(&mut comparing, 44);
+        assert_eq!(next(&mut comparing), Some((3, None)));
+        searched(&mut comparing, Some(SearchFrom::default()));
+        assert_eq!(next(&mut comparing), Some((3, None)), "there is more");
+        searched(&mut comparing, None);
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..of_now });
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..turn(&[3], "1", Some("1 1 0")) });
-        assert_eq!(next(&mut comparing), Some((3, 256, false)));
+        assert_eq!(next(&mut comparing), Some((3, Some(256))));
     }
 
     /// HOOK-41
@@ -141,15 +180,15 @@ mod tests {
         comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
         looked(&mut comparing, 200);
         comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
-        assert_eq!(next(&mut comparing), Some((3, 100, true)));
+        assert_eq!(next(&mut comparing), Some((3, Some(100))));
         looked(&mut comparing, 0);
         looked(&mut comparing, 99);
-        assert_eq!(next(&mut comparing), Some((3, 1, true)));
+        assert_eq!(next(&mut comparing), Some((3, Some(1))));
         comparing.turned(&turn(&[3, 4], "2", Some("1 0 0")));
-        assert_eq!(next(&mut comparing), Some((3, 256, false)));
-        let step = comparing.next(|_| users(300)).expect("a step");
-        comparing.compared(&step, None);
-        assert_eq!(next(&mut comparing), Some((4, 256, false)));
+        assert_eq!(next(&mut comparing), Some((3, Some(256))));
+        let Some(Step::Compare(of, _)) = comparing.next(|_| users(300)) else { panic!("something to compare") };
+        comparing.compared(&of, None);
+        assert_eq!(next(&mut comparing), Some((4, Some(256))));
         comparing.turned(&turn(&[], "2", Some("1 0 0")));
         assert_eq!(next(&mut comparing), None);
     }

@@ -11,7 +11,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::redis::outbox::{Compared, GroupOutbox, Operation, OutboxError, READ_MAX, Turn};
+use fulmar_backbone::redis::outbox::{GroupOutbox, Operation, OutboxError, READ_MAX, Turn};
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_engine::webhook_batch::{Address, Place};
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
@@ -24,7 +24,7 @@ use super::super::figures::Counters;
 use super::super::keeper::{RESEAL_AFTER_MS, age_ms, note_dropped};
 use super::super::sender::{Command, Handed, Sending};
 use super::super::store::{Ended, GivenUp};
-use super::comparing::Comparing;
+use super::comparing::{Comparing, Step};
 use super::memory::{Lost, Memory};
 use super::part::{Leaving, Part};
 use super::{Sealed, Start, Told, wire, withdraw};
@@ -193,19 +193,47 @@ impl GroupWork {
             Some(memory.announced(part)?.into_iter().filter(|of| !is_held(of)).collect())
         };
         let Some(step) = self.comparing.next(announced) else { return Ok(()) };
-        let outcome = match self.outbox.compare(&step).await {
-            Err(OutboxError::NotClaimed(part)) => {
-                self.lose(part);
-                None
+        let group = self.group;
+        match step {
+            Step::Compare(of, announced) => {
+                let outcome = self.outbox.compare(&of, &announced).await;
+                let outcome = self.unless_lost(of.part, outcome)?;
+                self.comparing.compared(&of, outcome);
+                if let Some(gone) = outcome.map(|compared| compared.gone).filter(|gone| *gone > 0) {
+                    tracing::info!(
+                        group,
+                        part = of.part,
+                        gone,
+                        "left goings of what was announced and is on no record"
+                    );
+                }
             }
-            other => other?,
-        };
-        self.comparing.compared(&step, outcome);
-        if let Some(Compared { gone, .. }) = outcome.filter(|compared| compared.gone > 0) {
-            let group = self.group;
-            tracing::info!(group, part = step.part, gone, "left goings of what was announced and is on no record");
+            Step::Search(of, from) => {
+                let outcome = self.outbox.search(&of, &from).await;
+                let outcome = self.unless_lost(of.part, outcome)?;
+                if let Some(came) = outcome.as_ref().map(|searched| searched.came).filter(|came| *came > 0) {
+                    tracing::info!(
+                        group,
+                        part = of.part,
+                        came,
+                        "left comings of what is on record and was never announced"
+                    );
+                }
+                self.comparing.searched(&of, outcome);
+            }
         }
         Ok(())
+    }
+
+    /// What was answered; nothing where the part is another node's, which is no failure.
+    fn unless_lost<T>(&mut self, part: u16, outcome: Result<Option<T>, OutboxError>) -> Result<Option<T>, OutboxError> {
+        match outcome {
+            Err(OutboxError::NotClaimed(_)) => {
+                self.lose(part);
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Takes note of what is this node's now, and begins to let go what is more than its share.
