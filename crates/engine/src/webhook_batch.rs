@@ -355,10 +355,10 @@ impl WebhookBook {
         then: Option<Record>,
         records: &mut Vec<Record>,
     ) {
-        self.waits_in.insert(turn, Waits { batches: takers.len(), then, also: Vec::new() });
         if takers.is_empty() {
-            return self.settle([turn].into_iter(), records);
+            return self.settle_behind(turn, then, records);
         }
+        self.waits_in.insert(turn, Waits { batches: takers.len(), then, also: Vec::new() });
         for to in takers {
             if self.apps.get(&to.app).is_some_and(|app| app.webhooks.batching) {
                 self.wait(now, to, turn, told.clone(), records);
@@ -413,7 +413,8 @@ impl WebhookBook {
                 _ => {
                     let (then, also) = self.waits_in.remove(&turn).map(|w| (w.then, w.also)).unwrap_or_default();
                     records.extend([turn].into_iter().chain(also).map(|turn| Record::Settled { turn }));
-                    records.extend(then.filter(|then| self.still_holds(then)));
+                    let back = then.as_ref().and_then(|then| self.is_back(then));
+                    records.extend(then.filter(|then| self.still_holds(then)).into_iter().chain(back));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What another book has announced: the same stream worked on by another node, and subjects that move to another stream.
 
-use super::{HOLD_MS, Mark, Place, Presence, Record, WebhookBook, leave};
+use super::{HOLD_MS, Mark, Place, Presence, Record, Waits, WebhookBook, leave};
 use crate::time::Moment;
 
 /// By so much less a going is held that moves here. Where it came from it may still be told for as long as nobody has said there
@@ -35,15 +35,38 @@ impl WebhookBook {
             }
             None => Record::Went { place: place.clone() },
         };
-        let is_before = |waits: &Option<Record>| matches!(waits, Some(Record::Came { place: of, .. } | Record::Went { place: of }) if *of == place);
-        let before = self.waits_in.iter_mut().filter(|(_, waits)| is_before(&waits.then));
+        self.settle_behind(turn, Some(then), records);
+    }
+
+    /// An entry of which nothing is to be told is settled behind what waits in open batches of the same place, so that whoever reads the
+    /// stream anew takes all of them again, or none.
+    pub(super) fn settle_behind(&mut self, turn: u64, then: Option<Record>, records: &mut Vec<Record>) {
+        let place = then.as_ref().and_then(Record::place);
+        let of_place = |waits: &Waits| place.is_some() && waits.then.as_ref().and_then(Record::place) == place;
+        let before = self.waits_in.iter_mut().filter(|(_, waits)| of_place(waits));
         match before.max_by_key(|(turn, _)| **turn) {
             Some((_, waits)) => {
-                waits.then = Some(then);
+                // Behind the end of a going it is seen that its subject is back.
+                if !matches!((&waits.then, &then), (Some(Record::Went { .. }), Some(Record::Came { .. }))) {
+                    waits.then = then;
+                }
                 waits.also.push(turn);
             }
-            None => records.extend([then, Record::Settled { turn }]),
+            None => {
+                records.push(Record::Settled { turn });
+                records.extend(then);
+            }
         }
+    }
+
+    /// What is true behind the end of this going, where its subject has come back and what waits does not say so: batches of several
+    /// endpoints close in any order.
+    pub(super) fn is_back(&self, then: &Record) -> Option<Record> {
+        let Record::Went { place } = then else { return None };
+        let Presence { generation, .. } = self.present.get(place)?;
+        let is_coming = |waits: &Waits| matches!(&waits.then, Some(Record::Came { place: of, .. }) if of == place);
+        let waits = self.waits_in.values().any(is_coming);
+        (!waits).then(|| Record::Came { place: place.clone(), generation: *generation })
     }
 
     /// When the hold of a going ends that moved here together with what was announced, of which it has the generation: it is timed by

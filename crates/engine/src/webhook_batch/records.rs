@@ -116,6 +116,17 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// What it says to have come or gone.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Came { place, .. } | Self::Went { place } => Some(place),
+            _ => None,
+        }
+    }
+}
+
 /// What was stored when a node ended, in whatever way.
 #[derive(Debug, Default)]
 pub struct Restored {

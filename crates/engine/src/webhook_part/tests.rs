@@ -385,6 +385,36 @@ fn what_has_moved_away_is_announced_by_nobody_who_reads_the_stream_anew() {
     }
 }
 
+/// HOOK-8, HOOK-35: the end of a going waits in an open batch, and nobody is to hear of the coming behind it.
+#[test]
+fn what_is_back_before_its_going_was_sealed_is_announced() {
+    for dies in [false, true] {
+        let mut app = App::clone(&app(true));
+        app.webhooks.endpoints.iter_mut().for_each(|endpoint| {
+            endpoint.kinds = [EventKind::ChannelVacated].into_iter().collect();
+        });
+        let mut world = World::new(Arc::new(app));
+        world.append(came("room"));
+        world.look();
+        world.write();
+        world.append(went("room"));
+        world.now_ms += HOLD_MS;
+        world.look();
+        world.now_ms += BATCH_MS / 2;
+        world.append(came("room"));
+        world.look();
+        world.write();
+        if dies {
+            world.die();
+        }
+        world.now_ms += BATCH_MS;
+        world.look();
+        world.write();
+        assert_eq!(world.texts(URLS[0]), [r#"{"name":"channel_vacated","channel":"room"}"#]);
+        assert!(world.announced.len() == 1 && world.stream.is_empty(), "its next going is told");
+    }
+}
+
 /// HOOK-23
 #[test]
 fn what_nobody_wants_any_more_leaves_nothing_in_the_store() {
