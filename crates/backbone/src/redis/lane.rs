@@ -95,6 +95,13 @@ impl Item {
         Event::with_age(&self.message, age_ms)
     }
 
+    /// Its counter, if it is this origin's own publication.
+    #[must_use]
+    pub fn counter_of(&self, origin: u64) -> Option<u64> {
+        let identity = Event::identity_of(&self.message)?;
+        (identity.origin == origin).then_some(identity.counter)
+    }
+
     /// What the script is told beside it, as `scripts/publish.lua` reads it.
     #[must_use]
     pub fn spec_text(&self, now: Duration) -> String {
@@ -297,12 +304,12 @@ impl Lane {
         range.into_iter().filter_map(|number| self.item(number)).any(|item| item.needs_replica && item.call.is_some())
     }
 
-    /// The highest counter among this origin's own publications in this range; 0 without any: what is there in place of a dead node is
-    /// not its own.
+    /// The highest counter below `below` among this origin's own publications in this range; 0 without any: what is there in place of a
+    /// dead node is not its own.
     #[must_use]
-    pub fn last_of(&self, origin: u64, range: RangeInclusive<u64>) -> u64 {
-        let identities = range.filter_map(|number| Event::identity_of(&self.item(number)?.message));
-        identities.filter(|identity| identity.origin == origin).map(|identity| identity.counter).max().unwrap_or(0)
+    pub fn last_of(&self, origin: u64, range: RangeInclusive<u64>, below: u64) -> u64 {
+        let counters = range.filter_map(|number| self.item(number)?.counter_of(origin));
+        counters.filter(|counter| *counter < below).max().unwrap_or(0)
     }
 
     /// Those who wait for items in this range, which the log has, and a replica too if `has_replica`. Each is named once per

@@ -9,7 +9,7 @@ use super::slots::Slots;
 use super::{Driver, Purpose};
 use crate::redis::allowance::Allowance;
 use crate::redis::bus::Batch;
-use crate::redis::lane::Item;
+use crate::redis::lane::{Item, lane_of};
 use crate::redis::link::Lost;
 use crate::redis::round::{ANSWER_MAX, Outcome, Round};
 use crate::redis::topic::Slot;
@@ -47,6 +47,14 @@ impl FrozenBus {
 }
 
 impl Slots {
+    /// The first of this node's publications that wait until slots of this lane are opened: it is appended behind others that were
+    /// accepted later. None is above the largest number.
+    pub(super) fn first_frozen(&self, origin: u64, lane: usize) -> u64 {
+        let of_lane = self.frozen.iter().filter(|(slot, _)| lane_of(Slot(**slot)) == lane);
+        let first = of_lane.filter_map(|(_, frozen)| frozen.items.iter().find_map(|item| item.counter_of(origin)));
+        first.min().unwrap_or(u64::MAX)
+    }
+
     /// Whether the app may publish something of this slot; `None` for a slot of some group.
     pub(super) fn bus_has_room(&mut self, now: Duration, app: &str, slot: Slot) -> Option<bool> {
         self.frozen.get(&slot.0)?;

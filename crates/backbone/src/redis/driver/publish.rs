@@ -246,6 +246,7 @@ impl Driver {
             return;
         }
         let Some(pipe) = self.free_pipe(group, lane) else { return };
+        let waits_from = self.slots.first_frozen(self.origin, lane);
         let has_replicas = self.has_replicas(group);
         let Some(facts) = self.groups[group].facts() else { return };
         let this = &mut self.groups[group];
@@ -255,7 +256,7 @@ impl Driver {
         let mut command = scripts::PUBLISH.call(&this.keys, &facts);
         command.arg(&side.name).arg(*batch.start()).arg(u8::from(side.lane.begins(*batch.start())));
         command.arg(limits.log_entries_max).arg(limits.log_age.as_millis().to_string());
-        command.arg(side.lane.last_of(self.origin, batch.clone()));
+        command.arg(side.lane.last_of(self.origin, batch.clone(), waits_from));
         let waits = has_replicas && side.lane.needs_replica(batch.clone());
         for number in batch.clone() {
             let item = side.lane.item(number).expect("a batch is made of items that are kept");
