@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
+use redis::Value;
 
 use super::{GroupOutbox, OutboxError, Script};
 use crate::redis::store::values;
@@ -53,9 +54,8 @@ pub struct Compared {
 /// Where a search through the records goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SearchFrom {
-    slot: Option<u64>,
-    nodes: u64,
-    cursor: String,
+    /// As the script says it: slot, node, place in its records, how many behind that are done, place in the next one's members.
+    words: [String; 5],
 }
 
 /// What came of a step of that search.
@@ -91,17 +91,17 @@ impl GroupOutbox {
     /// As [`GroupOutbox::compare`].
     pub async fn search(&mut self, of: &Sighted, from: &SearchFrom) -> Result<Option<Searched>, OutboxError> {
         let mut arguments = self.sighted(of);
-        let slot = from.slot.map_or(String::new(), |slot| slot.to_string());
-        let cursor = if from.slot.is_some() { &from.cursor } else { "0" };
-        arguments.extend([slot, from.nodes.to_string(), cursor.to_owned()]);
+        arguments.extend(from.words.iter().cloned());
         let reply = self.call(&SEARCH, arguments).await.map_err(|error| error.of_part(of.part))?;
-        let number = |at: usize| values::count(reply.get(at));
-        let came = usize::try_from(number(2)).unwrap_or(0);
+        let came = usize::try_from(values::count(reply.get(2))).unwrap_or(0);
         Ok(match reply.get(1).and_then(values::number) {
             Some(1) => Some(Searched { next: None, came }),
             Some(0) => {
-                let cursor = reply.get(5).and_then(values::text).unwrap_or_default();
-                Some(Searched { next: Some(SearchFrom { slot: Some(number(3)), nodes: number(4), cursor }), came })
+                let word = |at: usize| match reply.get(at) {
+                    Some(Value::Int(number)) => number.to_string(),
+                    other => other.and_then(values::text).unwrap_or_default(),
+                };
+                Some(Searched { next: Some(SearchFrom { words: [3, 4, 5, 6, 7].map(word) }), came })
             }
             _ => None,
         })

@@ -277,6 +277,39 @@ async fn a_search_through_many_records_goes_on_where_it_ended() {
     }
     assert_eq!(came, names.len());
     assert!((4..=12).contains(&steps), "{steps}");
+
+    // A crowd on one channel, and an outbox that has room for a part of it.
+    let crowd = (0..).map(|n| format!("1:presence-{n}"));
+    let crowd = crowd.into_iter().find(|n| Topic::parse(n).unwrap().slot().outbox_part() == part).unwrap();
+    let slot = Topic::parse(&crowd).unwrap().slot().0;
+    server.ask::<i64>(&["HSET", &format!("t:rec:{slot}:live"), &crowd, "1 4"]).unwrap();
+    for user in 0..1_500 {
+        server.ask::<i64>(&["HSET", &format!("t:mem:{slot}:live:{crowd}"), &format!("u{user}"), "1 {}"]).unwrap();
+    }
+    for name in &names {
+        server.ask::<i64>(&["HSET", &format!("t:announced:{part}"), &format!("c{name}"), "1"]).unwrap();
+    }
+    let room =
+        usize::try_from(Settings::new("t", Topology::Single(String::new())).limits.outbox_part_max()).unwrap() / 2;
+    let filler = "for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'w', 'zz') end";
+    let outbox_key = format!("t:outbox:{part}");
+    server.ask::<i64>(&["DEL", &outbox_key]).unwrap();
+    let waiting = (room - 600).to_string();
+    server.ask::<Option<i64>>(&["EVAL", filler, "1", &outbox_key, &waiting]).unwrap();
+    let (mut at, mut came, mut largest) = (SearchFrom::default(), 0, 0);
+    for _ in 0..40 {
+        let searched = outbox.search(&of, &at).await.unwrap().unwrap();
+        (came, largest) = (came + searched.came, largest.max(searched.came));
+        at = searched.next.expect("there is no room for all of them");
+    }
+    assert_eq!((came, largest <= 700), (600, true), "{largest}");
+    server.ask::<i64>(&["DEL", &outbox_key]).unwrap();
+    let mut from = Some(at);
+    while let Some(at) = from {
+        let searched = outbox.search(&of, &at).await.unwrap().unwrap();
+        (from, came) = (searched.next, came + searched.came);
+    }
+    assert!((1_500..1_800).contains(&came), "{came}: every one, and some of a page twice");
 }
 
 /// HOOK-41

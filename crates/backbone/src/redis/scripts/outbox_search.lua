@@ -1,48 +1,71 @@
 -- Looks through the records of a part's slots for what is there and was never announced, though an app's server wants to hear of it: its
 -- coming was lost, or a store that went back had it on record already when it came. Leaves a coming, which says nothing to anybody where
 -- one lies in the outbox already.
--- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9..11]
--- where to go on: slot ("" begins), how many of its live nodes were looked at, place in that one's records.
--- Answers the epoch, 1 if it is done (-1: the sight is another now), how many comings were left, and where to go on. Looks at no more than
--- takes about a millisecond, beside the members of one channel, and at nothing while the outbox has no room for what is said again.
+-- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9..13]
+-- where to go on: slot ("" begins), live node, place in its records, how many behind that are done, place in the next one's members.
+-- Answers the epoch, 1 if it is done (-1: the sight is another now), how many comings were left, and where to go on. Ends after about a
+-- millisecond, or where the outbox has no room for what is said again.
 if sight() ~= ARGV[8] then return { epoch, -1, 0 } end
+local BUDGET, PAGE = 500, 50
 local outbox, announced, max = P .. 'outbox:' .. part, P .. 'announced:' .. part, tonumber(ARGV[7])
-local slot, nodes, cursor = tonumber(ARGV[9]) or tonumber(part), tonumber(ARGV[10]) or 0, ARGV[11]
-local budget, left = 500, 0
-local function came(name, ...)
+local slot, name, cursor = tonumber(ARGV[9]) or tonumber(part), ARGV[10], ARGV[11]
+local done, members = tonumber(ARGV[12]) or 0, ARGV[13]
+local budget, left, has_room = BUDGET, 0, (call('XLEN', outbox) or 0) < max / 2
+local function may_go_on() return budget > 0 and has_room end
+local function came(known_as, ...)
   budget = budget - 1
-  if call('HEXISTS', announced, name) == 1 then return end
-  leave(outbox, max, true, ...)
-  left = left + 1
+  if not has_room or call('HEXISTS', announced, known_as) == 1 then return end
+  if leave(outbox, max, true, ...) then left = left + 1 else has_room = false end
 end
+-- Looks at a topic; false where members remain for the next call.
 local function look(topic, bits)
   if is_user(topic) then
     if wants(bits, UO) then came('u' .. topic, 'w', 'uo', 't', topic) end
-    return
+    return has_room
   end
   if wants(bits, CO) then came('c' .. topic, 'w', 'co', 't', topic) end
-  if not wants(bits, MA) then return end
-  for _, user in ipairs(call('HKEYS', members_key(slot, live[nodes + 1], topic)) or {}) do
-    came('m' .. topic .. '\n' .. user, 'w', 'ma', 't', topic, 'u', user)
-  end
+  if not wants(bits, MA) then return has_room end
+  repeat
+    local page = call('HSCAN', members_key(slot, name, topic), members, 'COUNT', PAGE) or { '0', {} }
+    for i = 1, #page[2], 2 do came('m' .. topic .. '\n' .. page[2][i], 'w', 'ma', 't', topic, 'u', page[2][i]) end
+    if not has_room then return false end
+    members = page[1]
+  until members == '0' or budget <= 0
+  return members == '0'
 end
 table.sort(live)
-while slot < 1024 and budget > 0 and (call('XLEN', outbox) or 0) < max / 2 do
+-- The node itself, or where it has gone whoever is next.
+local function node_from(first)
+  for _, other in ipairs(live) do
+    if other >= first then return other end
+  end
+end
+local function go_to(next_slot, next_name) slot, name, cursor, done, members = next_slot, next_name, '0', 0, '0' end
+if not ARGV[9]:match('%d') then go_to(slot, '') end
+while slot < 1024 and may_go_on() do
   -- Of a slot that another group has, it knows.
   local is_others = string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:'
-  if is_others or nodes >= #live then
-    slot, nodes, cursor = slot + 16, 0, '0'
+  local node_is = not is_others and node_from(name)
+  if not node_is then
+    go_to(slot + 16, '')
   else
-    local page = call('HSCAN', P .. 'rec:' .. slot .. ':' .. live[nodes + 1], cursor, 'COUNT', 50) or { '0', {} }
-    for i = 1, #page[2], 2 do
-      local count, bits = string.match(page[2][i + 1], '^(%d+) (%d+)$')
-      if (tonumber(count) or 0) > 0 then look(page[2][i], tonumber(bits)) end
+    if node_is ~= name then go_to(slot, node_is) end
+    local page = call('HSCAN', P .. 'rec:' .. slot .. ':' .. name, cursor, 'COUNT', PAGE) or { '0', {} }
+    local topics = #page[2] / 2
+    while done < topics and may_go_on() do
+      local count, bits = string.match(page[2][2 * done + 2], '^(%d+) (%d+)$')
+      if (tonumber(count) or 0) == 0 or look(page[2][2 * done + 1], tonumber(bits)) then
+        done, members = done + 1, '0'
+      end
+      budget = budget - 1
     end
-    budget = budget - 1 - #page[2] / 2
-    cursor = page[1]
-    if cursor == '0' then nodes = nodes + 1 end
+    if done >= topics then
+      cursor, done, members, budget = page[1], 0, '0', budget - 1
+      -- No name lies between one and the same with a zero behind it.
+      if cursor == '0' then go_to(slot, name .. '\0') end
+    end
   end
 end
 local is_done = slot >= 1024
 if is_done then redis.call('HSET', P .. 'claim:' .. part, 'compared', ARGV[8]) end
-return { epoch, is_done and 1 or 0, left, slot, nodes, cursor }
+return { epoch, is_done and 1 or 0, left, slot, name, cursor, done, members }
