@@ -151,7 +151,7 @@ impl Keys {
 
     /// Hash: who works this part of the outbox: `node`, `fence` (rises with each claim), `until` (milliseconds since 1970),
     /// `born` (when it was first seen), `writes` (how often it was written), `compared` (the sight in which what it announced was compared
-    /// with the records last), `half` and `half_since` (which of [`Keys::done`] is written to, and since when).
+    /// with the records last), `turn` (in which tens of seconds [`Keys::done`] was written to last).
     #[must_use]
     pub fn claim(&self, part: u16) -> String {
         format!("{}:claim:{part}", self.prefix)
@@ -181,11 +181,11 @@ impl Keys {
         format!("{}:announced:{part}", self.prefix)
     }
 
-    /// Two hashes that take turns, with a time to live: identities of the events of entries that are done with. What is left again, or
+    /// Four hashes that take turns, with a time to live: identities of the events of entries that are done with. What is left again, or
     /// comes back with a store that has gone back, is not told again.
     #[must_use]
-    pub fn done(&self, part: u16) -> [String; 2] {
-        [0, 1].map(|half| format!("{}:done:{half}:{part}", self.prefix))
+    pub fn done(&self, part: u16) -> [String; 4] {
+        [0, 1, 2, 3].map(|turn| format!("{}:done:{turn}:{part}", self.prefix))
     }
 
     /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.

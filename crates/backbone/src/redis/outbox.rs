@@ -22,7 +22,7 @@ use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
 pub use self::compare::{Compared, SearchFrom, Searched, Sighted};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
-pub use self::recall::Had;
+pub use self::recall::{Had, Recalled};
 use super::keys::Keys;
 use super::primaries::{OpenError, Primaries, Primary, open};
 use super::settings::Settings;
@@ -104,7 +104,8 @@ impl OutboxError {
 pub struct Stand {
     /// When it was first seen, by the server's clock: another time than before means that the store has lost everything.
     pub born: u64,
-    /// How often it was written. Fewer times than before means that the store has gone back: to what a replica had that was behind, or to what lay on a disk.
+    /// How often it was written. Fewer times than before means that the store has gone back: to what a replica had that was behind, or
+    /// to what lay on a disk.
     pub writes: u64,
 }
 
@@ -143,7 +144,7 @@ pub struct Stored {
     pub partly: Vec<(EntryId, Vec<Arc<str>>)>,
     /// Sealed requests, by their identities.
     pub sealed: Vec<(u64, Vec<u8>)>,
-    /// Identities of the events of entries that were settled in the last minute or two.
+    /// Identities of the events of entries that were settled in the last half minute and a little more.
     pub done: HashSet<u64>,
 }
 
@@ -220,6 +221,12 @@ impl GroupOutbox {
         self.connections
     }
 
+    /// The run id of the server that answers; `None` before one does.
+    #[must_use]
+    pub fn run(&self) -> Option<&str> {
+        self.open.as_ref().map(|open| open.primary.run.as_str())
+    }
+
     /// Whether nobody goes to this group any more.
     #[must_use]
     pub fn is_left(&self) -> bool {
@@ -274,8 +281,8 @@ impl GroupOutbox {
         let partly = self.scan(&self.keys.partly(part)).await?;
         let sealed = self.sealed(part).await?;
         let mut done = HashMap::new();
-        for half in self.keys.done(part) {
-            done.extend(self.scan(&half).await?);
+        for turn in self.keys.done(part) {
+            done.extend(self.scan(&turn).await?);
         }
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         let number = |bytes: Vec<u8>| text(bytes)?.parse().ok();

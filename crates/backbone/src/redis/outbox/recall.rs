@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
-use super::{EntryId, GroupOutbox, OutboxError, Script, Stand, entry};
+use redis::Value;
+
+use super::{EntryId, GIVEN_UP_MAX, GroupOutbox, OutboxError, Script, Stand, entry};
 
 static RECALL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&[include_str!("../scripts/outbox_done.lua"), include_str!("../scripts/outbox_recall.lua")])
@@ -28,6 +30,19 @@ pub struct Had {
     pub partly: BTreeMap<EntryId, Vec<Arc<str>>>,
     /// Identities of the events of entries that are done with, the oldest first.
     pub done: VecDeque<u64>,
+    /// Requests that were given up last, the oldest first.
+    pub given_up: VecDeque<Vec<u8>>,
+}
+
+/// What became of giving back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// It is there.
+    Done,
+    /// The part was written more often than this node knows: whoever did that knows better.
+    Needless,
+    /// The store is another once more: the next turn says how it stands.
+    Not,
 }
 
 impl Had {
@@ -41,7 +56,8 @@ impl Had {
         let sealed = sealed.map(|(id, request)| vec![b"S".to_vec(), id.to_string().into_bytes(), request.clone()]);
         let partly = self.partly.iter().map(move |(at, urls)| words(&["P", &at.to_string(), &urls.join("\n")]));
         let done = self.done.iter().map(move |id| words(&["E", &id.to_string()]));
-        announced.chain(sealed).chain(partly).chain(done)
+        let given_up = self.given_up.iter().map(|request| vec![b"G".to_vec(), request.clone()]);
+        announced.chain(sealed).chain(partly).chain(done).chain(given_up)
     }
 }
 
@@ -51,9 +67,9 @@ impl GroupOutbox {
     ///
     /// # Errors
     /// When the group cannot be asked now.
-    pub async fn recall(&mut self, part: u16, stand: Stand, writes: u64, had: &Had) -> Result<(), OutboxError> {
+    pub async fn recall(&mut self, part: u16, stand: Stand, writes: u64, had: &Had) -> Result<Recalled, OutboxError> {
         let mut left = had.operations().peekable();
-        let mut is_first = true;
+        let (mut is_first, connections) = (true, self.connections);
         while is_first || left.peek().is_some() {
             let (mut count, mut bytes) = (0, 0);
             let some = std::iter::from_fn(|| {
@@ -62,13 +78,20 @@ impl GroupOutbox {
                 (count, bytes) = (count + 1, bytes + words.iter().map(Vec::len).sum::<usize>());
                 Some(words)
             });
+            let some: Vec<Vec<u8>> = some.flatten().collect();
             let head = [u64::from(part), stand.born].map(|number| number.to_string());
-            let tail = [stand.writes, writes, u64::from(is_first)].map(|number| number.to_string());
+            let (first, last) = (u64::from(is_first), u64::from(left.peek().is_none()));
+            let tail = [stand.writes, writes, first, last, GIVEN_UP_MAX].map(|number| number.to_string());
             let head = head.into_iter().chain([self.node.clone()]).chain(tail).map(String::into_bytes);
-            let words: Vec<Vec<u8>> = head.chain(some.flatten()).collect();
-            self.call(&RECALL, words).await?;
+            let reply = self.call(&RECALL, head.chain(some)).await?;
+            match reply.get(1) {
+                // What was given back before went to another connection, and maybe to another server.
+                Some(Value::Int(1)) if is_first || self.connections == connections => {}
+                Some(Value::Int(2)) => return Ok(Recalled::Needless),
+                _ => return Ok(Recalled::Not),
+            }
             is_first = false;
         }
-        Ok(())
+        Ok(Recalled::Done)
     }
 }

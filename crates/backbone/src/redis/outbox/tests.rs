@@ -330,6 +330,6 @@ async fn a_step_of_comparing_is_short_and_what_was_given_back_is_compared_anew()
     assert_eq!(outbox.search(&of, &SearchFrom::default()).await.unwrap(), done);
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
     let had = Had { announced: subjects(&["c1:b"]).into_iter().map(|of| (of, 7)).collect(), ..Had::default() };
-    outbox.recall(3, turn.stand[3], 0, &had).await.unwrap();
+    assert_eq!(outbox.recall(3, turn.stand[3], 0, &had).await.unwrap(), Recalled::Done);
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "");
 }

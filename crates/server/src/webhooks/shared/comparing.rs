@@ -27,11 +27,11 @@ pub(super) struct Comparing(BTreeMap<u16, Under>);
 #[derive(Debug)]
 struct Under {
     of: Sighted,
-    what: What,
+    rest: Rest,
 }
 
 #[derive(Debug)]
-enum What {
+enum Rest {
     /// What was announced, and not looked at yet; `None` before the first step.
     Announced(Option<Vec<(AppId, Subject)>>),
     /// The records.
@@ -59,22 +59,22 @@ impl Comparing {
             }
             let of = Sighted { part: *part, fence: fence.clone(), sight: sight.clone() };
             let known = before.remove(part).filter(|under| under.of == of);
-            self.0.insert(*part, known.unwrap_or(Under { of, what: What::Announced(None) }));
+            self.0.insert(*part, known.unwrap_or(Under { of, rest: Rest::Announced(None) }));
         }
     }
 
     /// The next step: of the first part that `announced` knows anything of.
     pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Step> {
-        for (part, Under { of, what }) in &mut self.0 {
-            match what {
-                What::Announced(rest) => {
+        for (part, Under { of, rest }) in &mut self.0 {
+            match rest {
+                Rest::Announced(rest) => {
                     if rest.is_none() {
                         *rest = announced(*part);
                     }
                     let Some(rest) = rest else { continue };
                     return Some(Step::Compare(of.clone(), rest[..rest.len().min(STEP_MAX)].to_vec()));
                 }
-                What::Records(from) => return Some(Step::Search(of.clone(), from.clone())),
+                Rest::Records(from) => return Some(Step::Search(of.clone(), from.clone())),
             }
         }
         None
@@ -87,10 +87,10 @@ impl Comparing {
             self.0.remove(&of.part);
             return;
         };
-        if let What::Announced(Some(rest)) = &mut under.what {
+        if let Rest::Announced(Some(rest)) = &mut under.rest {
             rest.drain(..looked.min(rest.len()));
             if rest.is_empty() {
-                under.what = What::Records(SearchFrom::default());
+                under.rest = Rest::Records(SearchFrom::default());
             }
         }
     }
@@ -98,7 +98,7 @@ impl Comparing {
     /// What came of searching; `None` as with [`Comparing::compared`].
     pub(super) fn searched(&mut self, of: &Sighted, outcome: Option<Searched>) {
         match (self.0.get_mut(&of.part), outcome.and_then(|searched| searched.next)) {
-            (Some(under), Some(next)) => under.what = What::Records(next),
+            (Some(under), Some(next)) => under.rest = Rest::Records(next),
             _ => _ = self.0.remove(&of.part),
         }
     }

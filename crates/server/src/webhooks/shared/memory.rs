@@ -15,8 +15,10 @@ use fulmar_protocol::webhook::Subject;
 /// How long a part that another node worked is left alone after a loss, or where there may have been one: two turns at the claims and a
 /// little more.
 const LEFT_ALONE_MS: u64 = 2_500;
-/// Edges of a part that are known to be done with. A node leaves fewer than this again.
-const DONE_MAX: usize = 16_384;
+/// Edges of a part that are remembered to be done with. A node leaves half as many again.
+const DONE_MAX: usize = 32_768;
+/// Requests of a part that were given up and are remembered.
+const GIVEN_UP_REMEMBERED_MAX: usize = 64;
 
 /// What is to be given back of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Memory {
             } else if has_lost && let Some(had) = self.had.remove(&part) {
                 self.lost.insert(part, Lost { part, stand: *is, writes: was.writes, had });
             } else if has_lost || (is_elsewhere && !self.had.contains_key(&part)) {
-                self.others.insert(part, now + LEFT_ALONE_MS);
+                self.others.entry(part).or_insert(now + LEFT_ALONE_MS);
             }
         }
         // What is another node's now, that node knows better.
@@ -92,17 +94,23 @@ impl Memory {
         let had = self.had.entry(part).or_default();
         (had.announced, had.sealed) = (announced.collect(), stored.sealed.iter().cloned().collect());
         had.partly = stored.partly.iter().cloned().collect();
+        // What was written here last is the newest.
         let known: HashSet<u64> = had.done.iter().copied().collect();
-        had.done.extend(stored.done.iter().filter(|id| !known.contains(id)));
+        let older = stored.done.iter().filter(|id| !known.contains(id)).copied();
+        had.done = older.chain(had.done.iter().copied()).collect();
         had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
     }
 
-    /// These were written, and the part as often as that since its birth.
-    pub(super) fn wrote(&mut self, part: u16, operations: &[Operation], writes: u64) {
+    /// These were written, and the part as often as that since its birth. False where that is no more than it was before: the store has
+    /// gone back in between, which the next turn finds.
+    pub(super) fn wrote(&mut self, part: u16, operations: &[Operation], writes: u64) -> bool {
+        let mut has_risen = true;
         if let Some(stand) = self.stand.get_mut(usize::from(part)) {
-            stand.writes = stand.writes.max(writes);
+            has_risen = writes > stand.writes;
+            stand.writes = if has_risen { writes } else { stand.writes + 1 };
         }
-        let had = self.had.entry(part).or_default();
+        // Of a part that was not read nobody here knows what it has.
+        let Some(had) = self.had.get_mut(&part) else { return has_risen };
         for operation in operations {
             match operation {
                 Operation::Announce(app, subject, at) => _ = had.announced.insert((app.clone(), subject.clone()), *at),
@@ -112,10 +120,12 @@ impl Memory {
                 Operation::Partly(at, urls) => _ = had.partly.insert(*at, urls.clone()),
                 Operation::Whole(at) => _ = had.partly.remove(at),
                 Operation::Settle(_, id) => had.done.push_back(*id),
-                Operation::GiveUp(_) => {}
+                Operation::GiveUp(request) => had.given_up.push_back(request.clone()),
             }
         }
         had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
+        had.given_up.drain(..had.given_up.len().saturating_sub(GIVEN_UP_REMEMBERED_MAX));
+        has_risen
     }
 }
 
@@ -157,10 +167,10 @@ mod tests {
             &[Operation::Announce(app.clone(), cid.clone(), 7)],
             &[Operation::Forget(user("ana").0, user("ana").1)],
             &[Operation::Seal(8, vec![1]), Operation::Seal(9, vec![2]), Operation::Over(8)],
-            &[Operation::Settle(EntryId(2, 1), 77)],
+            &[Operation::Settle(EntryId(2, 1), 77), Operation::GiveUp(vec![3])],
             &[partly(EntryId(3, 0), &urls), partly(EntryId(4, 0), &urls), Operation::Whole(EntryId(4, 0))],
         ];
-        (1..).zip(writes).for_each(|(count, operations)| memory.wrote(3, operations, count));
+        assert!((1..).zip(writes).all(|(count, operations)| memory.wrote(3, operations, count)));
         // The part 4 changed hands before.
         memory.turned(1_000, &turn(&[3], 10, 5), false);
         assert!(lost(&memory).is_none() && memory.may_read(4, 1_000));
@@ -170,6 +180,7 @@ mod tests {
             sealed: [(9, vec![2])].into(),
             partly: [(EntryId(3, 0), urls)].into(),
             done: [77].into(),
+            given_up: [vec![3]].into(),
         };
         assert_eq!((lost(&memory), memory.lost().map(|lost| lost.had)), (Some((3, 20, 5)), Some(had)));
         assert!(!memory.may_read(3, 2_000) && !memory.may_read(4, 2_000) && memory.may_read(4, 4_500));
@@ -186,7 +197,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.turned(0, &turn(&[3], 10, 5), false);
         memory.read(3, &stored("ana", 5));
-        memory.wrote(3, &[Operation::Settle(EntryId(2, 1), 77)], 6);
+        assert!(memory.wrote(3, &[Operation::Settle(EntryId(2, 1), 77)], 6));
         memory.turned(1_000, &turn(&[3], 10, 6), false);
         assert_eq!(lost(&memory), None);
         memory.turned(2_000, &turn(&[3], 10, 5), true);
@@ -195,6 +206,21 @@ mod tests {
         memory.given_back(3);
         memory.turned(3_000, &turn(&[3], 10, 6), false);
         assert_eq!(lost(&memory), None, "it stands where it stood");
+    }
+
+    /// HOOK-40
+    #[test]
+    fn a_write_that_goes_where_one_before_it_is_missing_shows_that_the_store_went_back() {
+        let mut memory = Memory::default();
+        memory.turned(0, &turn(&[3], 10, 5), false);
+        assert!(memory.wrote(3, &[Operation::Settle(EntryId(1, 1), 76)], 6));
+        assert_eq!(memory.announced(3), None, "it was not read: nobody knows what it has");
+        memory.read(3, &stored("ana", 5));
+        assert!(memory.wrote(3, &[Operation::Settle(EntryId(2, 1), 77)], 7));
+        assert!(!memory.wrote(3, &[Operation::Settle(EntryId(3, 1), 78)], 7));
+        memory.turned(1_000, &turn(&[3], 10, 7), true);
+        assert_eq!(lost(&memory), Some((3, 10, 8)));
+        assert_eq!(memory.lost().map(|lost| lost.had.done), Some([77, 78].into()));
     }
 
     /// HOOK-40: who has not worked a part cannot say what it had, nor whether all of that is there.

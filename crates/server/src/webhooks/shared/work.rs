@@ -11,7 +11,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::redis::outbox::{GroupOutbox, Operation, OutboxError, READ_MAX, Turn};
+use fulmar_backbone::redis::outbox::{GroupOutbox, Operation, OutboxError, READ_MAX, Recalled, Turn};
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_engine::webhook_batch::{Address, Place};
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
@@ -57,6 +57,8 @@ pub(super) struct GroupWork {
     retry_at: u64,
     /// Of the connection by which the books were read.
     connection: u64,
+    /// Run id of the server that answered last.
+    run: Option<String>,
     failing_since: Option<u64>,
     complained_at: Option<u64>,
 }
@@ -84,6 +86,7 @@ impl GroupWork {
             turn_at: 0,
             retry_at: 0,
             connection: 0,
+            run: None,
             failing_since: None,
             complained_at: None,
         }
@@ -148,14 +151,24 @@ impl GroupWork {
             let first = getrandom::u32().map_or(0, |n| n % u32::from(OUTBOX_PARTS));
             let turn = self.outbox.turn(u16::try_from(first).unwrap_or(0), true).await?;
             self.turn_at = now + TURN_MS;
-            let is_elsewhere = self.connection != 0 && self.outbox.connections() != self.connection;
-            self.memory.turned(now, &turn, is_elsewhere);
+            let run = self.outbox.run().map(str::to_owned);
+            let before = mem::replace(&mut self.run, run);
+            self.memory.turned(now, &turn, before.is_some() && before != self.run);
             self.comparing.turned(&turn);
             self.after_turn(&turn);
         }
         while let Some(Lost { part, stand, writes, had }) = self.memory.lost() {
-            self.outbox.recall(part, stand, writes, &had).await?;
-            self.memory.given_back(part);
+            match self.outbox.recall(part, stand, writes, &had).await? {
+                Recalled::Done => self.memory.given_back(part),
+                Recalled::Needless => {
+                    self.memory.given_back(part);
+                    continue;
+                }
+                Recalled::Not => {
+                    self.turn_at = now;
+                    return Ok(true);
+                }
+            }
             let (announced, sealed) = (had.announced.len(), had.sealed.len());
             let gone = writes.saturating_sub(stand.writes);
             tracing::warn!(
@@ -266,6 +279,10 @@ impl GroupWork {
         let unread = self.parts.iter().find(|(number, part)| is_unread(part) && self.memory.may_read(**number, now));
         let Some(number) = unread.map(|(number, _)| *number) else { return Ok(false) };
         let stored = self.outbox.stored(number).await?;
+        if self.outbox.connections() != self.connection {
+            // Another server may have answered, which has something else: a turn comes first.
+            return Ok(true);
+        }
         self.memory.read(number, &stored);
         let Some(part) = self.parts.get_mut(&number) else { return Ok(false) };
         part.done.clone_from(&stored.done);
@@ -359,7 +376,9 @@ impl GroupWork {
                 Ok(())
             }
             Ok(writes) => {
-                self.memory.wrote(number, operations, writes);
+                if !self.memory.wrote(number, operations, writes) {
+                    self.turn_at = 0;
+                }
                 Ok(())
             }
             Err(error) => Err(error),
