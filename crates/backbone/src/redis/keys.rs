@@ -188,6 +188,12 @@ impl Keys {
         [0, 1, 2, 3].map(|turn| format!("{}:done:{turn}:{part}", self.prefix))
     }
 
+    /// Hash with a time to live: what was found on record and was never announced -> when it was found first.
+    #[must_use]
+    pub fn found(&self, part: u16) -> String {
+        format!("{}:found:{part}", self.prefix)
+    }
+
     /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.
     #[must_use]
     pub fn partly(&self, part: u16) -> String {

@@ -1,7 +1,7 @@
 //! What a deployment's groups hold in memory.
 //!
-//! The log is left out of the sum of keys: it is as long as a minute's load makes it, whatever was damaged. What servers say of
-//! themselves has it.
+//! The log is left out of the sum of keys: it is as long as a minute's load makes it, whatever was damaged. So is what webhooks were done
+//! with in the last half minute. What servers say of themselves has both.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use fulmar_rig::{Redis, RigError, Value};
 /// Of all primaries together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Bytes of all keys but logs, each as the server itself reckons it.
+    /// Bytes of all keys but those, each as the server itself reckons it.
     pub keys_bytes: u64,
     /// `used_memory_dataset`: what data takes, logs with it.
     pub dataset_bytes: u64,
@@ -25,14 +25,15 @@ impl Weight {
         for redis in primaries {
             let mut connection = redis.connect()?;
             for key in connection.call(&["KEYS", "*"])?.list().iter().map(Value::text) {
-                if key.ends_with(":log") {
+                let kind = key.split(':').nth(1).unwrap_or_default();
+                if ["log", "done"].contains(&kind) {
                     continue;
                 }
                 // It may have gone meanwhile, and then weighs nothing.
                 let bytes = connection.call(&["MEMORY", "USAGE", &key, "SAMPLES", "0"])?.number();
                 let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
                 weight.keys_bytes += bytes;
-                *weight.kinds.entry(key.split(':').nth(1).unwrap_or_default().to_owned()).or_default() += bytes;
+                *weight.kinds.entry(kind.to_owned()).or_default() += bytes;
             }
             let dataset = redis.info("memory", "used_memory_dataset")?;
             weight.dataset_bytes += dataset.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);

@@ -58,11 +58,22 @@ pub struct SearchFrom {
     words: [String; 5],
 }
 
+/// How a search goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Further {
+    /// From there.
+    From(SearchFrom),
+    /// From its beginning, in more than three seconds: something was found for the first time.
+    Again,
+    /// It is done.
+    Done,
+}
+
 /// What came of a step of that search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Searched {
-    /// Where it goes on; `None` where it is done.
-    pub next: Option<SearchFrom>,
+    /// How it goes on.
+    pub next: Further,
     /// How many were never announced: their comings lie in the outbox now.
     pub came: usize,
 }
@@ -95,13 +106,14 @@ impl GroupOutbox {
         let reply = self.call(&SEARCH, arguments).await.map_err(|error| error.of_part(of.part))?;
         let came = usize::try_from(values::count(reply.get(2))).unwrap_or(0);
         Ok(match reply.get(1).and_then(values::number) {
-            Some(1) => Some(Searched { next: None, came }),
+            Some(1) => Some(Searched { next: Further::Done, came }),
+            Some(2) => Some(Searched { next: Further::Again, came }),
             Some(0) => {
                 let word = |at: usize| match reply.get(at) {
                     Some(Value::Int(number)) => number.to_string(),
                     other => other.and_then(values::text).unwrap_or_default(),
                 };
-                Some(Searched { next: Some(SearchFrom { words: [3, 4, 5, 6, 7].map(word) }), came })
+                Some(Searched { next: Further::From(SearchFrom { words: [3, 4, 5, 6, 7].map(word) }), came })
             }
             _ => None,
         })

@@ -67,7 +67,7 @@ if takes then
     redis.call('HSET', P .. 'claim:' .. part, 'node', node, 'fence', fence, 'until', whole(now + lease))
     mend(P .. 'outbox:' .. part, 'stream')
     mend(P .. 'givenup:' .. part, 'list')
-    for _, name in ipairs({ 'sealed:', 'announced:', 'partly:', 'done:0:', 'done:1:', 'done:2:', 'done:3:' }) do mend(P .. name .. part, 'hash') end
+    for _, name in ipairs({ 'sealed:', 'announced:', 'partly:', 'done:0:', 'done:1:', 'done:2:', 'done:3:', 'found:' }) do mend(P .. name .. part, 'hash') end
     hold(part, fence, found[3])
   end
 end

@@ -9,19 +9,25 @@
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Compared, SearchFrom, Searched, Sighted, Turn};
+use fulmar_backbone::redis::outbox::{Compared, Further, SearchFrom, Searched, Sighted, Turn};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
 /// For so long after a loss of everything nothing is compared: nodes come back within that, and are not known to the group before. A
 /// going is then held for as long again, and taken back by whoever puts a record right.
 const BACK_MS: u64 = 3_000;
+/// Between two searches for the same: more than the store takes for being sure.
+const AGAIN_MS: u64 = 3_500;
 /// Subjects in one step. The store looks at fewer where there are many nodes.
 const STEP_MAX: usize = 256;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub(super) struct Comparing(BTreeMap<u16, Under>);
+pub(super) struct Comparing {
+    parts: BTreeMap<u16, Under>,
+    /// By the store's clock, as the last turn said.
+    now_ms: u64,
+}
 
 /// A part that is being compared.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ enum Rest {
     Announced(Option<Vec<(AppId, Subject)>>),
     /// The records.
     Records(SearchFrom),
+    /// The records once more, from then on: what is found again is no damage that is about to be mended.
+    RecordsAgain(u64),
 }
 
 /// What is to be done next.
@@ -50,7 +58,8 @@ pub(super) enum Step {
 impl Comparing {
     /// Looks at a turn for parts that are to be compared.
     pub(super) fn turned(&mut self, turn: &Turn) {
-        let mut before = std::mem::take(&mut self.0);
+        self.now_ms = turn.now_ms;
+        let mut before = std::mem::take(&mut self.parts);
         let Some(sight) = &turn.sight else { return };
         for (part, fence) in &turn.held {
             let born = turn.stand.get(usize::from(*part)).map_or(u64::MAX, |stand| stand.born);
@@ -59,14 +68,18 @@ impl Comparing {
             }
             let of = Sighted { part: *part, fence: fence.clone(), sight: sight.clone() };
             let known = before.remove(part).filter(|under| under.of == of);
-            self.0.insert(*part, known.unwrap_or(Under { of, rest: Rest::Announced(None) }));
+            self.parts.insert(*part, known.unwrap_or(Under { of, rest: Rest::Announced(None) }));
         }
     }
 
     /// The next step: of the first part that `announced` knows anything of.
     pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Step> {
-        for (part, Under { of, rest }) in &mut self.0 {
+        for (part, Under { of, rest }) in &mut self.parts {
+            if matches!(rest, Rest::RecordsAgain(at) if *at <= self.now_ms) {
+                *rest = Rest::Records(SearchFrom::default());
+            }
             match rest {
+                Rest::RecordsAgain(_) => {}
                 Rest::Announced(rest) => {
                     if rest.is_none() {
                         *rest = announced(*part);
@@ -82,9 +95,9 @@ impl Comparing {
 
     /// What came of comparing; `None` when the sight is another, or the part another node's: the next turn says which.
     pub(super) fn compared(&mut self, of: &Sighted, outcome: Option<Compared>) {
-        let Some(under) = self.0.get_mut(&of.part) else { return };
+        let Some(under) = self.parts.get_mut(&of.part) else { return };
         let Some(Compared { looked, .. }) = outcome else {
-            self.0.remove(&of.part);
+            self.parts.remove(&of.part);
             return;
         };
         if let Rest::Announced(Some(rest)) = &mut under.rest {
@@ -97,9 +110,10 @@ impl Comparing {
 
     /// What came of searching; `None` as with [`Comparing::compared`].
     pub(super) fn searched(&mut self, of: &Sighted, outcome: Option<Searched>) {
-        match (self.0.get_mut(&of.part), outcome.and_then(|searched| searched.next)) {
-            (Some(under), Some(next)) => under.rest = Rest::Records(next),
-            _ => _ = self.0.remove(&of.part),
+        match (self.parts.get_mut(&of.part), outcome.map(|searched| searched.next)) {
+            (Some(under), Some(Further::From(next))) => under.rest = Rest::Records(next),
+            (Some(under), Some(Further::Again)) => under.rest = Rest::RecordsAgain(self.now_ms + AGAIN_MS),
+            _ => _ = self.parts.remove(&of.part),
         }
     }
 }
@@ -142,7 +156,7 @@ mod tests {
         comparing.compared(&of, Some(Compared { looked, gone: 0 }));
     }
 
-    fn searched(comparing: &mut Comparing, next: Option<SearchFrom>) {
+    fn searched(comparing: &mut Comparing, next: Further) {
         let Some(Step::Search(of, _)) = comparing.next(|_| users(300)) else { panic!("something to search") };
         comparing.searched(&of, Some(Searched { next, came: 0 }));
     }
@@ -163,9 +177,15 @@ mod tests {
         assert_eq!(next(&mut comparing), Some((3, Some(44))));
         looked(&mut comparing, 44);
         assert_eq!(next(&mut comparing), Some((3, None)));
-        searched(&mut comparing, Some(SearchFrom::default()));
+        searched(&mut comparing, Further::From(SearchFrom::default()));
         assert_eq!(next(&mut comparing), Some((3, None)), "there is more");
-        searched(&mut comparing, None);
+        searched(&mut comparing, Further::Again);
+        assert_eq!(next(&mut comparing), None);
+        comparing.turned(&Turn { now_ms: NOW + AGAIN_MS - 1, ..of_now.clone() });
+        assert_eq!(next(&mut comparing), None);
+        comparing.turned(&Turn { now_ms: NOW + AGAIN_MS, ..of_now.clone() });
+        assert_eq!(next(&mut comparing), Some((3, None)), "what was found is looked at once more");
+        searched(&mut comparing, Further::Done);
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..of_now });
         assert_eq!(next(&mut comparing), None);
