@@ -188,10 +188,10 @@ impl Keys {
         [0, 1, 2, 3].map(|turn| format!("{}:done:{turn}:{part}", self.prefix))
     }
 
-    /// Hash with a time to live: what was found on record and was never announced -> when it was found first.
+    /// Hash with a time to live: what a search found on record and was never announced.
     #[must_use]
-    pub fn found(&self, part: u16) -> String {
-        format!("{}:found:{part}", self.prefix)
+    pub fn noted(&self, part: u16) -> String {
+        format!("{}:noted:{part}", self.prefix)
     }
 
     /// Hash: id of an outbox entry -> URLs, one per line, that have its event while others do not.

@@ -20,7 +20,7 @@ use fulmar_protocol::webhook::Subject;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-pub use self::compare::{Compared, Further, SearchFrom, Searched, Sighted};
+pub use self::compare::{Compared, SearchFrom, Searched, Sighted};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
 pub use self::recall::{Had, Recalled};
 use super::keys::Keys;
@@ -346,7 +346,7 @@ impl GroupOutbox {
         Ok(look)
     }
 
-    /// Writes all of this or nothing, if the part is this node's under this fence. Answers how often the part was written since.
+    /// Writes all of this or nothing, if the part is this node's under this fence. Answers how often the part was written since its birth.
     ///
     /// # Errors
     /// [`OutboxError::NotClaimed`] when it is not; anything else means that it may have been written.

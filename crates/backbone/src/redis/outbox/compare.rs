@@ -51,31 +51,31 @@ pub struct Compared {
     pub gone: usize,
 }
 
-/// Where a search through the records goes on.
+/// Where a search through the records goes on. The first notes what was never announced, the second leaves a coming of what it finds
+/// again of that; from one to the other time must pass in which damage is found and mended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SearchFrom {
+    /// Whether it is the second.
+    pub is_second: bool,
     /// As the script says it: slot, node, place in its records, how many behind that are done, place in the next one's members.
     words: [String; 5],
 }
 
-/// How a search goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Further {
-    /// From there.
-    From(SearchFrom),
-    /// From its beginning, in more than three seconds: something was found for the first time.
-    Again,
-    /// It is done.
-    Done,
+impl SearchFrom {
+    /// The beginning of the second.
+    #[must_use]
+    pub fn second() -> Self {
+        Self { is_second: true, ..Self::default() }
+    }
 }
 
-/// What came of a step of that search.
+/// What came of a step of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Searched {
-    /// How it goes on.
-    pub next: Further,
-    /// How many were never announced: their comings lie in the outbox now.
-    pub came: usize,
+    /// Where it goes on; `None` where it is over.
+    pub next: Option<SearchFrom>,
+    /// How many were noted, or, of the second, how many comings lie in the outbox now.
+    pub found: usize,
 }
 
 impl GroupOutbox {
@@ -102,21 +102,20 @@ impl GroupOutbox {
     /// As [`GroupOutbox::compare`].
     pub async fn search(&mut self, of: &Sighted, from: &SearchFrom) -> Result<Option<Searched>, OutboxError> {
         let mut arguments = self.sighted(of);
+        arguments.push(u8::from(from.is_second).to_string());
         arguments.extend(from.words.iter().cloned());
         let reply = self.call(&SEARCH, arguments).await.map_err(|error| error.of_part(of.part))?;
-        let came = usize::try_from(values::count(reply.get(2))).unwrap_or(0);
-        Ok(match reply.get(1).and_then(values::number) {
-            Some(1) => Some(Searched { next: Further::Done, came }),
-            Some(2) => Some(Searched { next: Further::Again, came }),
-            Some(0) => {
-                let word = |at: usize| match reply.get(at) {
-                    Some(Value::Int(number)) => number.to_string(),
-                    other => other.and_then(values::text).unwrap_or_default(),
-                };
-                Some(Searched { next: Further::From(SearchFrom { words: [3, 4, 5, 6, 7].map(word) }), came })
-            }
-            _ => None,
-        })
+        let word = |at: usize| match reply.get(at) {
+            Some(Value::Int(number)) => number.to_string(),
+            other => other.and_then(values::text).unwrap_or_default(),
+        };
+        let next = match reply.get(1).and_then(values::number) {
+            Some(1) => None,
+            Some(0) => Some(SearchFrom { is_second: from.is_second, words: [3, 4, 5, 6, 7].map(word) }),
+            _ => return Ok(None),
+        };
+        let found = usize::try_from(values::count(reply.get(2))).unwrap_or(0);
+        Ok(Some(Searched { next, found }))
     }
 
     fn sighted(&self, of: &Sighted) -> Vec<String> {

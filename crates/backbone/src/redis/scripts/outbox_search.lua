@@ -1,36 +1,37 @@
 -- Looks through the records of a part's slots for what is there and was never announced, though an app's server wants to hear of it: its
--- coming was lost, or a store that went back had it on record already when it came. What is found a second time after more than three
--- seconds is no damage, which is found and mended before that: a coming of it is left, which says nothing to anybody where one lies in the
--- outbox already.
--- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9..13]
--- where to go on: slot ("" begins), live node, place in its records, how many behind that are done, place in the next one's members.
--- Answers the epoch, 1 if it is done (2: something was found for the first time; 0: there is more; -1: the sight is another now), how many
--- comings were left, and where to go on. Ends after about a millisecond, or where the outbox has no room for what is said again.
+-- coming was lost, or a store that went back had it on record already when it came. The first search notes what it finds. The second,
+-- once damage would have been found and mended, leaves a coming of what was noted and is found again: it says nothing to anybody where one
+-- lies in the outbox already. What came in between is no concern of it.
+-- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9] is 1 in
+-- the second search; ARGV[10..14] where to go on: slot ("" begins), live node, place in its records, how many behind that are done, place
+-- in the next one's members.
+-- Answers the epoch, 1 if it is over (0: there is more; -1: the sight is another now), how many were noted, or comings left, and where to
+-- go on. Ends after about a millisecond, or where the outbox has no room for what is said again.
 if sight() ~= ARGV[8] then return { epoch, -1, 0 } end
-local BUDGET, PAGE, SURE_MS, FOUND_MAX, FOUND_KEPT_MS = 500, 50, 3000, 16384, 30000
+-- Noted at most: what is beyond is noted in another sight.
+local BUDGET, PAGE, NOTED_MAX, NOTED_KEPT_MS = 500, 50, 16384, 60000
 local outbox, announced, max = P .. 'outbox:' .. part, P .. 'announced:' .. part, tonumber(ARGV[7])
-local slot, name, cursor = tonumber(ARGV[9]) or tonumber(part), ARGV[10], ARGV[11]
-local done, members = tonumber(ARGV[12]) or 0, ARGV[13]
-local budget, left, has_room = BUDGET, 0, (call('XLEN', outbox) or 0) < max / 2
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- What was found, and when first; also that there was something in this search.
-local found = P .. 'found:' .. part
-if not ARGV[9]:match('%d') then redis.call('HDEL', found, 'new') end
+local is_second, begins = ARGV[9] == '1', ARGV[10] == ''
+local slot, name, cursor = tonumber(ARGV[10]) or tonumber(part), ARGV[11], ARGV[12]
+local done, members = tonumber(ARGV[13]) or 0, ARGV[14]
+local budget, count, has_room = BUDGET, 0, (call('XLEN', outbox) or 0) < max / 2
+local noted = P .. 'noted:' .. part
+if begins and not is_second then redis.call('UNLINK', noted) end
 local function may_go_on() return budget > 0 and has_room end
 local function came(known_as, ...)
   budget = budget - 1
   if not has_room or call('HEXISTS', announced, known_as) == 1 then return end
-  local first = tonumber(call('HGET', found, known_as) or '')
-  if not first or now - first < SURE_MS then
-    if not first and (call('HLEN', found) or 0) < FOUND_MAX then redis.call('HSET', found, known_as, string.format('%.0f', now)) end
-    redis.call('HSET', found, 'new', '1')
-    redis.call('PEXPIRE', found, FOUND_KEPT_MS)
-  elseif leave(outbox, max, true, ...) then
-    left = left + 1
-  else
+  if not is_second then
+    if (call('HLEN', noted) or 0) >= NOTED_MAX then return end
+    redis.call('HSET', noted, known_as, '1')
+    redis.call('PEXPIRE', noted, NOTED_KEPT_MS)
+  elseif call('HEXISTS', noted, known_as) == 0 then
+    return
+  elseif not leave(outbox, max, true, ...) then
     has_room = false
+    return
   end
+  count = count + 1
 end
 -- Looks at a topic; false where members remain for the next call.
 local function look(topic, bits)
@@ -56,7 +57,7 @@ local function node_from(first)
   end
 end
 local function go_to(next_slot, next_name) slot, name, cursor, done, members = next_slot, next_name, '0', 0, '0' end
-if not ARGV[9]:match('%d') then go_to(slot, '') end
+if begins then go_to(slot, '') end
 while slot < 1024 and may_go_on() do
   -- Of a slot that another group has, it knows.
   local is_others = string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:'
@@ -68,8 +69,8 @@ while slot < 1024 and may_go_on() do
     local page = call('HSCAN', P .. 'rec:' .. slot .. ':' .. name, cursor, 'COUNT', PAGE) or { '0', {} }
     local topics = #page[2] / 2
     while done < topics and may_go_on() do
-      local count, bits = string.match(page[2][2 * done + 2], '^(%d+) (%d+)$')
-      if (tonumber(count) or 0) == 0 or look(page[2][2 * done + 1], tonumber(bits)) then
+      local subscriptions, bits = string.match(page[2][2 * done + 2], '^(%d+) (%d+)$')
+      if (tonumber(subscriptions) or 0) == 0 or look(page[2][2 * done + 1], tonumber(bits)) then
         done, members = done + 1, '0'
       end
       budget = budget - 1
@@ -81,7 +82,10 @@ while slot < 1024 and may_go_on() do
     end
   end
 end
-local is_done = slot >= 1024 and 1 or 0
-if is_done == 1 and call('HEXISTS', found, 'new') == 1 then is_done = 2 end
-if is_done == 1 then redis.call('HSET', P .. 'claim:' .. part, 'compared', ARGV[8]) end
-return { epoch, is_done, left, slot, name, cursor, done, members }
+local is_over = slot >= 1024
+-- With nothing noted there is nothing to look for again.
+if is_over and (is_second or call('EXISTS', noted) == 0) then
+  redis.call('HSET', P .. 'claim:' .. part, 'compared', ARGV[8])
+  redis.call('UNLINK', noted)
+end
+return { epoch, is_over and 1 or 0, count, slot, name, cursor, done, members }

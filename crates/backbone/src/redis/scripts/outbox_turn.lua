@@ -2,8 +2,8 @@
 -- at first, and 1 if free parts are to be taken. Renews what the node has (whoever has it until somebody else takes it has it
 -- still), and takes free parts up to the node's share. Answers the epoch, the time in ms, the number of nodes that share, the sight of
 -- now (see `sight.lua`), of each part its birth (another one than before means that the store has lost everything) and how often it was
--- written (fewer times than before means that the store has gone back), and the node's parts,
--- each with its fence and the sight in which what it announced was compared with the records last ("" never).
+-- written (fewer times than before means that the store has gone back), and the node's parts, each with its fence and the sight in which
+-- what it announced was compared with the records last ("" never).
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local node, lease, parts, first = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -67,7 +67,8 @@ if takes then
     redis.call('HSET', P .. 'claim:' .. part, 'node', node, 'fence', fence, 'until', whole(now + lease))
     mend(P .. 'outbox:' .. part, 'stream')
     mend(P .. 'givenup:' .. part, 'list')
-    for _, name in ipairs({ 'sealed:', 'announced:', 'partly:', 'done:0:', 'done:1:', 'done:2:', 'done:3:', 'found:' }) do mend(P .. name .. part, 'hash') end
+    local hashes = { 'sealed:', 'announced:', 'partly:', 'noted:', 'done:0:', 'done:1:', 'done:2:', 'done:3:' }
+    for _, name in ipairs(hashes) do mend(P .. name .. part, 'hash') end
     hold(part, fence, found[3])
   end
 end

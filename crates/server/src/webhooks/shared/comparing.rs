@@ -9,15 +9,16 @@
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Compared, Further, SearchFrom, Searched, Sighted, Turn};
+use fulmar_backbone::redis::outbox::{Compared, SearchFrom, Searched, Sighted, Turn};
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
 
 /// For so long after a loss of everything nothing is compared: nodes come back within that, and are not known to the group before. A
 /// going is then held for as long again, and taken back by whoever puts a record right.
 const BACK_MS: u64 = 3_000;
-/// Between two searches for the same: more than the store takes for being sure.
-const AGAIN_MS: u64 = 3_500;
+/// From what was found on record to the search that believes it: what damage invented is found and mended within three seconds, and the
+/// sight is another then.
+const BELIEVED_AFTER_MS: u64 = 3_500;
 /// Subjects in one step. The store looks at fewer where there are many nodes.
 const STEP_MAX: usize = 256;
 
@@ -40,10 +41,10 @@ struct Under {
 enum Rest {
     /// What was announced, and not looked at yet; `None` before the first step.
     Announced(Option<Vec<(AppId, Subject)>>),
-    /// The records.
-    Records(SearchFrom),
-    /// The records once more, from then on: what is found again is no damage that is about to be mended.
-    RecordsAgain(u64),
+    /// The records, and whether anything was found there so far.
+    Records(SearchFrom, bool),
+    /// The records for the second time, from then on.
+    Waits(u64),
 }
 
 /// What is to be done next.
@@ -75,11 +76,11 @@ impl Comparing {
     /// The next step: of the first part that `announced` knows anything of.
     pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Step> {
         for (part, Under { of, rest }) in &mut self.parts {
-            if matches!(rest, Rest::RecordsAgain(at) if *at <= self.now_ms) {
-                *rest = Rest::Records(SearchFrom::default());
+            if matches!(rest, Rest::Waits(until) if *until <= self.now_ms) {
+                *rest = Rest::Records(SearchFrom::second(), false);
             }
             match rest {
-                Rest::RecordsAgain(_) => {}
+                Rest::Waits(_) => {}
                 Rest::Announced(rest) => {
                     if rest.is_none() {
                         *rest = announced(*part);
@@ -87,7 +88,7 @@ impl Comparing {
                     let Some(rest) = rest else { continue };
                     return Some(Step::Compare(of.clone(), rest[..rest.len().min(STEP_MAX)].to_vec()));
                 }
-                Rest::Records(from) => return Some(Step::Search(of.clone(), from.clone())),
+                Rest::Records(from, _) => return Some(Step::Search(of.clone(), from.clone())),
             }
         }
         None
@@ -103,16 +104,23 @@ impl Comparing {
         if let Rest::Announced(Some(rest)) = &mut under.rest {
             rest.drain(..looked.min(rest.len()));
             if rest.is_empty() {
-                under.rest = Rest::Records(SearchFrom::default());
+                under.rest = Rest::Records(SearchFrom::default(), false);
             }
         }
     }
 
     /// What came of searching; `None` as with [`Comparing::compared`].
     pub(super) fn searched(&mut self, of: &Sighted, outcome: Option<Searched>) {
-        match (self.parts.get_mut(&of.part), outcome.map(|searched| searched.next)) {
-            (Some(under), Some(Further::From(next))) => under.rest = Rest::Records(next),
-            (Some(under), Some(Further::Again)) => under.rest = Rest::RecordsAgain(self.now_ms + AGAIN_MS),
+        let Some(Under { rest, .. }) = self.parts.get_mut(&of.part) else { return };
+        match (&*rest, outcome) {
+            (Rest::Records(_, has_found), Some(Searched { next: Some(next), found })) => {
+                *rest = Rest::Records(next, *has_found || found > 0);
+            }
+            (Rest::Records(from, has_found), Some(Searched { next: None, found }))
+                if !from.is_second && (*has_found || found > 0) =>
+            {
+                *rest = Rest::Waits(self.now_ms + BELIEVED_AFTER_MS);
+            }
             _ => _ = self.parts.remove(&of.part),
         }
     }
@@ -143,12 +151,20 @@ mod tests {
         Some((0..count).map(|number| (AppId::new("1"), user(number))).collect())
     }
 
-    /// The part of the next step, and of how many; of none where the records are searched.
-    fn next(comparing: &mut Comparing) -> Option<(u16, Option<usize>)> {
-        comparing.next(|_| users(300)).map(|step| match step {
-            Step::Compare(of, announced) => (of.part, Some(announced.len())),
-            Step::Search(of, _) => (of.part, None),
-        })
+    /// The part of the next step that compares, and of how many.
+    fn next(comparing: &mut Comparing) -> Option<(u16, usize)> {
+        match comparing.next(|_| users(300))? {
+            Step::Compare(of, announced) => Some((of.part, announced.len())),
+            Step::Search(..) => panic!("the records are searched"),
+        }
+    }
+
+    /// Whether the next step searches, and whether for the second time.
+    fn searches(comparing: &mut Comparing) -> Option<bool> {
+        match comparing.next(|_| users(300))? {
+            Step::Search(_, from) => Some(from.is_second),
+            Step::Compare(..) => panic!("something is compared"),
+        }
     }
 
     fn looked(comparing: &mut Comparing, looked: usize) {
@@ -156,9 +172,10 @@ mod tests {
         comparing.compared(&of, Some(Compared { looked, gone: 0 }));
     }
 
-    fn searched(comparing: &mut Comparing, next: Further) {
-        let Some(Step::Search(of, _)) = comparing.next(|_| users(300)) else { panic!("something to search") };
-        comparing.searched(&of, Some(Searched { next, came: 0 }));
+    fn searched(comparing: &mut Comparing, is_over: bool, found: usize) {
+        let Some(Step::Search(of, from)) = comparing.next(|_| users(300)) else { panic!("something to search") };
+        let next = (!is_over).then_some(from);
+        comparing.searched(&of, Some(Searched { next, found }));
     }
 
     /// HOOK-41, HOOK-43
@@ -172,25 +189,38 @@ mod tests {
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&of_now);
         assert_eq!(comparing.next(|_| None), None, "it was not read yet");
-        assert_eq!(next(&mut comparing), Some((3, Some(256))));
+        assert_eq!(next(&mut comparing), Some((3, 256)));
         looked(&mut comparing, 256);
-        assert_eq!(next(&mut comparing), Some((3, Some(44))));
+        assert_eq!(next(&mut comparing), Some((3, 44)));
         looked(&mut comparing, 44);
-        assert_eq!(next(&mut comparing), Some((3, None)));
-        searched(&mut comparing, Further::From(SearchFrom::default()));
-        assert_eq!(next(&mut comparing), Some((3, None)), "there is more");
-        searched(&mut comparing, Further::Again);
-        assert_eq!(next(&mut comparing), None);
-        comparing.turned(&Turn { now_ms: NOW + AGAIN_MS - 1, ..of_now.clone() });
-        assert_eq!(next(&mut comparing), None);
-        comparing.turned(&Turn { now_ms: NOW + AGAIN_MS, ..of_now.clone() });
-        assert_eq!(next(&mut comparing), Some((3, None)), "what was found is looked at once more");
-        searched(&mut comparing, Further::Done);
-        assert_eq!(next(&mut comparing), None);
+        assert_eq!(searches(&mut comparing), Some(false));
+        searched(&mut comparing, false, 2);
+        searched(&mut comparing, true, 0);
+        assert_eq!(searches(&mut comparing), None, "what was found may be damage");
+        let later = |ms| Turn { now_ms: NOW + ms, ..of_now.clone() };
+        comparing.turned(&later(BELIEVED_AFTER_MS - 1));
+        assert_eq!(searches(&mut comparing), None);
+        comparing.turned(&later(BELIEVED_AFTER_MS));
+        assert_eq!(searches(&mut comparing), Some(true));
+        searched(&mut comparing, false, 0);
+        searched(&mut comparing, true, 2);
+        assert_eq!(searches(&mut comparing), None, "whatever comes meanwhile, there is no third");
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..of_now });
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..turn(&[3], "1", Some("1 1 0")) });
-        assert_eq!(next(&mut comparing), Some((3, Some(256))));
+        assert_eq!(next(&mut comparing), Some((3, 256)));
+    }
+
+    /// HOOK-43
+    #[test]
+    fn records_in_which_nothing_is_found_are_searched_once() {
+        let mut comparing = Comparing::default();
+        comparing.turned(&turn(&[3], "1", Some("1 0 0")));
+        looked(&mut comparing, 256);
+        looked(&mut comparing, 44);
+        searched(&mut comparing, true, 0);
+        comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..turn(&[3], "1", Some("1 0 0")) });
+        assert_eq!(searches(&mut comparing), None);
     }
 
     /// HOOK-41
@@ -200,15 +230,15 @@ mod tests {
         comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
         looked(&mut comparing, 200);
         comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
-        assert_eq!(next(&mut comparing), Some((3, Some(100))));
+        assert_eq!(next(&mut comparing), Some((3, 100)));
         looked(&mut comparing, 0);
         looked(&mut comparing, 99);
-        assert_eq!(next(&mut comparing), Some((3, Some(1))));
+        assert_eq!(next(&mut comparing), Some((3, 1)));
         comparing.turned(&turn(&[3, 4], "2", Some("1 0 0")));
-        assert_eq!(next(&mut comparing), Some((3, Some(256))));
+        assert_eq!(next(&mut comparing), Some((3, 256)));
         let Some(Step::Compare(of, _)) = comparing.next(|_| users(300)) else { panic!("something to compare") };
         comparing.compared(&of, None);
-        assert_eq!(next(&mut comparing), Some((4, Some(256))));
+        assert_eq!(next(&mut comparing), Some((4, 256)));
         comparing.turned(&turn(&[], "2", Some("1 0 0")));
         assert_eq!(next(&mut comparing), None);
     }

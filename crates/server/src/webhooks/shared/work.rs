@@ -224,7 +224,8 @@ impl GroupWork {
             Step::Search(of, from) => {
                 let outcome = self.outbox.search(&of, &from).await;
                 let outcome = self.unless_lost(of.part, outcome)?;
-                if let Some(came) = outcome.as_ref().map(|searched| searched.came).filter(|came| *came > 0) {
+                let found = outcome.as_ref().map_or(0, |searched| searched.found);
+                if let (true, came @ 1..) = (from.is_second, found) {
                     tracing::info!(
                         group,
                         part = of.part,
