@@ -58,7 +58,13 @@ macro_rules! script {
     };
 }
 script!(TURN, "scripts/settled.lua", "scripts/sight.lua", "scripts/outbox_turn.lua");
-script!(WRITE, "scripts/outbox_held.lua", "scripts/outbox_done.lua", "scripts/outbox_write.lua");
+script!(
+    WRITE,
+    "scripts/outbox_held.lua",
+    "scripts/outbox_done.lua",
+    "scripts/outbox_operations.lua",
+    "scripts/outbox_write.lua"
+);
 script!(LEAVE, "scripts/outbox_leave.lua");
 script!(AGAIN, "scripts/outbox_again.lua");
 

@@ -5,13 +5,16 @@ use std::sync::{Arc, LazyLock};
 
 use fulmar_protocol::app::AppId;
 use fulmar_protocol::webhook::Subject;
-
 use redis::Value;
 
-use super::{EntryId, GIVEN_UP_MAX, GroupOutbox, OutboxError, Script, Stand, entry};
+use super::{EntryId, GIVEN_UP_MAX, GroupOutbox, Operation, OutboxError, Script, Stand};
 
 static RECALL: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&[include_str!("../scripts/outbox_done.lua"), include_str!("../scripts/outbox_recall.lua")])
+    Script::new(&[
+        include_str!("../scripts/outbox_done.lua"),
+        include_str!("../scripts/outbox_operations.lua"),
+        include_str!("../scripts/outbox_recall.lua"),
+    ])
 });
 
 /// What is given back in one call: so many operations,
@@ -42,22 +45,25 @@ pub enum Recalled {
     /// The part was written more often than this node knows: whoever did that knows better.
     Needless,
     /// The store is another once more: the next turn says how it stands.
-    Not,
+    LostAgain,
 }
 
 impl Had {
     /// As operations of the script: a letter and its values.
     fn operations(&self) -> impl Iterator<Item = Vec<Vec<u8>>> {
-        let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
         let announced = self.announced.iter();
-        let announced =
-            announced.map(move |((app, subject), at)| words(&["A", &entry::place(app, subject), &at.to_string()]));
-        let sealed = self.sealed.iter();
-        let sealed = sealed.map(|(id, request)| vec![b"S".to_vec(), id.to_string().into_bytes(), request.clone()]);
-        let partly = self.partly.iter().map(move |(at, urls)| words(&["P", &at.to_string(), &urls.join("\n")]));
-        let done = self.done.iter().map(move |id| words(&["E", &id.to_string()]));
-        let given_up = self.given_up.iter().map(|request| vec![b"G".to_vec(), request.clone()]);
-        announced.chain(sealed).chain(partly).chain(done).chain(given_up)
+        let announced = announced.map(|((app, subject), at)| Operation::Announce(app.clone(), subject.clone(), *at));
+        let sealed = self.sealed.iter().map(|(id, request)| Operation::Seal(*id, request.clone()));
+        let partly = self.partly.iter().map(|(at, urls)| Operation::Partly(*at, urls.clone()));
+        let given_up = self.given_up.iter().map(|request| Operation::GiveUp(request.clone()));
+        let written = announced.chain(sealed).chain(partly).chain(given_up).map(|operation| {
+            let mut words = Vec::new();
+            operation.put(&mut words);
+            words
+        });
+        // Whose entries are not known any more.
+        let done = self.done.iter().map(|id| vec![b"E".to_vec(), id.to_string().into_bytes()]);
+        written.chain(done)
     }
 }
 
@@ -88,7 +94,7 @@ impl GroupOutbox {
                 // What was given back before went to another connection, and maybe to another server.
                 Some(Value::Int(1)) if is_first || self.connections == connections => {}
                 Some(Value::Int(2)) => return Ok(Recalled::Needless),
-                _ => return Ok(Recalled::Not),
+                _ => return Ok(Recalled::LostAgain),
             }
             is_first = false;
         }

@@ -17,28 +17,18 @@ if ARGV[9] == '1' then
     for _, name in ipairs({ 'announced:', 'sealed:', 'partly:' }) do redis.call('UNLINK', P .. name .. part) end
   end
 end
-local given_up, done = P .. 'givenup:' .. part, {}
+local done = {}
 local function keep(name, field, value)
   local key = P .. name .. ':' .. part
   if redis.call('HEXISTS', key, field) == 0 then redis.call('HSET', key, field, value) end
 end
-local does = {
+carry_out({
   A = { 2, function(place, generation) keep('announced', place, generation) end },
   S = { 2, function(id, request) keep('sealed', id, request) end },
   P = { 2, function(place, urls) keep('partly', place, urls) end },
   E = { 1, function(id) done[#done + 1] = id end },
-  G = { 1, function(request)
-    redis.call('LREM', given_up, 1, request)
-    redis.call('LPUSH', given_up, request)
-    redis.call('LTRIM', given_up, 0, ARGV[11] - 1)
-  end },
-}
-local at = 12
-while ARGV[at] do
-  local operation = does[ARGV[at]]
-  operation[2](ARGV[at + 1], ARGV[at + 2])
-  at = at + 1 + operation[1]
-end
+  G = { 1, function(request) give_up(part, request, ARGV[11]) end },
+}, 12)
 note_done(part, claim, done)
 -- Not before all is there: what goes back once more in between is seen to have done so.
 if ARGV[10] == '1' and writes < known then redis.call('HSET', claim, 'writes', ARGV[8]) end

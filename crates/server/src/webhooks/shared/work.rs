@@ -164,7 +164,7 @@ impl GroupWork {
                     self.memory.given_back(part);
                     continue;
                 }
-                Recalled::Not => {
+                Recalled::LostAgain => {
                     self.turn_at = now;
                     return Ok(true);
                 }
