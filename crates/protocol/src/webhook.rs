@@ -57,6 +57,10 @@ impl EventKind {
         Self::UserOffline,
     ];
 
+    const OF_CHANNELS: [Self; 2] = [Self::ChannelOccupied, Self::ChannelVacated];
+    const OF_MEMBERS: [Self; 2] = [Self::MemberAdded, Self::MemberRemoved];
+    const OF_USERS: [Self; 2] = [Self::UserOnline, Self::UserOffline];
+
     /// Its name in requests and in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -118,10 +122,8 @@ impl Kinds {
     /// decides what is told must hear of both.
     #[must_use]
     pub fn with_counterparts(self) -> Self {
-        use EventKind::{ChannelOccupied, ChannelVacated, MemberAdded, MemberRemoved, UserOffline, UserOnline};
-        let pairs = [[ChannelOccupied, ChannelVacated], [MemberAdded, MemberRemoved], [UserOnline, UserOffline]];
-        let wanted = pairs.into_iter().filter(|pair| self.has_either(*pair)).flatten();
-        self.and(wanted.collect())
+        let pairs = [EventKind::OF_CHANNELS, EventKind::OF_MEMBERS, EventKind::OF_USERS];
+        self.and(pairs.into_iter().filter(|pair| self.has_either(*pair)).flatten().collect())
     }
 
     /// The kinds, in the order of the documentation.
@@ -161,9 +163,9 @@ impl Subject {
     #[must_use]
     pub fn kinds(&self) -> [EventKind; 2] {
         match self {
-            Self::Channel(_) => [EventKind::ChannelOccupied, EventKind::ChannelVacated],
-            Self::Member(..) => [EventKind::MemberAdded, EventKind::MemberRemoved],
-            Self::User(_) => [EventKind::UserOnline, EventKind::UserOffline],
+            Self::Channel(_) => EventKind::OF_CHANNELS,
+            Self::Member(..) => EventKind::OF_MEMBERS,
+            Self::User(_) => EventKind::OF_USERS,
         }
     }
 }
@@ -476,6 +478,21 @@ mod tests {
         let occupied = Event::of_subject(&Subject::Channel(room), true);
         assert!(on_presence.takes(&occupied) && !misses.takes(&occupied));
         assert!(!on_presence.takes(&Event::of_subject(&Subject::Channel(channel("other")), true)));
+    }
+
+    /// HOOK-21
+    #[test]
+    fn whoever_decides_what_is_told_hears_of_both_edges_where_one_is_wanted() {
+        let of = |kinds: &[EventKind]| kinds.iter().copied().collect::<Kinds>();
+        let wanted = of(&[EventKind::MemberRemoved, EventKind::CacheMiss, EventKind::UserOnline]).with_counterparts();
+        let both = [
+            EventKind::MemberAdded,
+            EventKind::MemberRemoved,
+            EventKind::CacheMiss,
+            EventKind::UserOnline,
+            EventKind::UserOffline,
+        ];
+        assert_eq!(wanted, of(&both));
     }
 
     /// HOOK-22
