@@ -51,6 +51,11 @@ use self::settings::Settings;
 use self::topic::Topic;
 use crate::{Backbone, Inbox, Outbox, Pending, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
+/// In whole milliseconds.
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What happened so far and how things stand, for metrics and for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {

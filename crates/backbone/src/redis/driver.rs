@@ -49,8 +49,8 @@ use super::order::Order;
 use super::records::Token;
 use super::seen::Seen;
 use super::settings::{Settings, Topology};
-use super::store;
 use super::topic::Topic;
+use super::{lease, millis, store};
 use crate::{Inbox, Outbox, PublishError, Query, Reply, Terms, Unavailable, WorkerId};
 
 /// Longest time between two looks at the clock.
@@ -173,7 +173,7 @@ impl Driver {
     ) -> Self {
         let (events_in, events) = mpsc::unbounded_channel();
         let keys = Keys::new(&settings.deployment);
-        let node = format!("{origin:016x}");
+        let node = lease::name_of(origin);
         let names = settings.topology.groups();
         let count = names.len();
         let slots = Slots::new(&names, settings.limits.bus_bytes_per_s);
@@ -311,8 +311,7 @@ impl Driver {
     }
 
     fn moment(&self) -> Moment {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Moment { ms: ms(self.now()), wall_us: wall_us() }
+        Moment { ms: millis(self.now()), wall_us: wall_us() }
     }
 
     fn take(&mut self, work: Work) {

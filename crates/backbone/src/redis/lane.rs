@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::envelope::Event;
+use super::millis;
 use super::topic::{Slot, Topic};
 use super::withdrawn::Withdrawn;
 
@@ -27,10 +28,6 @@ pub fn lane_of(slot: Slot) -> usize {
 
 /// Younger than this a message goes as it is.
 const FRESH_MS: u64 = 50;
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
@@ -450,6 +447,22 @@ mod tests {
         lane.logged(S(9), 5);
         lane.settle();
         assert!(!lane.is_due(), "the log has all");
+    }
+
+    /// RED-17
+    #[test]
+    fn how_far_its_node_has_come_is_said_of_its_own_publications_and_stops_before_one_that_waits() {
+        let said = |counter| Item { message: Event::bare(counter, None).encode(), ..item(S(0), 0, None) };
+        let mut lane = Lane::new();
+        // One with a lower number came over from another group, one was withdrawn, and one is no publication.
+        [said(5), said(9), said(7), item(S(0), 0, None), item(S(0), 10, None)].into_iter().for_each(|item| {
+            lane.push(item);
+        });
+        let own = Event::identity_of(&said(1).message).expect("an event").origin;
+        assert_eq!(lane.last_of(own, 1..=5, u64::MAX), 9);
+        assert_eq!(lane.last_of(own, 1..=5, 9), 7);
+        assert_eq!(lane.last_of(own, 4..=5, u64::MAX), 0);
+        assert_eq!(lane.last_of(own + 1, 1..=5, u64::MAX), 0, "what is there in place of another node");
     }
 
     /// RED-12

@@ -42,6 +42,12 @@ pub struct About {
     pub metrics_trouble: Option<String>,
 }
 
+/// The name in keys of a node with this incarnation.
+#[must_use]
+pub fn name_of(origin: u64) -> String {
+    format!("{origin:016x}")
+}
+
 /// The number of a node's incarnation, from its name in keys; `None` for what names no node of ours.
 #[must_use]
 pub fn origin(node: &str) -> Option<u64> {

@@ -24,6 +24,7 @@ pub use self::compare::{Compared, SearchFrom, Searched, Sighted};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
 pub use self::recall::{Had, Recalled};
 use super::keys::Keys;
+use super::millis;
 use super::primaries::{OpenError, Primaries, Primary, open};
 use super::settings::Settings;
 use super::topic::OUTBOX_PARTS;
@@ -245,8 +246,8 @@ impl GroupOutbox {
     /// # Errors
     /// When the group cannot be asked now.
     pub async fn turn(&mut self, first: u16, takes: bool) -> Result<Turn, OutboxError> {
-        let lease = u64::try_from(CLAIM_LEASE.as_millis()).unwrap_or(u64::MAX);
-        let args = [lease.to_string(), OUTBOX_PARTS.to_string(), first.to_string(), u8::from(takes).to_string()];
+        let args =
+            [millis(CLAIM_LEASE).to_string(), OUTBOX_PARTS.to_string(), first.to_string(), u8::from(takes).to_string()];
         let node = self.node.clone();
         let reply = self.call(&TURN, std::iter::once(node).chain(args)).await?;
         let mut values = reply.into_iter().skip(1);
@@ -477,4 +478,4 @@ impl Operation {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -7,6 +7,7 @@ use fulmar_protocol::exchange::Identity;
 
 use super::Driver;
 use crate::redis::envelope::{LogId, Message};
+use crate::redis::millis;
 use crate::redis::order::Held;
 use crate::redis::topic::Slot;
 
@@ -38,8 +39,7 @@ impl Driver {
             return;
         }
         // On the way it says how old it is; here it says since when.
-        let lay_for = u64::try_from(lay_for.as_millis()).unwrap_or(u64::MAX);
-        event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms.saturating_add(lay_for));
+        event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms.saturating_add(millis(lay_for)));
         let identity = event.identity;
         let missing = self.order.missing(&self.seen, event, || self.hub.listened_since(topic));
         match (missing, message) {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::Driver;
 use super::attach::Group;
 use crate::redis::lease::{self, Lease};
+use crate::redis::millis;
 use crate::redis::store::NodesSeen;
 
 /// How often a lease is renewed; the store beats once a second by itself.
@@ -176,7 +177,7 @@ impl Driver {
         // By then it has ended, and what it could not append before that is left.
         let ended = self.nodes.going.extract_if(|_, at| now >= *at + LEAVING + LEAVE_MAX).collect::<Vec<_>>();
         for (origin, _) in ended {
-            self.inherit(&format!("{origin:016x}"), origin);
+            self.inherit(&lease::name_of(origin), origin);
         }
         let answering: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.groups[*group].attached.is_some()).collect();
@@ -249,7 +250,7 @@ impl Driver {
                 epoch: group.epoch,
                 over_the_bus: group.circuit.is_open(),
                 circuit_openings: group.circuit.openings(),
-                bus_waits_ms: u64::try_from(group.bus_age(self.now()).as_millis()).unwrap_or(u64::MAX),
+                bus_waits_ms: millis(group.bus_age(self.now())),
                 unlogged_bytes: group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum(),
                 filled: group.hearing.filled,
                 gaps: group.hearing.gaps,

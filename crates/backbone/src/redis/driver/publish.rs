@@ -16,6 +16,7 @@ use crate::redis::confirm::{Confirmation, PIPES};
 use crate::redis::envelope::Event;
 use crate::redis::lane::{BatchMax, Item, LANES, Lane, Spec, lane_of};
 use crate::redis::link::{Ask, LinkId, Lost, Server, is_wrong_server};
+use crate::redis::millis;
 use crate::redis::round::Missed;
 use crate::redis::scripts;
 use crate::redis::settings::Limits;
@@ -280,7 +281,7 @@ impl Driver {
         let Some((pipe, sent)) = side.confirmation.ask() else { return };
         let link = side.pipes[pipe].link;
         let mut wait = redis::cmd("WAIT");
-        wait.arg(1).arg(limits_ms(self.settings.limits.wait));
+        wait.arg(1).arg(millis(self.settings.limits.wait));
         if !self.ask(link, Purpose::Wait { group, lane, pipe, sent }, Ask::Command(wait)) {
             self.groups[group].lanes[lane].clear(pipe);
         }
@@ -378,7 +379,7 @@ impl Driver {
     }
 
     fn replicas_lag(&mut self, group: usize, lags: bool) {
-        let (now, wait_ms) = (self.now(), limits_ms(self.settings.limits.wait));
+        let (now, wait_ms) = (self.now(), millis(self.settings.limits.wait));
         let this = &mut self.groups[group];
         let Some(attached) = &mut this.attached else { return };
         attached.lags = lags;
@@ -462,8 +463,4 @@ impl Driver {
         side.pipes[pipe].run = None;
         self.open_circuit(self.now(), group);
     }
-}
-
-fn limits_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

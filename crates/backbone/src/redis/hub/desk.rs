@@ -16,6 +16,7 @@ use super::queries::Queries;
 use super::topics::{Entry, Members, NextAsk, Subject, User};
 use super::users::SigningIn;
 use super::{HubFigures, HubSettings, Moment, Out, To};
+use crate::redis::millis;
 use crate::redis::records::{Call, Change, Presence, Token};
 use crate::redis::topic::Topic;
 
@@ -244,7 +245,7 @@ impl Desk {
     }
 
     pub(super) fn linger_ms(&self) -> u64 {
-        u64::try_from(self.settings.linger.as_millis()).unwrap_or(u64::MAX)
+        millis(self.settings.linger)
     }
 
     /// The next topic whose alarm is due.

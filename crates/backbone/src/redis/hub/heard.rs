@@ -8,6 +8,7 @@ use fulmar_protocol::exchange::{Happening, UserChange};
 use super::desk::{Desk, Turn};
 use super::topics::{Cached, Entry, Subject};
 use crate::redis::envelope::{Event, LogId, Message};
+use crate::redis::millis;
 
 /// Messages held for one topic that is not open yet; beyond it whoever waits is answered from what is known here.
 pub(super) const HELD_MAX: usize = 1_024;
@@ -76,8 +77,8 @@ impl Desk {
         let happening = Happening::Event { frame, except };
         let position = self.post.deliver(&entry.followers, (&entry.app, name), identity, happening);
         if let Some((kept_for, frame)) = kept {
-            let kept_ms = u64::try_from(kept_for.as_millis()).unwrap_or(u64::MAX);
-            entry.keep(Cached { frame, identity, position, at, lapses: turn.now.ms.saturating_add(kept_ms) });
+            let lapses = turn.now.ms.saturating_add(millis(kept_for));
+            entry.keep(Cached { frame, identity, position, at, lapses });
         }
     }
 

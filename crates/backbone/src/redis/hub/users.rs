@@ -16,6 +16,7 @@ use super::topics::{Entry, Subject, User, Waiting};
 use super::{Hub, Out, To};
 use crate::WorkerId;
 use crate::redis::envelope::{LogId, Message};
+use crate::redis::millis;
 use crate::redis::records::{Call, Changed, Find, Found, Token, Total};
 use crate::redis::topic::Topic;
 
@@ -209,7 +210,7 @@ impl Desk {
     fn strike(&mut self, turn: &Turn<'_>, entry: &mut Entry, from: WorkerId) {
         entry.followers.remove(from);
         let is_last = entry.followers.all().is_empty();
-        let leaves_at = turn.now.ms + u64::try_from(OFFLINE_AFTER.as_millis()).unwrap_or(u64::MAX);
+        let leaves_at = turn.now.ms + millis(OFFLINE_AFTER);
         if let (true, Some(user)) = (is_last, entry.user_mut()) {
             user.leaves_at = Some(leaves_at);
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use redis::Cmd;
 
+use super::super::millis;
 use super::super::scripts::{self, Facts, Script};
 use super::asks::Ask;
 use super::audit::{Look, Mend, Settle, Upkeep};
@@ -167,7 +168,7 @@ impl Store {
     }
 
     fn log_age_ms(&self) -> u64 {
-        u64::try_from(self.limits.log_age.as_millis()).unwrap_or(u64::MAX)
+        millis(self.limits.log_age)
     }
 
     fn change_cmd(&mut self, changes: &[Queued], facts: &Facts) -> Cmd {
