@@ -118,6 +118,16 @@ impl World {
         self.sealed.extend(changes.sealed);
     }
 
+    /// An open batch closes, and what comes of it is written: by this node, or by the one that takes over where it `dies` before.
+    fn close_batch(&mut self, dies: bool) {
+        if dies {
+            self.die();
+        }
+        self.now_ms += BATCH_MS;
+        self.look();
+        self.write();
+    }
+
     /// The node dies; another one takes over what is stored.
     fn die(&mut self) {
         let stored = Stored {
@@ -368,19 +378,12 @@ fn what_has_moved_away_is_announced_by_nobody_who_reads_the_stream_anew() {
         world.known("moves", 0, false);
         world.look();
         world.write();
-        if dies {
-            world.die();
-        }
-        world.now_ms += BATCH_MS;
-        world.look();
-        world.write();
+        world.close_batch(dies);
         world.look();
         assert_eq!(world.texts(URLS[0]), [r#"{"name":"channel_occupied","channel":"moves"}"#]);
         assert!(world.stream.is_empty() && world.announced.is_empty(), "{:?}", world.announced);
         world.append(came("moves"));
-        world.now_ms += BATCH_MS;
-        world.look();
-        world.write();
+        world.close_batch(false);
         assert_eq!(world.texts(URLS[0]).len(), 2, "it is back, and that is news");
     }
 }
@@ -404,12 +407,7 @@ fn what_is_back_before_its_going_was_sealed_is_announced() {
         world.append(came("room"));
         world.look();
         world.write();
-        if dies {
-            world.die();
-        }
-        world.now_ms += BATCH_MS;
-        world.look();
-        world.write();
+        world.close_batch(dies);
         assert_eq!(world.texts(URLS[0]), [r#"{"name":"channel_vacated","channel":"room"}"#]);
         assert!(world.announced.len() == 1 && world.stream.is_empty(), "its next going is told");
     }

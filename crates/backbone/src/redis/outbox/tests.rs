@@ -10,13 +10,13 @@ use crate::redis::settings::Topology;
 use crate::redis::topic::Topic;
 
 /// A redis-server of our own, and what is believed of it.
-struct Server {
+pub struct Server {
     process: Child,
     believed: Mutex<Option<Primary>>,
 }
 
 impl Server {
-    fn start() -> Arc<Self> {
+    pub fn start() -> Arc<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut process = Command::new("redis-server");
         process.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -37,9 +37,12 @@ impl Server {
         server
     }
 
-    fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let address = self.believed.lock().unwrap().as_ref().unwrap().address.clone();
-        let mut connection = redis::Client::open(format!("redis://{address}"))?.get_connection()?;
+    pub fn address(&self) -> String {
+        self.believed.lock().unwrap().as_ref().unwrap().address.clone()
+    }
+
+    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = redis::Client::open(format!("redis://{}", self.address()))?.get_connection()?;
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| _ = command.arg(word));
         command.query(&mut connection)

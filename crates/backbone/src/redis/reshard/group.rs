@@ -85,6 +85,15 @@ impl Group {
         Ok(Self { name, address, settings, connection, facts, replicas_known })
     }
 
+    /// Of one server, which nobody moves slots of.
+    #[cfg(test)]
+    pub(super) async fn of_one_server(address: &str, settings: &Settings) -> Self {
+        let connection = primaries::open(address, settings, PATIENCE).await.expect("it answers");
+        let facts = Facts { identity: String::new(), run: String::new(), epoch: 0, slots: 0 };
+        let (name, address, settings) = (String::new(), address.to_owned(), settings.clone());
+        Self { name, address, settings, connection, facts, replicas_known: 0 }
+    }
+
     fn failed(&self, error: &RedisError) -> ReshardError {
         match error.code() {
             // Nobody has taken it: it can be taken again.

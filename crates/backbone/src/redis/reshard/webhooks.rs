@@ -164,7 +164,62 @@ async fn has_webhooks(group: &mut Group, keys: &Keys) -> Result<bool, ReshardErr
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::redis::outbox::tests::Server;
+    use crate::redis::settings::{Settings, Topology};
+    use crate::redis::topic::SLOTS;
+
+    const PART: u16 = 3;
+
+    /// RED-11, HOOK-42
+    #[tokio::test]
+    async fn whatever_the_outbox_is_through_with_meanwhile_nothing_is_overlooked_and_no_going_is_left_behind() {
+        let server = Server::start();
+        let settings = Settings::new("t", Topology::Single(server.address()));
+        let keys = settings.keys("single");
+        let mut group = Group::of_one_server(&server.address(), &settings).await;
+        let of_part = |name: &'static str| {
+            let topics = (0..).map(move |n| format!("1:{name}-{n}"));
+            topics.filter(|topic| Topic::parse(topic).unwrap().slot().outbox_part() == PART).take(1_000)
+        };
+        let (come, go): (Vec<String>, Vec<String>) = (of_part("comes").collect(), of_part("goes").collect());
+        let (outbox, announced_key) = (keys.outbox(PART), keys.announced(PART));
+        let leave = |what: &str, topic: &str| {
+            server.ask::<String>(&["XADD", &outbox, "*", "w", what, "t", topic]).unwrap();
+        };
+        for (came, went) in come.iter().zip(&go) {
+            leave("co", came);
+            server.ask::<i64>(&["HSET", &announced_key, &format!("c{went}"), "1"]).unwrap();
+            leave("cv", went);
+        }
+        // Whoever works it writes what comes of an entry with the end of the entry.
+        let worker = {
+            let (server, outbox, announced_key) = (server.clone(), outbox.clone(), announced_key.clone());
+            thread::spawn(move || {
+                let through = "for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 20)) do \
+                               local name = 'c' .. entry[2][4] \
+                               redis.call('XDEL', KEYS[1], entry[1]) \
+                               if entry[2][2] == 'co' then redis.call('HSET', KEYS[2], name, '1') \
+                               else redis.call('HDEL', KEYS[2], name) end end";
+                while server.ask::<i64>(&["XLEN", &outbox]).unwrap() > 0 {
+                    server.ask::<Option<i64>>(&["EVAL", through, "2", &outbox, &announced_key]).unwrap();
+                }
+            })
+        };
+        let slots: Vec<u16> = (0..SLOTS).filter(|slot| Slot(*slot).outbox_part() == PART).collect();
+        let mut looks = 0;
+        while looks == 0 || !worker.is_finished() {
+            let found = announced(&mut group, &keys, &slots).await.unwrap();
+            let (came, going): (Vec<_>, Vec<_>) = found.iter().partition(|(_, of)| of.topic.starts_with("1:comes"));
+            assert_eq!(came.len(), come.len(), "none is overlooked");
+            assert!(going.iter().all(|(_, of)| of.going.is_some()), "whoever has gone is not announced");
+            looks += 1;
+        }
+        worker.join().unwrap();
+        assert!(looks > 1, "it was looked while it was worked");
+    }
 
     /// RED-11, RED-32
     #[test]
