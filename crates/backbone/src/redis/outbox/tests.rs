@@ -20,7 +20,7 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut process = Command::new("redis-server");
         process.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let process = process.stdout(Stdio::null()).spawn().unwrap();
+        let process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let primary = Primary {
             address: format!("127.0.0.1:{port}"),
             identity: "t/g".to_owned(),

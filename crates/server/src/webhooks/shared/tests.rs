@@ -81,6 +81,13 @@ fn all(nodes: &[(&str, usize)]) -> BTreeMap<String, usize> {
     nodes.iter().map(|(name, parts)| ((*name).to_owned(), *parts)).collect()
 }
 
+/// Two that share the parts evenly.
+fn two_nodes(redis: &Arc<Redis>, url: &str) -> [WebhookDesk; 2] {
+    let nodes = ["a", "b"].map(|name| node(redis, name, url));
+    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    nodes
+}
+
 /// RED-32, HOOK-35, HOOK-37
 #[test]
 fn nodes_share_the_parts_evenly_and_nothing_is_told_twice_while_parts_change_hands() {
@@ -114,8 +121,7 @@ fn the_parts_of_a_dead_node_are_another_ones_within_six_seconds() {
     let redis = Redis::start();
     let (ledger, url) = Ledger::open(|_| true);
     let mut churn = Churn::new(32);
-    let (dies, lives) = (node(&redis, "a", &url), node(&redis, "b", &url));
-    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    let [dies, lives] = two_nodes(&redis, &url);
     churn.flip(&redis);
     dies.crash();
     churn.flip(&redis);
@@ -243,8 +249,7 @@ fn redis_loses_everything_and_what_was_told_to_have_come_is_told_to_be_gone_once
     let redis = Redis::start();
     let (ledger, url) = Ledger::open(|_| true);
     let mut churn = Churn::new(32);
-    let nodes = [node(&redis, "a", &url), node(&redis, "b", &url)];
-    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    let nodes = two_nodes(&redis, &url);
     churn.flip(&redis);
     churn.end(&redis);
     let announced = || {
@@ -317,8 +322,7 @@ fn a_store_goes_back_to_what_it_had_before_and_every_edge_is_told_in_turn() {
     let redis = Redis::start();
     let (ledger, url) = Ledger::open(|_| true);
     let mut churn = Churn::new(24);
-    let nodes = [node(&redis, "a", &url), node(&redis, "b", &url)];
-    until("each has half", LONG, || redis.claims() == all(&[("a", 8), ("b", 8)]));
+    let nodes = two_nodes(&redis, &url);
     for _ in 0..2 {
         churn.flip(&redis);
         churn.end(&redis);

@@ -67,8 +67,29 @@ pub(super) struct Redis {
     pub(super) is_left: AtomicBool,
 }
 
+/// Ends the server with its test, also where nodes that a failed test leaves behind still have it: it must not outlive the test, nor hold
+/// what others read the test's words from.
+pub(super) struct Running(Arc<Redis>);
+
+impl std::ops::Deref for Running {
+    type Target = Arc<Redis>;
+
+    fn deref(&self) -> &Arc<Redis> {
+        &self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut process = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = process.kill();
+        let _ = process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 impl Redis {
-    pub(super) fn start() -> Arc<Self> {
+    pub(super) fn start() -> Running {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("fulmar-outbox-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -77,14 +98,14 @@ impl Redis {
             Arc::new(Self { process, port, folder, run: Mutex::default(), groups: 1.into(), is_left: false.into() });
         redis.wait();
         redis.identify();
-        redis
+        Running(redis)
     }
 
     fn spawn(port: u16, folder: &PathBuf) -> Child {
         let port = port.to_string();
         let mut redis = Process::new("redis-server");
         redis.args(["--port", &port, "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]);
-        redis.arg("--dir").arg(folder).stdout(Stdio::null()).spawn().unwrap()
+        redis.arg("--dir").arg(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     fn wait(&self) {
@@ -192,15 +213,6 @@ impl Redis {
             self.ask(&["XLEN", &format!("t:outbox:{part}")]) == Said::Number(0)
                 && self.ask(&["HLEN", &format!("t:sealed:{part}")]) == Said::Number(0)
         })
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let mut process = self.process.lock().unwrap();
-        let _ = process.kill();
-        let _ = process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
