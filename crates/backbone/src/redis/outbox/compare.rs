@@ -1,5 +1,5 @@
-//! What a part announced as come, held against the records: of what nobody has, a going is left, and of what was never announced a
-//! coming.
+//! What a part announced as come, held against the records: of what nobody has, a going is left, and of what was never announced, or is
+//! about to be told to be gone, a coming.
 //!
 //! Only the store sees both at one moment. When it is time for that, and in which steps, is for whoever works the part to say.
 
@@ -42,6 +42,17 @@ pub struct Sighted {
     pub sight: String,
 }
 
+/// Something that was announced as come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// Whose.
+    pub app: AppId,
+    /// What.
+    pub subject: Subject,
+    /// Whether its going lies in the outbox and is not told yet.
+    pub is_held: bool,
+}
+
 /// What came of a step of comparing what was announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
@@ -49,6 +60,8 @@ pub struct Compared {
     pub looked: usize,
     /// How many of those nobody has: their goings lie in the outbox now.
     pub gone: usize,
+    /// How many have a going that is not told yet, and are on record: their comings lie behind it now.
+    pub back: usize,
 }
 
 /// Where a search through the records goes on. The first notes what was never announced, the second leaves a coming of what it finds
@@ -83,16 +96,13 @@ impl GroupOutbox {
     ///
     /// # Errors
     /// [`OutboxError::NotClaimed`] when it is not this node's; anything else means that it may have been done.
-    pub async fn compare(
-        &mut self,
-        of: &Sighted,
-        announced: &[(AppId, Subject)],
-    ) -> Result<Option<Compared>, OutboxError> {
+    pub async fn compare(&mut self, of: &Sighted, announced: &[Announced]) -> Result<Option<Compared>, OutboxError> {
         let mut arguments = self.sighted(of);
-        arguments.extend(announced.iter().flat_map(|(app, subject)| going(app, subject)));
+        arguments.extend(announced.iter().flat_map(Announced::words));
         let reply = self.call(&COMPARE, arguments).await.map_err(|error| error.of_part(of.part))?;
         let number = |at: usize| reply.get(at).and_then(values::number).and_then(|number| usize::try_from(number).ok());
-        Ok(number(1).map(|looked| Compared { looked, gone: number(2).unwrap_or(0) }))
+        let left = |at| number(at).unwrap_or(0);
+        Ok(number(1).map(|looked| Compared { looked, gone: left(2), back: left(3) }))
     }
 
     /// Looks on through the records of the part's slots, if the part is this node's under this fence. `None` when the sight is another
@@ -124,12 +134,16 @@ impl GroupOutbox {
     }
 }
 
-/// What its going is called, its topic, that one's slot, and the user.
-fn going(app: &AppId, subject: &Subject) -> [String; 4] {
-    let (what, topic, user) = match subject {
-        Subject::Channel(channel) => ("cv", Topic::channel(app, channel), ""),
-        Subject::Member(channel, user) => ("mr", Topic::channel(app, channel), user.as_str()),
-        Subject::User(user) => ("uf", Topic::user(app, user), ""),
-    };
-    [what.to_owned(), topic.as_str().to_owned(), topic.slot().0.to_string(), user.to_owned()]
+impl Announced {
+    /// As the script wants it.
+    fn words(&self) -> [String; 5] {
+        let (coming, going, topic, user) = match &self.subject {
+            Subject::Channel(channel) => ("co", "cv", Topic::channel(&self.app, channel), ""),
+            Subject::Member(channel, user) => ("ma", "mr", Topic::channel(&self.app, channel), user.as_str()),
+            Subject::User(user) => ("uo", "uf", Topic::user(&self.app, user), ""),
+        };
+        let left = if self.is_held { coming } else { going };
+        let (is_held, slot) = (u8::from(self.is_held).to_string(), topic.slot().0.to_string());
+        [is_held, left.to_owned(), topic.as_str().to_owned(), slot, user.to_owned()]
+    }
 }

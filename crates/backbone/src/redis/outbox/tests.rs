@@ -163,8 +163,9 @@ async fn what_is_written_is_what_whoever_comes_next_reads() {
     assert!(matches!(&look.entries[&3][0].what, What::Again(request) if request == b"old"));
 }
 
-fn subjects(names: &[&str]) -> Vec<(AppId, Subject)> {
-    names.iter().map(|name| entry::subject(name).unwrap()).collect()
+fn announced(names: &[&str], is_held: bool) -> Vec<Announced> {
+    let subjects = names.iter().map(|name| entry::subject(name).unwrap());
+    subjects.map(|(app, subject)| Announced { app, subject, is_held }).collect()
 }
 
 /// HOOK-41
@@ -188,22 +189,25 @@ async fn of_what_was_announced_and_no_live_node_has_on_record_a_going_is_left_on
     hash(&format!("t:mem:{}:live:1:presence-a", slot("1:presence-a")), "ana", "1 {}");
     record("1::eve", "live");
     hash("t:slots", &slot("1:moved").to_string(), "to:h:5");
-    let announced =
-        ["c1:here", "c1:gone", "m1:presence-a\nana", "m1:presence-a\nbob", "u1::eve", "u1::zoe", "c1:moved"];
+    let names = ["c1:here", "c1:gone", "m1:presence-a\nana", "m1:presence-a\nbob", "u1::eve", "u1::zoe", "c1:moved"];
     let (part, fence) = turn.held[0].clone();
     let of = Sighted { part, fence, sight: "1 0 0".to_owned() };
-    let announced = subjects(&announced);
-    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), Some(Compared { looked: 7, gone: 3 }));
+    let told = announced(&names, false);
+    assert_eq!(outbox.compare(&of, &told).await.unwrap(), Some(Compared { looked: 7, gone: 3, back: 0 }));
+    let held = announced(&names, true);
+    assert_eq!(outbox.compare(&of, &held).await.unwrap(), Some(Compared { looked: 7, gone: 0, back: 3 }));
     let look = outbox.look(&[(3, EntryId::default())]).await.unwrap();
     let left: Vec<String> = look.entries[&3].iter().map(|entry| format!("{:?}", entry.what)).collect();
     let says = |at: usize, words: [&str; 2]| words.iter().all(|word| left[at].contains(word));
     assert!(says(0, ["Went(Channel", "gone"]) && says(1, ["Went(Member", "bob"]) && says(2, ["Went(User", "zoe"]));
+    assert!(says(3, ["Came(Channel", "here"]) && says(4, ["Came(Member", "ana"]) && says(5, ["Came(User", "eve"]));
+    assert_eq!(left.len(), 6);
 
     let other = Sighted { fence: "1".to_owned(), ..of.clone() };
-    assert!(matches!(outbox.compare(&other, &announced).await, Err(OutboxError::NotClaimed(3))));
+    assert!(matches!(outbox.compare(&other, &told).await, Err(OutboxError::NotClaimed(3))));
     assert!(matches!(outbox.search(&other, &SearchFrom::default()).await, Err(OutboxError::NotClaimed(3))));
     hash("t:group", "damage", "1");
-    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), None, "damage was found since");
+    assert_eq!(outbox.compare(&of, &told).await.unwrap(), None, "damage was found since");
     assert_eq!(outbox.search(&of, &SearchFrom::default()).await.unwrap(), None);
 }
 
@@ -334,13 +338,13 @@ async fn a_step_of_comparing_is_short_and_what_was_given_back_is_compared_anew()
     let server = Server::start();
     let mut outbox = server.outbox("a");
     let of = sighted(&server, &mut outbox).await;
-    let announced = subjects(&["c1:a"; 300]);
-    assert_eq!(outbox.compare(&of, &announced).await.unwrap(), Some(Compared { looked: 250, gone: 250 }));
-    assert_eq!(outbox.compare(&of, &announced[250..]).await.unwrap(), Some(Compared { looked: 50, gone: 50 }));
+    let told = announced(&["c1:a"; 300], false);
+    assert_eq!(outbox.compare(&of, &told).await.unwrap(), Some(Compared { looked: 250, gone: 250, back: 0 }));
+    assert_eq!(outbox.compare(&of, &told[250..]).await.unwrap(), Some(Compared { looked: 50, gone: 50, back: 0 }));
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "", "the records are to be searched");
     assert_eq!(search(&mut outbox, &of, SearchFrom::default()).await, (0, 1), "with nothing noted there is no second");
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "1 0 0");
-    let had = Had { announced: subjects(&["c1:b"]).into_iter().map(|of| (of, 7)).collect(), ..Had::default() };
+    let had = Had { announced: [(entry::subject("c1:b").unwrap(), 7)].into(), ..Had::default() };
     let stand = outbox.turn(3, true).await.unwrap().stand[3];
     assert_eq!(outbox.recall(3, stand, 0, &had).await.unwrap(), Recalled::Done);
     assert_eq!(outbox.turn(3, true).await.unwrap().compared[&3], "");

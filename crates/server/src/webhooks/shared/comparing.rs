@@ -2,16 +2,14 @@
 //!
 //! An edge is left once, by whoever made it, and there are damages that take it along, with all that its node remembers; and where a
 //! store goes back, an edge may be none, because the records of then had it already. So each time that absence of a record means
-//! something anew (see [`Turn::sight`]), whatever is announced and on no record is told to be gone, and then whatever is on record and was
-//! never announced is told to have come.
+//! something anew (see [`Turn::sight`]), whatever is announced and on no record is told to be gone, whatever is on record and about to be
+//! told to be gone is not, and then whatever is on record and was never announced is told to have come.
 //!
 //! Pure. It is done once in each sight, whoever works the part, and from the beginning where the part changes hands in between.
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Compared, SearchFrom, Searched, Sighted, Turn};
-use fulmar_protocol::app::AppId;
-use fulmar_protocol::webhook::Subject;
+use fulmar_backbone::redis::outbox::{Announced, Compared, SearchFrom, Searched, Sighted, Turn};
 
 /// For so long after a loss of everything nothing is compared: nodes come back within that, and are not known to the group before. A
 /// going is then held for as long again, and taken back by whoever puts a record right.
@@ -40,7 +38,7 @@ struct Under {
 #[derive(Debug)]
 enum Rest {
     /// What was announced, and not looked at yet; `None` before the first step.
-    Announced(Option<Vec<(AppId, Subject)>>),
+    Announced(Option<Vec<Announced>>),
     /// The records, and whether anything was found there so far.
     Records(SearchFrom, bool),
     /// The records for the second time, from then on.
@@ -51,7 +49,7 @@ enum Rest {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// These were announced: are they on record?
-    Compare(Sighted, Vec<(AppId, Subject)>),
+    Compare(Sighted, Vec<Announced>),
     /// Was what is on record announced?
     Search(Sighted, SearchFrom),
 }
@@ -74,7 +72,7 @@ impl Comparing {
     }
 
     /// The next step: of the first part that `announced` knows anything of.
-    pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<(AppId, Subject)>>) -> Option<Step> {
+    pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<Announced>>) -> Option<Step> {
         for (part, Under { of, rest }) in &mut self.parts {
             if matches!(rest, Rest::Waits(until) if *until <= self.now_ms) {
                 *rest = Rest::Records(SearchFrom::second(), false);
@@ -129,7 +127,9 @@ impl Comparing {
 #[cfg(test)]
 mod tests {
     use fulmar_backbone::redis::outbox::Stand;
+    use fulmar_protocol::app::AppId;
     use fulmar_protocol::name::UserId;
+    use fulmar_protocol::webhook::Subject;
 
     use super::*;
 
@@ -146,9 +146,10 @@ mod tests {
         }
     }
 
-    fn users(count: usize) -> Option<Vec<(AppId, Subject)>> {
+    fn users(count: usize) -> Option<Vec<Announced>> {
         let user = |number| Subject::User(UserId::parse(&format!("u{number}"), 10).expect("a name"));
-        Some((0..count).map(|number| (AppId::new("1"), user(number))).collect())
+        let announced = |number| Announced { app: AppId::new("1"), subject: user(number), is_held: false };
+        Some((0..count).map(announced).collect())
     }
 
     /// The part of the next step that compares, and of how many.
@@ -169,7 +170,7 @@ mod tests {
 
     fn looked(comparing: &mut Comparing, looked: usize) {
         let Some(Step::Compare(of, _)) = comparing.next(|_| users(300)) else { panic!("something to compare") };
-        comparing.compared(&of, Some(Compared { looked, gone: 0 }));
+        comparing.compared(&of, Some(Compared { looked, gone: 0, back: 0 }));
     }
 
     fn searched(comparing: &mut Comparing, is_over: bool, found: usize) {

@@ -368,6 +368,25 @@ fn what_came_and_is_on_no_record_is_told_to_be_gone_although_nobody_left_a_going
     node.stop();
 }
 
+/// HOOK-43: its coming made no edge, since the records of then had it already.
+#[test]
+fn what_is_on_record_and_about_to_be_told_to_be_gone_is_not() {
+    let redis = Redis::start();
+    let (ledger, url) = Ledger::open(|_| true);
+    let node = node(&redis, "a", &url);
+    redis.edge("co", "back", now_ms() - 10_000);
+    redis.edge("co", "gone", now_ms() - 10_000);
+    until("both are told", LONG, || ledger.events().len() == 2);
+    redis.record("back");
+    redis.edge("cv", "back", now_ms());
+    redis.edge("cv", "gone", now_ms());
+    redis.ask(&["HSET", "t:settled", "lives", "1 0"]);
+    until("one is told to be gone", LONG, || ledger.events().len() == 3);
+    until("all is told", LONG, || redis.is_idle());
+    assert_eq!(ledger.events()[2..], [("channel_vacated".to_owned(), "gone".to_owned())]);
+    node.stop();
+}
+
 /// RED-32
 #[test]
 fn a_node_that_lost_a_part_without_noticing_writes_and_sends_nothing_of_it() {

@@ -11,7 +11,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::redis::outbox::{GroupOutbox, Operation, OutboxError, READ_MAX, Recalled, Turn};
+use fulmar_backbone::redis::outbox::{
+    Announced, Compared, GroupOutbox, Operation, OutboxError, READ_MAX, Recalled, Turn,
+};
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
 use fulmar_engine::webhook_batch::{Address, Place};
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
@@ -202,8 +204,9 @@ impl GroupWork {
         let announced = |part: u16| {
             let book = parts.get(&part).filter(|part| !part.is_leaving())?.book.as_ref()?;
             let is_held =
-                |(app, subject): &(AppId, Subject)| book.is_held(&Place { app: app.clone(), subject: subject.clone() });
-            Some(memory.announced(part)?.into_iter().filter(|of| !is_held(of)).collect())
+                |app: &AppId, subject: &Subject| book.is_held(&Place { app: app.clone(), subject: subject.clone() });
+            let all = memory.announced(part)?.into_iter();
+            Some(all.map(|(app, subject)| Announced { is_held: is_held(&app, &subject), app, subject }).collect())
         };
         let Some(step) = self.comparing.next(announced) else { return Ok(()) };
         let group = self.group;
@@ -212,13 +215,9 @@ impl GroupWork {
                 let outcome = self.outbox.compare(&of, &announced).await;
                 let outcome = self.unless_lost(of.part, outcome)?;
                 self.comparing.compared(&of, outcome);
-                if let Some(gone) = outcome.map(|compared| compared.gone).filter(|gone| *gone > 0) {
-                    tracing::info!(
-                        group,
-                        part = of.part,
-                        gone,
-                        "left goings of what was announced and is on no record"
-                    );
+                if let Some(Compared { gone, back, .. }) = outcome.filter(|outcome| outcome.gone + outcome.back > 0) {
+                    let part = of.part;
+                    tracing::info!(group, part, gone, back, "left goings of what is on no record, comings of what is");
                 }
             }
             Step::Search(of, from) => {
