@@ -225,12 +225,6 @@ impl WebhookBook {
         }
     }
 
-    /// Whether its going is here and not told yet.
-    #[must_use]
-    pub fn is_held(&self, place: &Place) -> bool {
-        self.present.get(place).is_some_and(|presence| presence.held.is_some())
-    }
-
     /// When [`WebhookBook::pass`] is wanted, if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {

@@ -295,10 +295,9 @@ impl WebhookPart {
         self.entries.len()
     }
 
-    /// Whether this is announced and its going lies in the stream.
-    #[must_use]
-    pub fn is_held(&self, place: &Place) -> bool {
-        self.book.is_held(place)
+    /// See [`WebhookBook::believed`].
+    pub fn believed(&self) -> impl Iterator<Item = (&Place, bool)> {
+        self.book.believed()
     }
 
     /// When [`WebhookPart::pass`] is wanted, by the store's clock.

@@ -20,7 +20,7 @@ use fulmar_protocol::webhook::Subject;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 
-pub use self::compare::{Announced, Compared, SearchFrom, Searched, Sighted};
+pub use self::compare::{Believed, Compared, SearchFrom, Searched, Sighted};
 pub use self::entry::{ABSENT, Entry, EntryId, PRESENT, What};
 pub use self::recall::{Had, Recalled};
 use super::keys::Keys;

@@ -1,4 +1,5 @@
-//! What another book has announced: the same stream worked on by another node, and subjects that move to another stream.
+//! What another book has announced: the same stream worked on by another node, and subjects that move to another stream. And what this
+//! one has, for whoever compares it with the truth.
 
 use super::{HOLD_MS, Mark, Place, Presence, Record, Waits, WebhookBook, leave};
 use crate::time::Moment;
@@ -18,6 +19,17 @@ impl WebhookBook {
                 records.push(Record::Went { place });
             }
         }
+    }
+
+    /// Everything that came and whose going is not settled, in no order; and whether a going of it waits, for the end of its hold or to be
+    /// sealed.
+    pub fn believed(&self) -> impl Iterator<Item = (&Place, bool)> {
+        let here = self.present.iter().map(|(place, presence)| (place, presence.held.is_some()));
+        let going = self.waits_in.values().filter_map(|waits| match &waits.then {
+            Some(Record::Went { place }) if !self.present.contains_key(place) => Some((place, true)),
+            _ => None,
+        });
+        here.chain(going)
     }
 
     /// Takes over what another book has announced, under this generation, or (`None`) leaves it to another: nobody is told, and no

@@ -201,19 +201,29 @@ fn who_comes_back_within_the_hold_was_never_away_even_if_nobody_was_there_to_see
 
 /// HOOK-41
 #[test]
-fn whoever_asks_is_told_whether_a_going_waits_for_the_end_of_its_hold() {
-    let mut world = World::new(app(false));
+fn whoever_asks_is_told_what_came_and_whether_a_going_of_it_waits_until_that_is_settled() {
+    let mut world = World::new(app(true));
     let place = Place { app: world.app.id.clone(), subject: Subject::Channel(channel("a")) };
-    for (change, is_held) in [(came("a"), false), (went("a"), true)] {
+    let assert_believed = |world: &World, is: &[(&Place, bool)]| {
+        assert_eq!(world.part.believed().collect::<Vec<_>>(), is);
+    };
+    for (change, is_going) in [(came("a"), false), (went("a"), true)] {
         world.append(change);
         world.look();
+        // Though its batch is open.
+        assert_believed(&world, &[(&place, is_going)]);
+        world.now_ms += BATCH_MS + 1;
+        world.look();
         world.write();
-        assert_eq!(world.part.is_held(&place), is_held);
-        world.now_ms += 1;
+        assert_believed(&world, &[(&place, is_going)]);
     }
-    world.now_ms += HOLD_MS;
+    world.now_ms += HOLD_MS - BATCH_MS;
     world.look();
-    assert!(!world.part.is_held(&place), "it is told");
+    // Its hold is over, and its batch is open.
+    assert_believed(&world, &[(&place, true)]);
+    world.now_ms += BATCH_MS;
+    world.look();
+    assert_believed(&world, &[]);
 }
 
 /// HOOK-18, HOOK-35

@@ -42,15 +42,15 @@ pub struct Sighted {
     pub sight: String,
 }
 
-/// Something that was announced as come.
+/// Something that was, or is about to be, announced as come, and not yet as gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announced {
+pub struct Believed {
     /// Whose.
     pub app: AppId,
     /// What.
     pub subject: Subject,
-    /// Whether its going lies in the outbox and is not told yet.
-    pub is_held: bool,
+    /// Whether its going lies in the outbox.
+    pub is_going: bool,
 }
 
 /// What came of a step of comparing what was announced.
@@ -60,7 +60,7 @@ pub struct Compared {
     pub looked: usize,
     /// How many of those nobody has: their goings lie in the outbox now.
     pub gone: usize,
-    /// How many have a going that is not told yet, and are on record: their comings lie behind it now.
+    /// How many have a going there, and are on record: their comings lie behind it now.
     pub back: usize,
 }
 
@@ -92,13 +92,13 @@ pub struct Searched {
 }
 
 impl GroupOutbox {
-    /// Compares some of what was announced, if the part is this node's under this fence. `None` when the sight is another now.
+    /// Compares some of what is believed to be here, if the part is this node's under this fence. `None` when the sight is another now.
     ///
     /// # Errors
     /// [`OutboxError::NotClaimed`] when it is not this node's; anything else means that it may have been done.
-    pub async fn compare(&mut self, of: &Sighted, announced: &[Announced]) -> Result<Option<Compared>, OutboxError> {
+    pub async fn compare(&mut self, of: &Sighted, believed: &[Believed]) -> Result<Option<Compared>, OutboxError> {
         let mut arguments = self.sighted(of);
-        arguments.extend(announced.iter().flat_map(Announced::words));
+        arguments.extend(believed.iter().flat_map(Believed::words));
         let reply = self.call(&COMPARE, arguments).await.map_err(|error| error.of_part(of.part))?;
         let number = |at: usize| reply.get(at).and_then(values::number).and_then(|number| usize::try_from(number).ok());
         let left = |at| number(at).unwrap_or(0);
@@ -134,7 +134,7 @@ impl GroupOutbox {
     }
 }
 
-impl Announced {
+impl Believed {
     /// As the script wants it.
     fn words(&self) -> [String; 5] {
         let (coming, going, topic, user) = match &self.subject {
@@ -142,8 +142,8 @@ impl Announced {
             Subject::Member(channel, user) => ("ma", "mr", Topic::channel(&self.app, channel), user.as_str()),
             Subject::User(user) => ("uo", "uf", Topic::user(&self.app, user), ""),
         };
-        let left = if self.is_held { coming } else { going };
-        let (is_held, slot) = (u8::from(self.is_held).to_string(), topic.slot().0.to_string());
-        [is_held, left.to_owned(), topic.as_str().to_owned(), slot, user.to_owned()]
+        let left = if self.is_going { coming } else { going };
+        let (is_going, slot) = (u8::from(self.is_going).to_string(), topic.slot().0.to_string());
+        [is_going, left.to_owned(), topic.as_str().to_owned(), slot, user.to_owned()]
     }
 }

@@ -163,9 +163,9 @@ async fn what_is_written_is_what_whoever_comes_next_reads() {
     assert!(matches!(&look.entries[&3][0].what, What::Again(request) if request == b"old"));
 }
 
-fn announced(names: &[&str], is_held: bool) -> Vec<Announced> {
+fn announced(names: &[&str], is_going: bool) -> Vec<Believed> {
     let subjects = names.iter().map(|name| entry::subject(name).unwrap());
-    subjects.map(|(app, subject)| Announced { app, subject, is_held }).collect()
+    subjects.map(|(app, subject)| Believed { app, subject, is_going }).collect()
 }
 
 /// HOOK-41

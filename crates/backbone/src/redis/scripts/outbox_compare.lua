@@ -20,12 +20,12 @@ end
 local function is_others(slot) return string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:' end
 local at, looked, gone, back = 9, 0, 0, 0
 while ARGV[at] and budget > 0 and (call('XLEN', outbox) or 0) < max / 2 do
-  local is_held, what, topic, slot, user = ARGV[at] == '1', ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  if is_there(topic, slot, user) == is_held and not is_others(slot) then
+  local is_going, what, topic, slot, user = ARGV[at] == '1', ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  if is_there(topic, slot, user) == is_going and not is_others(slot) then
     local fields = { 'w', what, 't', topic }
     if user ~= '' then fields = { 'w', what, 't', topic, 'u', user } end
     leave(outbox, max, true, unpack(fields))
-    if is_held then back = back + 1 else gone = gone + 1 end
+    if is_going then back = back + 1 else gone = gone + 1 end
   end
   at, looked, budget = at + 5, looked + 1, budget - 1 - #live
 end

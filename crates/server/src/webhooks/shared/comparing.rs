@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use fulmar_backbone::redis::outbox::{Announced, Compared, SearchFrom, Searched, Sighted, Turn};
+use fulmar_backbone::redis::outbox::{Believed, Compared, SearchFrom, Searched, Sighted, Turn};
 
 /// For so long after a loss of everything nothing is compared: nodes come back within that, and are not known to the group before. A
 /// going is then held for as long again, and taken back by whoever puts a record right.
@@ -37,8 +37,8 @@ struct Under {
 
 #[derive(Debug)]
 enum Rest {
-    /// What was announced, and not looked at yet; `None` before the first step.
-    Announced(Option<Vec<Announced>>),
+    /// What is believed to be here, and not looked at yet; `None` before the first step.
+    Believed(Option<Vec<Believed>>),
     /// The records, and whether anything was found there so far.
     Records(SearchFrom, bool),
     /// The records for the second time, from then on.
@@ -48,8 +48,8 @@ enum Rest {
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// These were announced: are they on record?
-    Compare(Sighted, Vec<Announced>),
+    /// These are believed to be here: are they on record?
+    Compare(Sighted, Vec<Believed>),
     /// Was what is on record announced?
     Search(Sighted, SearchFrom),
 }
@@ -67,21 +67,21 @@ impl Comparing {
             }
             let of = Sighted { part: *part, fence: fence.clone(), sight: sight.clone() };
             let known = before.remove(part).filter(|under| under.of == of);
-            self.parts.insert(*part, known.unwrap_or(Under { of, rest: Rest::Announced(None) }));
+            self.parts.insert(*part, known.unwrap_or(Under { of, rest: Rest::Believed(None) }));
         }
     }
 
-    /// The next step: of the first part that `announced` knows anything of.
-    pub(super) fn next(&mut self, announced: impl Fn(u16) -> Option<Vec<Announced>>) -> Option<Step> {
+    /// The next step: of the first part that `believed` knows anything of.
+    pub(super) fn next(&mut self, believed: impl Fn(u16) -> Option<Vec<Believed>>) -> Option<Step> {
         for (part, Under { of, rest }) in &mut self.parts {
             if matches!(rest, Rest::Waits(until) if *until <= self.now_ms) {
                 *rest = Rest::Records(SearchFrom::second(), false);
             }
             match rest {
                 Rest::Waits(_) => {}
-                Rest::Announced(rest) => {
+                Rest::Believed(rest) => {
                     if rest.is_none() {
-                        *rest = announced(*part);
+                        *rest = believed(*part);
                     }
                     let Some(rest) = rest else { continue };
                     return Some(Step::Compare(of.clone(), rest[..rest.len().min(STEP_MAX)].to_vec()));
@@ -99,7 +99,7 @@ impl Comparing {
             self.parts.remove(&of.part);
             return;
         };
-        if let Rest::Announced(Some(rest)) = &mut under.rest {
+        if let Rest::Believed(Some(rest)) = &mut under.rest {
             rest.drain(..looked.min(rest.len()));
             if rest.is_empty() {
                 under.rest = Rest::Records(SearchFrom::default(), false);
@@ -146,9 +146,9 @@ mod tests {
         }
     }
 
-    fn users(count: usize) -> Option<Vec<Announced>> {
+    fn users(count: usize) -> Option<Vec<Believed>> {
         let user = |number| Subject::User(UserId::parse(&format!("u{number}"), 10).expect("a name"));
-        let announced = |number| Announced { app: AppId::new("1"), subject: user(number), is_held: false };
+        let announced = |number| Believed { app: AppId::new("1"), subject: user(number), is_going: false };
         Some((0..count).map(announced).collect())
     }
 

@@ -9,8 +9,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use fulmar_backbone::redis::outbox::{Had, Operation, Stand, Stored, Turn};
-use fulmar_protocol::app::AppId;
-use fulmar_protocol::webhook::Subject;
 
 /// How long a part that another node worked is left alone after a loss, or where there may have been one: two turns at the claims and a
 /// little more.
@@ -80,14 +78,6 @@ impl Memory {
         !self.lost.contains_key(&part) && self.others.get(&part).is_none_or(|until| now >= *until)
     }
 
-    /// What is announced of a part that was read.
-    pub(super) fn announced(&self, part: u16) -> Option<Vec<(AppId, Subject)>> {
-        let mut announced: Vec<_> = self.had.get(&part)?.announced.keys().cloned().collect();
-        // Members before their channel, as those who leave are told.
-        announced.sort_unstable_by(|a, b| b.cmp(a));
-        Some(announced)
-    }
-
     /// A part was read.
     pub(super) fn read(&mut self, part: u16, stored: &Stored) {
         let announced = stored.announced.iter().map(|(app, subject, at)| ((app.clone(), subject.clone()), *at));
@@ -132,6 +122,8 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use fulmar_backbone::redis::outbox::EntryId;
+    use fulmar_protocol::app::AppId;
+    use fulmar_protocol::webhook::Subject;
 
     use super::*;
 
@@ -214,7 +206,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.turned(0, &turn(&[3], 10, 5), false);
         assert!(memory.wrote(3, &[Operation::Settle(EntryId(1, 1), 76)], 6));
-        assert_eq!(memory.announced(3), None, "it was not read: nobody knows what it has");
+        assert!(memory.had.is_empty(), "it was not read: nobody knows what it has");
         memory.read(3, &stored("ana", 5));
         assert!(memory.wrote(3, &[Operation::Settle(EntryId(2, 1), 77)], 7));
         assert!(!memory.wrote(3, &[Operation::Settle(EntryId(3, 1), 78)], 7));

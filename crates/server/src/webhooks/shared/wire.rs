@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use fulmar_backbone::redis::outbox::{self, Operation};
+use fulmar_backbone::redis::outbox::{self, Believed, Operation};
 use fulmar_engine::webhook_batch::{Address, Batch, Place};
-use fulmar_engine::webhook_part::{Changes, Entry, EntryId, Stored, What};
+use fulmar_engine::webhook_part::{Changes, Entry, EntryId, Stored, WebhookPart, What};
 use serde::{Deserialize, Serialize};
 
 use super::super::sender::Handed;
@@ -58,6 +58,14 @@ pub(super) fn taken_over(stored: outbox::Stored) -> (Stored, Vec<(u64, Vec<u8>)>
     let partly = stored.partly.into_iter().map(|(at, urls)| (inside(at), urls)).collect();
     let last_request = stored.sealed.last().map_or(0, |(id, _)| *id);
     (Stored { announced, partly, last_request }, stored.sealed)
+}
+
+/// What a book believes to be here; members before their channel, as those who leave are told.
+pub(super) fn believed(book: &WebhookPart) -> Vec<Believed> {
+    let mut all: Vec<_> = book.believed().collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    let all = all.into_iter().map(|(place, is_going)| (place.clone(), is_going));
+    all.map(|(Place { app, subject }, is_going)| Believed { app, subject, is_going }).collect()
 }
 
 /// Appends what must be written, in an order in which the last word on anything stands last; and what may be sent then.

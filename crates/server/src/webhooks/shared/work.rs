@@ -11,14 +11,11 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fulmar_backbone::redis::outbox::{
-    Announced, Compared, GroupOutbox, Operation, OutboxError, READ_MAX, Recalled, Turn,
-};
+use fulmar_backbone::redis::outbox::{Compared, GroupOutbox, Operation, OutboxError, READ_MAX, Recalled, Turn};
 use fulmar_backbone::redis::topic::OUTBOX_PARTS;
-use fulmar_engine::webhook_batch::{Address, Place};
+use fulmar_engine::webhook_batch::Address;
 use fulmar_engine::webhook_part::{EntryId, Lane, WebhookPart};
-use fulmar_protocol::app::{App, AppId};
-use fulmar_protocol::webhook::Subject;
+use fulmar_protocol::app::App;
 use tokio::sync::mpsc;
 
 use super::super::clock::WebhookClock;
@@ -200,19 +197,16 @@ impl GroupWork {
 
     /// Compares a little more of what is announced with the records.
     async fn compare(&mut self) -> Result<(), OutboxError> {
-        let (parts, memory) = (&self.parts, &self.memory);
-        let announced = |part: u16| {
+        let parts = &self.parts;
+        let believed = |part: u16| {
             let book = parts.get(&part).filter(|part| !part.is_leaving())?.book.as_ref()?;
-            let is_held =
-                |app: &AppId, subject: &Subject| book.is_held(&Place { app: app.clone(), subject: subject.clone() });
-            let all = memory.announced(part)?.into_iter();
-            Some(all.map(|(app, subject)| Announced { is_held: is_held(&app, &subject), app, subject }).collect())
+            Some(wire::believed(book))
         };
-        let Some(step) = self.comparing.next(announced) else { return Ok(()) };
+        let Some(step) = self.comparing.next(believed) else { return Ok(()) };
         let group = self.group;
         match step {
-            Step::Compare(of, announced) => {
-                let outcome = self.outbox.compare(&of, &announced).await;
+            Step::Compare(of, believed) => {
+                let outcome = self.outbox.compare(&of, &believed).await;
                 let outcome = self.unless_lost(of.part, outcome)?;
                 self.comparing.compared(&of, outcome);
                 if let Some(Compared { gone, back, .. }) = outcome.filter(|outcome| outcome.gone + outcome.back > 0) {

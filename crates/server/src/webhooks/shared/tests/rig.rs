@@ -197,9 +197,13 @@ impl Redis {
 
     /// A node that lives has a channel on record.
     pub(super) fn record(&self, channel: &str) {
-        let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse(channel, 200).unwrap());
         self.ask(&["HSET", "t:nodes", "lives", "x"]);
-        self.ask(&["HSET", &format!("t:rec:{}:lives", topic.slot().0), topic.as_str(), "1 0"]);
+        self.ask(&["HSET", &records_of(channel), &topic(channel).0, "1 0"]);
+    }
+
+    /// It has it no more, and left no edge.
+    pub(super) fn unrecord(&self, channel: &str) {
+        self.ask(&["HDEL", &records_of(channel), &topic(channel).0]);
     }
 
     /// Leaves an entry that nobody understands: time passes with it.
@@ -281,6 +285,11 @@ pub(super) fn now_ms() -> u64 {
 pub(super) fn topic(channel: &str) -> (String, u16) {
     let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse(channel, 200).unwrap());
     (topic.as_str().to_owned(), topic.slot().outbox_part())
+}
+
+fn records_of(channel: &str) -> String {
+    let topic = Topic::channel(&AppId::new("1"), &ChannelName::parse(channel, 200).unwrap());
+    format!("t:rec:{}:lives", topic.slot().0)
 }
 
 pub(super) fn told_at(url: &str) -> App {
