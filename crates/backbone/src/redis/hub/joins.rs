@@ -128,7 +128,7 @@ impl Desk {
         if was_asked && self.is_draining {
             let until = turn.now.ms + LEAVING_MS;
             members.leaving.insert(user.clone(), until);
-            self.leaving_until = until;
+            self.leaving_until = self.leaving_until.max(until);
         } else if was_asked {
             members.owed.insert(user.clone());
         }

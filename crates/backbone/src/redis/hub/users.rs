@@ -213,6 +213,9 @@ impl Desk {
         let leaves_at = turn.now.ms + millis(OFFLINE_AFTER);
         if let (true, Some(user)) = (is_last, entry.user_mut()) {
             user.leaves_at = Some(leaves_at);
+            if self.is_draining {
+                self.leaving_until = self.leaving_until.max(leaves_at);
+            }
         }
     }
 

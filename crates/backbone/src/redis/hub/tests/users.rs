@@ -226,6 +226,29 @@ fn who_is_online_is_looked_up_again_when_it_is_in_doubt() {
     assert_eq!(told(&world, 0, 0), ["+ana", "+bob", "-ana"]);
 }
 
+/// RED-31
+#[test]
+fn who_signs_out_of_a_node_that_goes_away_is_online_until_three_seconds_have_passed_without_it() {
+    let mut world = World::new(1, 2, 1);
+    world.sign_in(0, 0, "ana", &[]);
+    world.sign_in(0, 0, "bob", &[]);
+    let watching = world.sign_in(1, 0, "watcher", &["ana", "bob"]);
+    world.drain();
+    let before = told(&world, 1, 0).len();
+    assert_eq!(signed_in(&world, 1, watching).1, ["ana", "bob"]);
+    world.on(0, |hub, _, _| hub.drain());
+    world.sign_out(0, 0, "ana", &[]);
+    world.sign_out(0, 0, "bob", &[]);
+    world.live(1_000);
+    world.sign_in(1, 0, "ana", &[]);
+    world.live(1_900);
+    assert!(world.on(0, |hub, now, _| hub.has_leaving(now)), "the node stays for that long");
+    assert_eq!(told(&world, 1, 0)[before..], [] as [&str; 0]);
+    world.live(200);
+    assert_eq!(told(&world, 1, 0)[before..], ["-bob"], "ana was never away");
+    assert!(!world.on(0, |hub, now, _| hub.has_leaving(now)));
+}
+
 fn ask(world: &mut World, query: Query) -> Reply {
     world.on(0, |hub, now, outs| hub.query(now, query, outs));
     world.drain();
