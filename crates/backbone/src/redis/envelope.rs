@@ -156,6 +156,8 @@ const COUNTER_AT: usize = 10;
 const PREVIOUS_AT: usize = 18;
 /// Where in them its age stands.
 const AGE_AT: usize = 26;
+/// Its first byte, which tells a publication from other messages.
+const EVENT: u8 = b'E';
 const HAS_EXCEPT: u8 = 1;
 const HAS_CACHE: u8 = 2;
 
@@ -165,7 +167,7 @@ impl Event {
     pub fn encode(&self) -> Bytes {
         let text = self.frame.text().as_bytes();
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + text.len());
-        bytes.put_u8(b'E');
+        bytes.put_u8(EVENT);
         let flags = u8::from(self.except.is_some()) * HAS_EXCEPT + u8::from(self.cache_for.is_some()) * HAS_CACHE;
         bytes.put_u8(flags);
         let previous = Previous::number(self.previous);
@@ -201,7 +203,7 @@ impl Event {
     }
 
     fn number(bytes: &[u8], at: usize) -> Option<u64> {
-        bytes.first().filter(|kind| **kind == b'E')?;
+        bytes.first().filter(|kind| **kind == EVENT)?;
         Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     }
 
@@ -250,11 +252,17 @@ impl Message {
         matches!(self, Self::Added { .. } | Self::Removed(_) | Self::Online | Self::Offline)
     }
 
+    /// Whether these bytes are those of an accepted publication, if they are anything.
+    #[must_use]
+    pub fn is_event(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&EVENT)
+    }
+
     /// Reads what another node or a script wrote; `None` for what no version of ours writes.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
-        if *kind == b'E' {
+        if *kind == EVENT {
             return Event::decode(bytes).map(Self::Event);
         }
         let text = std::str::from_utf8(rest).ok()?;

@@ -8,7 +8,7 @@ use redis::Value;
 
 use super::listen::Stage;
 use super::{Driver, Purpose};
-use crate::redis::envelope::LogId;
+use crate::redis::envelope::{LogId, Message};
 use crate::redis::link::{Ask, Lost, is_wrong_server};
 use crate::redis::records::Told;
 use crate::redis::scripts;
@@ -64,6 +64,16 @@ impl Share {
         let heard = counted.map(|of| if of.epoch == self.now.epoch { of.given } else { of.given.min(self.began) });
         let is_kept = |heard: u64| self.now.given.saturating_sub(heard) <= self.kept;
         self.is_there || (!self.goes_on && heard.is_none_or(is_kept))
+    }
+}
+
+/// Up to where what the log shows was heard already, by a node whose last place is `position`, on this server or another. Under the next
+/// epoch both have one history until that began; of any other nothing is known.
+fn heard_already(position: Option<(LogId, bool)>, counted: Option<Counted>, epoch: u64, began_at: LogId) -> LogId {
+    match (position, counted) {
+        (Some((at, true)), Some(of)) if of.epoch == epoch => at,
+        (Some((at, _)), Some(of)) if of.epoch + 1 == epoch => at.min(began_at),
+        _ => LogId::default(),
     }
 }
 
@@ -134,6 +144,12 @@ impl Driver {
             Err(Lost) => return,
         };
         let now = Counted { given: count(parts.get(4)), epoch: count(parts.first()) };
+        let began_at = text(&parts[7]).and_then(|at| LogId::parse(&at)).unwrap_or_default();
+        let hearing = &mut self.groups[group].hearing;
+        if !hearing.fill_from.1 {
+            let position = hearing.position.as_ref().map(|(of, at)| (*at, hearing.run.as_ref() == Some(of)));
+            hearing.fill_heard = heard_already(position, hearing.counted, now.epoch, began_at);
+        }
         if !self.accept_share(group, now, &parts) {
             return self.ask_to_fill(group);
         }
@@ -143,6 +159,10 @@ impl Driver {
             let (Some(id), Some(topic), Value::BulkString(message)) = (id, text(&entry[1]), &entry[2]) else {
                 continue;
             };
+            // Publications are known by their identities, and some wait for others.
+            if id <= self.groups[group].hearing.fill_heard && !Message::is_event(message) {
+                continue;
+            }
             self.groups[group].hearing.filled += 1;
             // The message says how old it was when it was appended.
             let lay_for = server_ms.saturating_sub(id.ms() + CLOCKS_MS);
@@ -282,6 +302,22 @@ mod tests {
         let share = Share { goes_on: true, kept: 1_000, ..SHARE };
         assert!(!share.has_all_since(counted(1_200, 3)));
         assert!(Share { is_there: true, ..share }.has_all_since(counted(1_200, 3)));
+    }
+
+    /// RED-20
+    #[test]
+    fn what_was_heard_is_known_as_far_as_both_histories_are_one() {
+        let at = |ms| LogId::new(ms, 0);
+        let heard = |position, counted, epoch, began| heard_already(position, counted, epoch, at(began));
+        assert_eq!(heard(Some((at(70), true)), counted(9, 3), 3, 10), at(70));
+        assert_eq!(heard(Some((at(70), false)), counted(9, 2), 3, 50), at(50), "it went on otherwise from there");
+        assert_eq!(heard(Some((at(70), false)), counted(9, 2), 3, 90), at(70), "the rest was not heard");
+        assert_eq!(heard(Some((at(70), true)), counted(9, 2), 3, 0), at(0), "it was emptied");
+        let none = LogId::default();
+        assert_eq!(heard(Some((at(70), false)), counted(9, 3), 3, 90), none, "a reading was broken off behind a gap");
+        assert_eq!(heard(Some((at(70), false)), counted(9, 1), 3, 90), none);
+        assert_eq!(heard(Some((at(70), false)), None, 3, 90), none);
+        assert_eq!(heard(None, counted(9, 3), 3, 90), none);
     }
 
     #[test]

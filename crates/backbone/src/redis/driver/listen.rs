@@ -60,6 +60,8 @@ pub(super) struct Hearing {
     pub(super) counted_at: Duration,
     /// Where the log is read from next, and whether that is where the last share of it ended.
     pub(super) fill_from: (String, bool),
+    /// Up to here what is read was heard already.
+    pub(super) fill_heard: LogId,
     /// Number of the present reading: what a reading before it still answers is not taken for this one's.
     pub(super) reading: u64,
     pub(super) held: VecDeque<(Topic, LogId, Bytes)>,

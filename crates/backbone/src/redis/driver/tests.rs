@@ -35,7 +35,8 @@ struct Share<'a> {
     given: u64,
     /// What the log had been given when the epoch began, and where.
     began: (u64, &'a str),
-    entries: &'a [&'a str],
+    /// Places and messages.
+    entries: &'a [(&'a str, &'a str)],
 }
 
 impl World {
@@ -107,8 +108,8 @@ impl World {
         let (given, began) = (int(share.given), int(share.began.0));
         let mut parts = vec![int(share.epoch), text(""), int(T + 60_000), int(0), given.clone(), given, began];
         parts.push(text(share.began.1));
-        for id in share.entries {
-            parts.extend([text(id), text("1:room"), text("")]);
+        for (id, message) in share.entries {
+            parts.extend([text(id), text("1:room"), text(message)]);
         }
         self.answers(ticket, Value::Array(parts));
     }
@@ -203,9 +204,39 @@ fn the_answer_to_a_reading_that_was_broken_off_is_not_taken_for_that_of_the_pres
     world.answers_reading(before, &share(700));
     assert!(!world.driver.hears(0), "what came between the two readings would never be read");
     let entry = format!("{}.0", at(61));
-    world.answers_reading(present, &Share { entries: &[&entry], ..share(701) });
+    world.answers_reading(present, &Share { entries: &[(&entry, "")], ..share(701) });
     assert!(world.driver.hears(0));
     assert_eq!(world.driver.groups[0].hearing.filled, 1);
+}
+
+/// RED-20
+#[test]
+fn what_was_heard_is_not_heard_again_but_for_publications() {
+    let mut world = World::new();
+    world.attaches("a", 4, &at(0));
+    world.hears(700, 4, &at(60));
+    world.breaks(world.subscriptions());
+    world.subscribes("a");
+    let entries = [59, 60, 60, 61].map(|seconds| format!("{}.0", at(seconds)));
+    let entries = [(&*entries[0], "T"), (&*entries[1], "T"), (&*entries[2], "E"), (&*entries[3], "T")];
+    let share = Share { epoch: 4, given: 701, began: (0, "0-0"), entries: &entries };
+    world.answers_reading(world.readings()[0], &share);
+    assert!(world.driver.hears(0));
+    assert_eq!(world.driver.groups[0].hearing.filled, 2, "the publication, and what is behind");
+
+    // Another server has the same history up to where its epoch began.
+    world.hears(702, 4, &at(70));
+    for link in [world.commands(), world.subscriptions()] {
+        world.breaks(link);
+    }
+    world.attaches("b", 5, &at(69));
+    let entries = [67, 68, 69].map(|seconds| format!("{}.0", at(seconds)));
+    let entries = [(&*entries[0], "T"), (&*entries[1], "T"), (&*entries[2], "T")];
+    let began = at(68);
+    world
+        .answers_reading(world.readings()[0], &Share { epoch: 5, given: 703, began: (702, &began), entries: &entries });
+    assert!(world.driver.hears(0));
+    assert_eq!(world.driver.groups[0].hearing.filled, 3);
 }
 
 /// RED-16
