@@ -87,7 +87,7 @@ pub enum Call {
 /// A question about the topics of one group, answered in one round trip.
 #[derive(Debug, Clone)]
 pub enum Find {
-    /// Occupied topics whose text begins with this; answered by [`Found::Totals`].
+    /// Occupied topics whose text begins with this; answered by [`Found::Listed`].
     Prefix(String),
     /// Totals of these, in this order, with 0 where there is nothing; answered by [`Found::Totals`].
     Topics(Vec<Topic>),
@@ -111,8 +111,15 @@ pub struct Total {
 /// What was found.
 #[derive(Debug, Clone)]
 pub enum Found {
-    /// See [`Find::Prefix`] and [`Find::Topics`].
-    Totals(Vec<Total>),
+    /// See [`Find::Prefix`].
+    Listed(Vec<Total>),
+    /// See [`Find::Topics`].
+    Totals {
+        /// How things stand, topic by topic.
+        totals: Vec<Total>,
+        /// Whether nobody's being there means that nobody is: all live nodes have looked after their records.
+        is_settled: bool,
+    },
     /// See [`Find::Members`].
     Roster(Vec<Member>),
     /// See [`Find::Cached`].

@@ -78,7 +78,7 @@ pub static ROSTER: Script =
     Script::new("roster", WhenFull::Reads, &[PRELUDE, LIVE, SETTLED, include_str!("scripts/roster.lua")]);
 /// How things stand on some topics.
 pub static TOTALS: Script =
-    Script::new("totals", WhenFull::Reads, &[PRELUDE, LIVE, include_str!("scripts/totals.lua")]);
+    Script::new("totals", WhenFull::Reads, &[PRELUDE, LIVE, SETTLED, include_str!("scripts/totals.lua")]);
 /// Occupied topics of some slots.
 pub static LIST: Script = Script::new("list", WhenFull::Reads, &[PRELUDE, LIVE, include_str!("scripts/list.lua")]);
 /// The cached event of a channel.

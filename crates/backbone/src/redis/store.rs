@@ -278,7 +278,7 @@ impl Store {
             Call::Find { token, what } => {
                 let is_nothing = matches!(&what, Find::Topics(topics) if topics.is_empty());
                 if is_nothing {
-                    let found = Some(Found::Totals(Vec::new()));
+                    let found = Some(Found::Totals { totals: Vec::new(), is_settled: false });
                     outs.push(Out::Told(Told::Found { token, found }));
                 } else if !self.is_attached || self.asks.finds() >= FINDS_MAX {
                     outs.push(Out::Told(Told::Found { token, found: None }));

@@ -33,7 +33,7 @@ fn furnished() -> Option<(World, Vec<String>)> {
 
 /// Everything that readers see.
 fn all(world: &mut World) -> Vec<String> {
-    let Found::Totals(totals) = world.find(0, Find::Prefix(String::new())) else { panic!("totals") };
+    let Found::Listed(totals) = world.find(0, Find::Prefix(String::new())) else { panic!("totals") };
     let mut seen = Vec::new();
     for total in totals {
         let users = world.roster(1, &total.topic).0;
@@ -252,10 +252,12 @@ fn absence_means_nothing_while_a_group_that_lost_everything_knows_of_fewer_nodes
     world.run(Duration::from_secs(2));
     let (users, is_settled) = world.roster(0, &shared);
     assert_eq!((users.len(), is_settled), (2, false), "the other's user is not there, and has not left");
+    assert!(!world.settled_total(0, &shared).1, "nor has anybody signed out");
     world.nodes[1].is_stopped = false;
     world.run(WITHIN);
     let (users, is_settled) = world.roster(0, &shared);
     assert_eq!((users.len(), is_settled), (3, true));
+    assert!(world.settled_total(0, &shared).1);
 }
 
 /// RED-28

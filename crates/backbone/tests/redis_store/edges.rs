@@ -267,12 +267,13 @@ fn listings_show_every_occupied_topic_with_its_numbers() {
     }
     let other = world.nodes[0].plain(&topic("8:room-1"), 1);
     world.change(0, other).unwrap();
-    let Found::Totals(totals) = world.find(0, Find::Prefix("7:".to_owned())) else { panic!("totals") };
+    let Found::Listed(totals) = world.find(0, Find::Prefix("7:".to_owned())) else { panic!("totals") };
     assert_eq!(totals.len(), 201);
     assert!(totals.iter().filter(|total| total.topic != room).all(|total| total.subscriptions == 4));
     let of_room = Total { topic: room.clone(), subscriptions: 2, members: 2 };
     assert!(totals.contains(&of_room), "{totals:?}");
-    let Found::Totals(named) = world.find(1, Find::Topics(vec![topic("7:none"), room.clone()])) else { panic!() };
+    let named = world.find(1, Find::Topics(vec![topic("7:none"), room.clone()]));
+    let Found::Totals { totals: named, .. } = named else { panic!("totals") };
     assert_eq!(named, [Total { topic: topic("7:none"), subscriptions: 0, members: 0 }, of_room]);
     let Found::Roster(members) = world.find(1, Find::Members(room)) else { panic!("a roster") };
     assert_eq!(members.iter().map(|member| &member.user_id).collect::<Vec<_>>(), [&user("ana"), &user("bob")]);

@@ -228,8 +228,14 @@ impl World {
 
     /// Subscriptions of a topic, as readers see them.
     pub fn total(&mut self, node: usize, topic: &Topic) -> u64 {
-        let Found::Totals(totals) = self.find(node, Find::Topics(vec![topic.clone()])) else { panic!("totals") };
-        totals[0].subscriptions
+        self.settled_total(node, topic).0
+    }
+
+    /// The same, and whether all nodes have looked after their records.
+    pub fn settled_total(&mut self, node: usize, topic: &Topic) -> (u64, bool) {
+        let found = self.find(node, Find::Topics(vec![topic.clone()]));
+        let Found::Totals { totals, is_settled } = found else { panic!("totals") };
+        (totals[0].subscriptions, is_settled)
     }
 
     /// Messages in the log, as `TOPIC MESSAGE`.

@@ -217,7 +217,7 @@ impl Driver {
         match self.slots.keep_call(call) {
             // It has no slot, so it knows nothing.
             Some(Call::Find { token, what: Find::Prefix(_) }) if self.groups[group].is_left => {
-                told.push(store::Out::Told(Told::Found { token, found: Some(Found::Totals(Vec::new())) }));
+                told.push(store::Out::Told(Told::Found { token, found: Some(Found::Listed(Vec::new())) }));
             }
             Some(call) => self.groups[group].store.call(call, &mut told),
             None => {}

@@ -315,7 +315,7 @@ impl Entry {
                 user.leaves_at.into_iter().for_each(&mut at);
                 user.waits_since.map(|_| user.patience_ends).into_iter().for_each(&mut at);
                 user.finding.map(|since| since + FIND_TIMEOUT_MS).into_iter().for_each(&mut at);
-                user.doubt_ends.into_iter().for_each(&mut at);
+                user.look_again.into_iter().for_each(&mut at);
             }
         }
         due

@@ -52,7 +52,7 @@ impl Hub {
                 members.is_doubtful = true;
                 desk.check_if_doubtful(turn, entry);
             }
-            Subject::User(_, user) => user.doubt(turn.now.ms),
+            Subject::User(_, user) => user.doubt(),
         }
         desk.settle(turn, entry);
         self.ask_rosters(turn);

@@ -131,11 +131,11 @@ impl SoFar {
             *answered += 1;
         }
         match (self, found) {
-            (Self::Listed(states) | Self::Reachable { states, .. }, Found::Totals(totals)) => {
+            (Self::Listed(states) | Self::Reachable { states, .. }, Found::Listed(totals)) => {
                 let listed = totals.into_iter().filter(|total| total.subscriptions > 0).filter_map(state);
                 add_states(states, listed.filter(|state| state.channel.kind().is_listed()));
             }
-            (Self::Named(_, states), Found::Totals(totals)) => {
+            (Self::Named(_, states), Found::Totals { totals, .. }) => {
                 add_states(states, totals.into_iter().filter_map(state));
             }
             (Self::One(_, reply), Found::Roster(members)) => *reply = Some(Reply::Members(members)),

@@ -183,8 +183,8 @@ pub(super) struct User {
     pub(super) must_find: bool,
     /// An edge came while the total was being looked up, so that nobody can say which of them is newer.
     pub(super) is_overtaken: bool,
-    /// What was told is doubtful. From then on it counts that nobody says the user is here.
-    pub(super) doubt_ends: Option<u64>,
+    /// When it is looked up again, the total found last being no last word.
+    pub(super) look_again: Option<u64>,
     /// A termination told here already is heard once more until then.
     pub(super) echo_until: u64,
     /// Place of the last termination.

@@ -23,8 +23,8 @@ use crate::redis::topic::Topic;
 /// Topics looked up with one call.
 const FIND_MAX: usize = 256;
 
-/// How long nobody's saying that a user is here means nothing after damage: nodes may not have looked after their records yet.
-const DOUBT_MS: u64 = 3_000;
+/// A total that is not settled is looked up again after this.
+const LOOK_AGAIN_MS: u64 = 1_000;
 
 /// A termination told here before it was heard is not told again when it is heard within this.
 const ECHO_MS: u64 = 1_000;
@@ -135,10 +135,10 @@ impl Hub {
             return false;
         }
         // A group that cannot be asked is asked again when the alarm of each topic rings.
-        let Some(Found::Totals(totals)) = found else { return true };
+        let Some(Found::Totals { totals, is_settled }) = found else { return true };
         for Total { topic, subscriptions, .. } in totals {
             let Some(entry) = self.topics.find_mut(topic.as_str()) else { continue };
-            self.desk.total_found(turn, entry, *subscriptions > 0);
+            self.desk.total_found(turn, entry, *subscriptions > 0, *is_settled);
             self.desk.settle(turn, entry);
         }
         true
@@ -351,16 +351,19 @@ impl Desk {
         turn.outs.push(Out::Call { to: To::Slot(topics[0].slot()), call });
     }
 
-    fn total_found(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, is_online: bool) {
+    fn total_found(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, is_online: bool, is_settled: bool) {
         let is_here = !entry.followers.all().is_empty();
         let (was_open, was_read) = (entry.is_open, std::mem::replace(&mut entry.is_read, true));
         let Some(user) = entry.user_mut() else { return };
         user.finding = None;
+        // Before all nodes have looked after their records it is no last word, and that nobody is there means nothing.
+        let is_last_word = is_settled && (was_read || !was_open);
+        user.look_again = (!is_last_word).then(|| turn.now.ms + LOOK_AGAIN_MS);
         if !was_open {
             self.open_user(turn, entry, is_online || is_here);
             return;
         }
-        let is_sure = is_online || (was_read && user.doubt_ends.is_none() && user.leaves_at.is_none() && !is_here);
+        let is_sure = is_online || (is_last_word && user.leaves_at.is_none() && !is_here);
         if user.is_online == is_online || !is_sure {
             return;
         }
@@ -383,8 +386,8 @@ impl Desk {
         }
         let Some(user) = entry.user_mut() else { return };
         user.finding = user.finding.filter(|since| now_ms < since + FIND_TIMEOUT_MS);
-        if user.doubt_ends.is_some_and(|at| at <= now_ms) {
-            user.doubt_ends = None;
+        if user.look_again.is_some_and(|at| at <= now_ms) {
+            user.look_again = None;
             user.must_find = true;
         }
         let Some(since) = user.waits_since.filter(|_| user.patience_ends <= now_ms) else { return };
@@ -418,9 +421,9 @@ impl User {
         self.recording.append(&mut self.unrecorded);
     }
 
-    /// What was told of the user may be wrong: looked up at once, and again when absence means something.
-    pub(super) fn doubt(&mut self, now_ms: u64) {
+    /// What was told of the user may be wrong: it is looked up.
+    pub(super) fn doubt(&mut self) {
         self.must_find = true;
-        self.doubt_ends = Some(now_ms + DOUBT_MS);
+        self.look_again = None;
     }
 }

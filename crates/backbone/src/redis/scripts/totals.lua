@@ -1,5 +1,7 @@
--- How things stand on topics: ARGV[4..] topic, slot, topic, slot ... Answers the epoch, then subscriptions and users of each.
-local answer = { epoch }
+-- How things stand on topics: ARGV[4..] topic, slot, topic, slot ... Answers the epoch, how settled that is (as `roster.lua` does), then
+-- subscriptions and users of each.
+local is_known = (group[5] or '0') == string.match(ARGV[3], ' (%d+)$')
+local answer = { epoch, is_known and settled(nil) or 1 }
 for i = 4, #ARGV, 2 do
   local topic, slot = ARGV[i], ARGV[i + 1]
   local total = 0

@@ -165,18 +165,19 @@ impl Ask {
             Self::Cached(token, _) => {
                 Ok(Told::Found { token, found: Some(Found::Cached(values::kept(item(1), item(2)))) })
             }
-            Self::Totals { token, topics } => Ok(totals(token, topics, replies)),
+            Self::Totals { token, topics } => Ok(totals(token, topics, replies, live)),
             Self::List { token, prefix, ranges, totals } => listed(token, prefix, &ranges, totals, replies),
         }
     }
 }
 
-fn totals(token: Token, topics: Vec<Topic>, replies: &[Value]) -> Told {
-    let mut numbers = replies.iter().flat_map(|reply| values::items(reply).iter().skip(1));
+fn totals(token: Token, topics: Vec<Topic>, replies: &[Value], live: u64) -> Told {
+    let is_settled = replies.iter().all(|reply| values::count(values::items(reply).get(1)) > live);
+    let mut numbers = replies.iter().flat_map(|reply| values::items(reply).iter().skip(2));
     let mut total =
         |topic| Total { topic, subscriptions: values::count(numbers.next()), members: values::count(numbers.next()) };
     let totals = topics.into_iter().map(&mut total).collect();
-    Told::Found { token, found: Some(Found::Totals(totals)) }
+    Told::Found { token, found: Some(Found::Totals { totals, is_settled }) }
 }
 
 fn listed(
@@ -202,7 +203,7 @@ fn listed(
     }
     if left.is_empty() {
         totals.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
-        return Ok(Told::Found { token, found: Some(Found::Totals(totals)) });
+        return Ok(Told::Found { token, found: Some(Found::Listed(totals)) });
     }
     Err(Ask::List { token, prefix, ranges: left, totals })
 }

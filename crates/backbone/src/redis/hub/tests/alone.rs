@@ -239,7 +239,7 @@ fn a_question_that_may_be_answered_in_part_is_unless_nobody_answers() {
         let mut outs = Vec::new();
         for (token, is_there) in [(one, first), (other, second)] {
             let totals = vec![Total { topic: room.clone(), subscriptions: 1, members: 0 }];
-            let found = is_there.then_some(Found::Totals(totals));
+            let found = is_there.then_some(Found::Listed(totals));
             hub.told(now, 0, Told::Found { token, found }, &mut outs);
         }
         let said = match outs.pop() {

@@ -219,10 +219,14 @@ fn who_is_online_is_looked_up_again_when_it_is_in_doubt() {
     world.records.get_mut(&user_topic("ana")).expect("it is there")[1].subscriptions = 0;
     world.records.insert(user_topic("bob"), vec![Default::default(), Default::default()]);
     world.records.get_mut(&user_topic("bob")).expect("it is there")[1].subscriptions = 1;
+    world.is_settled = false;
     world.told(0, Told::Doubtful(None));
     world.drain();
     assert_eq!(told(&world, 0, 0), ["+ana", "+bob"], "absence means nothing yet");
-    world.live(3_100);
+    world.live(6_000);
+    assert_eq!(told(&world, 0, 0), ["+ana", "+bob"], "nor later, before all nodes have looked");
+    world.is_settled = true;
+    world.live(1_100);
     assert_eq!(told(&world, 0, 0), ["+ana", "+bob", "-ana"]);
 }
 

@@ -112,6 +112,8 @@ pub struct World {
     tickets: u64,
     /// The store answers nothing and pushes nothing.
     pub is_away: bool,
+    /// All nodes have looked after their records: totals say so.
+    pub is_settled: bool,
 }
 
 impl World {
@@ -139,6 +141,7 @@ impl World {
             events: 0,
             tickets: 0,
             is_away: true,
+            is_settled: true,
         }
     }
 
@@ -344,9 +347,11 @@ impl World {
         match what {
             Find::Prefix(prefix) => {
                 let known = self.records.keys().filter(|topic| topic.as_str().starts_with(&prefix));
-                Found::Totals(known.cloned().map(total).filter(|total| total.subscriptions > 0).collect())
+                Found::Listed(known.cloned().map(total).filter(|total| total.subscriptions > 0).collect())
             }
-            Find::Topics(topics) => Found::Totals(topics.into_iter().map(total).collect()),
+            Find::Topics(topics) => {
+                Found::Totals { totals: topics.into_iter().map(total).collect(), is_settled: self.is_settled }
+            }
             Find::Members(topic) => Found::Roster(self.roster(&topic).into_iter().map(|(member, _)| member).collect()),
             Find::Cached(topic) => Found::Cached(self.kept(&topic)),
         }
