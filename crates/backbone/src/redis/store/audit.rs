@@ -2,7 +2,8 @@
 //! full, and made right without an edge.
 //!
 //! A pass looks at every slot, in chunks, and at the members of every presence channel. Topics that are just being changed are
-//! left to the change and to the next pass. When all is compared and mended, the node says so in the group ("settled"), so that
+//! left to the change; but a change puts right its own user alone, so the members of such a channel are looked at again before the pass
+//! is over, and only where it goes on being changed left to the next one. When all is compared and mended, the node says so in the group ("settled"), so that
 //! readers know when absence means something. A pass is paced to a share of the server's time, except where there is a reason
 //! to hurry: a new primary, or damage that somebody found.
 
@@ -21,6 +22,9 @@ use super::values::pairs;
 const PERIOD: Duration = Duration::from_secs(2);
 /// The same where there is a reason to hurry.
 const PERIOD_HURRIED: Duration = Duration::from_millis(250);
+/// How often the members of channels that are just being changed are looked at again in a pass, and after which pause.
+const BUSY_AGAIN_MAX: u32 = 4;
+const BUSY_AGAIN: Duration = Duration::from_millis(50);
 /// One in so many parts of the server's time is for all nodes' audits together.
 const ONE_IN: u32 = 20;
 /// What a step costs at least, however fast it was answered.
@@ -90,6 +94,9 @@ struct Pass {
     /// Next slot to be listed.
     slot: u16,
     looks: VecDeque<Look>,
+    /// Channels whose members were being changed when they were read, and how often such are looked at again.
+    busy: Vec<Topic>,
+    busy_again: u32,
     /// Fields in the chunk that was sent last, about.
     fields: usize,
     damages: String,
@@ -189,6 +196,8 @@ impl Audit {
         self.pass = Some(Pass {
             slot: 0,
             looks,
+            busy: Vec::new(),
+            busy_again: BUSY_AGAIN_MAX,
             fields: 0,
             damages: "0".to_owned(),
             mends: VecDeque::new(),
@@ -217,7 +226,7 @@ impl Audit {
                         compare_members(topic, reply, record, &mut pass.mends);
                     }
                 }
-                Look::Members(_) => {}
+                Look::Members(topic) => pass.busy.push(topic.clone()),
             }
         }
     }
@@ -227,7 +236,9 @@ impl Audit {
         let fields = self.pass.as_ref().map_or(0, |pass| pass.fields);
         let pause = self.pause(took, fields, nodes);
         let is_hurried = self.pass.as_ref().is_some_and(|pass| pass.is_hurried);
-        self.due = if is_hurried { now } else { now + pause };
+        let is_all_read = self.pass.as_ref().is_some_and(|pass| pass.slot >= SLOTS && pass.looks.is_empty());
+        let pause = if is_hurried { Duration::ZERO } else { pause };
+        self.due = now + if is_all_read { pause.max(BUSY_AGAIN) } else { pause };
     }
 
     /// How long to leave the server alone after reading so many fields, which took so long.
@@ -291,7 +302,7 @@ impl Audit {
 impl Pass {
     /// Whether everything has been read.
     fn is_over(&self) -> bool {
-        self.slot >= SLOTS && self.looks.is_empty()
+        self.slot >= SLOTS && self.looks.is_empty() && (self.busy.is_empty() || self.busy_again == 0)
     }
 
     /// The next things to read, a bounded number.
@@ -300,7 +311,12 @@ impl Pass {
         while looks.len() < LOOKS_MAX && fields < FIELDS_MAX {
             let Some(look) = self.looks.pop_front() else {
                 if self.slot >= SLOTS {
-                    break;
+                    if self.is_over() || !looks.is_empty() {
+                        break;
+                    }
+                    self.busy_again -= 1;
+                    self.looks.extend(self.busy.drain(..).map(Look::Members));
+                    continue;
                 }
                 let slot = Slot(self.slot);
                 self.slot += 1;
@@ -381,7 +397,55 @@ impl Mend {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_protocol::webhook::Kinds;
+
     use super::*;
+    use crate::redis::records::{Change, Presence, Token};
+
+    /// RED-29: a change puts right its own user alone.
+    #[test]
+    fn members_that_are_just_being_changed_are_looked_at_again_before_a_pass_is_over() {
+        let now = Instant::now();
+        let topic = Topic::parse("1:presence-a").expect("a topic");
+        let user = UserId::parse("ana", 10).expect("a name");
+        let member = Some((user, Some(Presence { user_info: None, since: 1 })));
+        let mut truth = Truth::new();
+        truth.apply(&Change {
+            token: Token(1),
+            topic: topic.clone(),
+            subscriptions: 1,
+            member,
+            members_max: None,
+            is_counted: false,
+            wants_roster: false,
+            wants_cached: false,
+            wants_logged: false,
+            hooks: Kinds::default(),
+        });
+        for (is_busy_for, mended) in [(0, 1), (3, 1), (usize::MAX, 0)] {
+            let (mut audit, mut asked, mut found, mut passed) = (Audit::new(now), 0, 0, Duration::ZERO);
+            loop {
+                if let Some(looks) = audit.looks(now + passed, &truth) {
+                    asked += looks.iter().filter(|look| matches!(look, Look::Members(_))).count();
+                    // The record is there, and nobody on it.
+                    let record = |look: &Look| *look == Look::Records(topic.slot());
+                    let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+                    let whole = vec![text(topic.as_str()), text("1 0")];
+                    let reply = |look: &Look| Value::Array(if record(look) { whole.clone() } else { Vec::new() });
+                    let replies: Vec<Value> = looks.iter().map(reply).collect();
+                    audit.compare(&looks, &replies, &truth, |_| asked <= is_busy_for);
+                    audit.pace(now + passed, Duration::ZERO, 1);
+                }
+                match audit.upkeep(|_| false) {
+                    Some(Upkeep::Mend(mends, _)) => found += mends.len(),
+                    Some(Upkeep::Settle(_)) => break,
+                    None => passed += Duration::from_millis(1),
+                }
+            }
+            assert_eq!(found, mended, "busy for {is_busy_for} looks");
+            assert!(asked <= 1 + BUSY_AGAIN_MAX as usize && passed < Duration::from_secs(1), "{asked} {passed:?}");
+        }
+    }
 
     /// RED-29
     #[test]
