@@ -5,6 +5,8 @@
 //! something anew (see [`Turn::sight`]), whatever is announced and on no record is told to be gone, whatever is on record and about to be
 //! told to be gone is not, and then whatever is on record and was never announced is told to have come.
 //!
+//! What is about to be told to be gone comes first, of all parts, since it does not wait.
+//!
 //! Pure. It is done once in each sight, whoever works the part, and from the beginning where the part changes hands in between.
 
 use std::collections::BTreeMap;
@@ -15,8 +17,8 @@ use fulmar_backbone::redis::outbox::{Believed, Compared, SearchFrom, Searched, S
 /// going is then held for as long again, and taken back by whoever puts a record right.
 const BACK_MS: u64 = 3_000;
 /// From what was found on record to the search that believes it: what damage invented is found and mended within three seconds, and the
-/// sight is another then.
-const BELIEVED_AFTER_MS: u64 = 3_500;
+/// sight is another then. By the time of the last turn, which is a second old at most.
+const BELIEVED_AFTER_MS: u64 = 4_100;
 /// Subjects in one step. The store looks at fewer where there are many nodes.
 const STEP_MAX: usize = 256;
 
@@ -33,6 +35,20 @@ pub(super) struct Comparing {
 struct Under {
     of: Sighted,
     rest: Rest,
+}
+
+impl Under {
+    /// The next that are to be compared, as long as they are such.
+    fn compare(&self, is_such: impl Fn(&Believed) -> bool) -> Option<(Sighted, Vec<Believed>)> {
+        let Rest::Believed(Some(rest)) = &self.rest else { return None };
+        let some = rest.iter().take_while(|of| is_such(of)).take(STEP_MAX);
+        Some((self.of.clone(), some.cloned().collect()))
+    }
+
+    fn search(&self) -> Option<Step> {
+        let Rest::Records(from, _) = &self.rest else { return None };
+        Some(Step::Search(self.of.clone(), from.clone()))
+    }
 }
 
 #[derive(Debug)]
@@ -71,25 +87,22 @@ impl Comparing {
         }
     }
 
-    /// The next step: of the first part that `believed` knows anything of.
+    /// The next step. `believed` is what a part that was read believes to be here.
     pub(super) fn next(&mut self, believed: impl Fn(u16) -> Option<Vec<Believed>>) -> Option<Step> {
-        for (part, Under { of, rest }) in &mut self.parts {
+        for (part, Under { rest, .. }) in &mut self.parts {
             if matches!(rest, Rest::Waits(until) if *until <= self.now_ms) {
                 *rest = Rest::Records(SearchFrom::second(), false);
             }
-            match rest {
-                Rest::Waits(_) => {}
-                Rest::Believed(rest) => {
-                    if rest.is_none() {
-                        *rest = believed(*part);
-                    }
-                    let Some(rest) = rest else { continue };
-                    return Some(Step::Compare(of.clone(), rest[..rest.len().min(STEP_MAX)].to_vec()));
-                }
-                Rest::Records(from, _) => return Some(Step::Search(of.clone(), from.clone())),
+            if let Rest::Believed(all @ None) = rest {
+                *all = believed(*part);
+                all.iter_mut().for_each(|all| all.sort_by_key(|of| !of.is_going));
             }
         }
-        None
+        let parts = || self.parts.values();
+        let going = parts().find_map(|part| part.compare(|of| of.is_going).filter(|(_, some)| !some.is_empty()));
+        let compare = going.or_else(|| parts().find_map(|part| part.compare(|_| true)));
+        let compare = compare.map(|(of, some)| Step::Compare(of, some));
+        compare.or_else(|| parts().find_map(Under::search))
     }
 
     /// What came of comparing; `None` when the sight is another, or the part another node's: the next turn says which.
@@ -210,6 +223,25 @@ mod tests {
         assert_eq!(next(&mut comparing), None);
         comparing.turned(&Turn { compared: [(3, "1 0 0".to_owned())].into(), ..turn(&[3], "1", Some("1 1 0")) });
         assert_eq!(next(&mut comparing), Some((3, 256)));
+    }
+
+    /// HOOK-43
+    #[test]
+    fn what_is_about_to_be_told_to_be_gone_comes_before_everything_else_of_any_part() {
+        let mut comparing = Comparing::default();
+        comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
+        let believed = |part: u16| {
+            let mut all = users(5)?;
+            all[usize::from(part)].is_going = true;
+            Some(all)
+        };
+        let mut steps = Vec::new();
+        while let Some(Step::Compare(of, some)) = comparing.next(believed) {
+            steps.push((of.part, some.len(), some[0].is_going));
+            comparing.compared(&of, Some(Compared { looked: some.len(), gone: 0, back: 0 }));
+        }
+        assert_eq!(steps, [(3, 1, true), (4, 1, true), (3, 4, false), (4, 4, false)]);
+        assert_eq!(searches(&mut comparing), Some(false));
     }
 
     /// HOOK-43

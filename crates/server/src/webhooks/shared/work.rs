@@ -30,6 +30,8 @@ use super::{Sealed, Start, Told, wire, withdraw};
 
 /// Pause between two rounds while there is nothing more to read.
 const ROUND: Duration = Duration::from_millis(50);
+/// Steps of comparing in one round, each of which takes the primary a millisecond at most.
+const COMPARING_STEPS: u32 = 5;
 /// Between two turns at the claims.
 const TURN_MS: u64 = 1_000;
 /// Pause after a failure, and as much again by chance.
@@ -190,19 +192,22 @@ impl GroupWork {
         self.write_all().await?;
         self.let_go().await?;
         if !is_reading && !has_more {
-            self.compare().await?;
+            let mut steps = 0;
+            while steps < COMPARING_STEPS && self.compare().await? {
+                steps += 1;
+            }
         }
         Ok(is_reading || has_more)
     }
 
-    /// Compares a little more of what is announced with the records.
-    async fn compare(&mut self) -> Result<(), OutboxError> {
+    /// Compares a little more of what is announced with the records. Answers whether there was anything to do.
+    async fn compare(&mut self) -> Result<bool, OutboxError> {
         let parts = &self.parts;
         let believed = |part: u16| {
             let book = parts.get(&part).filter(|part| !part.is_leaving())?.book.as_ref()?;
             Some(wire::believed(book))
         };
-        let Some(step) = self.comparing.next(believed) else { return Ok(()) };
+        let Some(step) = self.comparing.next(believed) else { return Ok(false) };
         let group = self.group;
         match step {
             Step::Compare(of, believed) => {
@@ -229,7 +234,7 @@ impl GroupWork {
                 self.comparing.searched(&of, outcome);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What was answered; nothing where the part is another node's, which is no failure.
