@@ -260,6 +260,19 @@ fn absence_means_nothing_while_a_group_that_lost_everything_knows_of_fewer_nodes
     assert!(world.settled_total(0, &shared).1);
 }
 
+/// RED-27: what lay of it is taken away as soon as the other has it, and nodes learn of that a little later.
+#[test]
+fn absence_means_nothing_where_the_slot_is_another_groups() {
+    let Some((mut world, _)) = furnished() else { return };
+    let shared = topic("7:presence-room-30");
+    world.redis::<()>(&["HSET", "dep:group", "slots", "1"]);
+    assert!(!world.settled_total(0, &shared).1, "slots have come or gone, and the node has not looked");
+    world.nodes.iter_mut().for_each(|node| node.facts.slots = 1);
+    assert!(world.settled_total(0, &shared).1 && world.roster(0, &shared).1);
+    world.redis::<()>(&["HSET", "dep:slots", &shared.slot().0.to_string(), "to:other:5"]);
+    assert!(!world.settled_total(0, &shared).1 && !world.roster(0, &shared).1);
+}
+
 /// RED-28
 #[test]
 fn leases_and_marks_deleted_or_of_the_wrong_type() {

@@ -357,12 +357,13 @@ impl Desk {
         let Some(user) = entry.user_mut() else { return };
         user.finding = None;
         // Before all nodes have looked after their records it is no last word, and that nobody is there means nothing.
-        let is_last_word = is_settled && (was_read || !was_open);
-        user.look_again = (!is_last_word).then(|| turn.now.ms + LOOK_AGAIN_MS);
+        let is_last_word = is_settled && was_read;
         if !was_open {
             self.open_user(turn, entry, is_online || is_here);
             return;
         }
+        let may_be_gone = user.is_online && !is_online && !is_here;
+        user.look_again = (may_be_gone && !is_last_word).then(|| turn.now.ms + LOOK_AGAIN_MS);
         let is_sure = is_online || (is_last_word && user.leaves_at.is_none() && !is_here);
         if user.is_online == is_online || !is_sure {
             return;
@@ -385,7 +386,9 @@ impl Desk {
             entry.idle_since = now_ms;
         }
         let Some(user) = entry.user_mut() else { return };
-        user.finding = user.finding.filter(|since| now_ms < since + FIND_TIMEOUT_MS);
+        if user.finding.take_if(|since| now_ms >= *since + FIND_TIMEOUT_MS).is_some() {
+            user.must_find = true;
+        }
         if user.look_again.is_some_and(|at| at <= now_ms) {
             user.look_again = None;
             user.must_find = true;

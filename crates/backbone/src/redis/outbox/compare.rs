@@ -89,6 +89,8 @@ pub struct Searched {
     pub next: Option<SearchFrom>,
     /// How many were noted, or, of the second, how many comings lie in the outbox now.
     pub found: usize,
+    /// Whether the outbox has room for more of them.
+    pub has_room: bool,
 }
 
 impl GroupOutbox {
@@ -119,13 +121,14 @@ impl GroupOutbox {
             Some(Value::Int(number)) => number.to_string(),
             other => other.and_then(values::text).unwrap_or_default(),
         };
-        let next = match reply.get(1).and_then(values::number) {
+        let state = reply.get(1).and_then(values::number);
+        let next = match state {
             Some(1) => None,
-            Some(0) => Some(SearchFrom { is_second: from.is_second, words: [3, 4, 5, 6, 7].map(word) }),
+            Some(0 | 2) => Some(SearchFrom { is_second: from.is_second, words: [3, 4, 5, 6, 7].map(word) }),
             _ => return Ok(None),
         };
         let found = usize::try_from(values::count(reply.get(2))).unwrap_or(0);
-        Ok(Some(Searched { next, found }))
+        Ok(Some(Searched { next, found, has_room: state != Some(2) }))
     }
 
     fn sighted(&self, of: &Sighted) -> Vec<String> {

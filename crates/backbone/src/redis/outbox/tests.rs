@@ -211,6 +211,24 @@ async fn of_what_was_announced_and_no_live_node_has_on_record_a_going_is_left_on
     assert_eq!(outbox.search(&of, &SearchFrom::default()).await.unwrap(), None);
 }
 
+/// HOOK-41, RED-36
+#[tokio::test]
+async fn where_a_full_part_dropped_edges_what_was_told_is_compared_once_it_has_room_again() {
+    let server = Server::start();
+    let mut outbox = server.outbox("a");
+    let of = sighted(&server, &mut outbox).await;
+    server.ask::<i64>(&["HSET", "t:group", "cut:5", "4"]).unwrap();
+    for _ in 0..2 {
+        server.ask::<String>(&["XADD", "t:outbox:5", "*", "w", "zz"]).unwrap();
+    }
+    let turn = outbox.turn(3, true).await.unwrap();
+    assert_eq!(turn.sight.as_ref(), Some(&of.sight), "half of it waits: there is no room for what is said again");
+    server.ask::<i64>(&["DEL", "t:outbox:5"]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(outbox.turn(3, true).await.unwrap().sight.as_deref(), Some("1 0 1"), "once");
+    }
+}
+
 /// A part in which all live nodes have looked after their records.
 async fn sighted(server: &Server, outbox: &mut GroupOutbox) -> Sighted {
     server.ask::<i64>(&["HSET", "t:nodes", "live", "x"]).unwrap();

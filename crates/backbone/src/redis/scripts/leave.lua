@@ -1,6 +1,7 @@
 -- Leaves an entry in a part of the outbox, which is bounded: where half of `entries_max` waits, what only informs is dropped, and
 -- where all of it does, the oldest goes. What was dropped is counted in the group's hash. An edge may be among what went: what was told is
--- compared with the records once more (see `sight.lua`), when there is room again. Answers the entry's place, if it has one.
+-- compared with the records once more when there is room again, for which a mark stays (see `outbox_turn.lua`). Answers the entry's place,
+-- if it has one.
 local function leave(key, entries_max, informs, ...)
   local waiting = call('XLEN', key) or 0
   if informs and waiting >= entries_max / 2 then
@@ -11,7 +12,7 @@ local function leave(key, entries_max, informs, ...)
     local gone = call('XTRIM', key, 'MAXLEN', entries_max - 1) or 0
     if gone > 0 then
       call('HINCRBY', KEYS[1], 'dropped', gone)
-      call('HINCRBY', KEYS[1], 'reaped', 1)
+      call('HSET', KEYS[1], 'cut:' .. string.match(key, '%d+$'), entries_max)
     end
   end
   local id = call('XADD', key, '*', ...)

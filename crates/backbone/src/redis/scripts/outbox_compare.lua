@@ -16,8 +16,6 @@ local function is_there(topic, slot, user)
   end
   return false
 end
--- Of a slot that another group has, it knows.
-local function is_others(slot) return string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:' end
 local at, looked, gone, back = 9, 0, 0, 0
 while ARGV[at] and budget > 0 and (call('XLEN', outbox) or 0) < max / 2 do
   local is_going, what, topic, slot, user = ARGV[at] == '1', ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]

@@ -5,7 +5,7 @@
 -- ARGV[4..7]: part, node, fence, entries that the part keeps; ARGV[8] the sight in which this is done (see `sight.lua`); ARGV[9] is 1 in
 -- the second search; ARGV[10..14] where to go on: slot ("" begins), live node, place in its records, how many behind that are done, place
 -- in the next one's members.
--- Answers the epoch, 1 if it is over (0: there is more; -1: the sight is another now), how many were noted, or comings left, and where to
+-- Answers the epoch, 1 if it is over (0: there is more; 2: likewise, but no room for it; -1: the sight is another now), how many were noted, or comings left, and where to
 -- go on. Ends after about a millisecond, or where the outbox has no room for what is said again.
 if sight() ~= ARGV[8] then return { epoch, -1, 0 } end
 -- Noted at most: what is beyond is noted in another sight.
@@ -59,9 +59,7 @@ end
 local function go_to(next_slot, next_name) slot, name, cursor, done, members = next_slot, next_name, '0', 0, '0' end
 if begins then go_to(slot, '') end
 while slot < 1024 and may_go_on() do
-  -- Of a slot that another group has, it knows.
-  local is_others = string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:'
-  local node_is = not is_others and node_from(name)
+  local node_is = not is_others(slot) and node_from(name)
   if not node_is then
     go_to(slot + 16, '')
   else
@@ -88,4 +86,4 @@ if is_over and (is_second or call('EXISTS', noted) == 0) then
   redis.call('HSET', P .. 'claim:' .. part, 'compared', ARGV[8])
   redis.call('UNLINK', noted)
 end
-return { epoch, is_over and 1 or 0, count, slot, name, cursor, done, members }
+return { epoch, is_over and 1 or has_room and 0 or 2, count, slot, name, cursor, done, members }

@@ -15,6 +15,15 @@ local function mend(key, kind)
   if found ~= 'none' and found ~= kind then redis.call('DEL', key) end
 end
 
+-- A part that was full and dropped edges has room again.
+for part = 0, parts - 1 do
+  local cut = tonumber(call('HGET', KEYS[1], 'cut:' .. part) or '')
+  if cut and (call('XLEN', P .. 'outbox:' .. part) or 0) < cut / 2 then
+    redis.call('HDEL', KEYS[1], 'cut:' .. part)
+    redis.call('HINCRBY', KEYS[1], 'reaped', 1)
+  end
+end
+
 local claimants = P .. 'claimants'
 mend(claimants, 'hash')
 if takes then redis.call('HSET', claimants, node, whole(now + lease)) else redis.call('HDEL', claimants, node) end

@@ -2,8 +2,8 @@
 //! full, and made right without an edge.
 //!
 //! A pass looks at every slot, in chunks, and at the members of every presence channel. Topics that are just being changed are
-//! left to the change; but a change puts right its own user alone, so the members of such a channel are looked at again before the pass
-//! is over, and only where it goes on being changed left to the next one. When all is compared and mended, the node says so in the group ("settled"), so that
+//! left to the change; but a change puts right its own user alone, so where there is a reason to hurry the members of such a channel are
+//! looked at again before the pass is over, and only where it goes on being changed left to the next one. When all is compared and mended, the node says so in the group ("settled"), so that
 //! readers know when absence means something. A pass is paced to a share of the server's time, except where there is a reason
 //! to hurry: a new primary, or damage that somebody found.
 
@@ -197,7 +197,8 @@ impl Audit {
             slot: 0,
             looks,
             busy: Vec::new(),
-            busy_again: BUSY_AGAIN_MAX,
+            // A pass that nobody waits for repeats a word that was given.
+            busy_again: if is_hurried { BUSY_AGAIN_MAX } else { 0 },
             fields: 0,
             damages: "0".to_owned(),
             mends: VecDeque::new(),

@@ -35,19 +35,24 @@ pub(super) struct Comparing {
 struct Under {
     of: Sighted,
     rest: Rest,
+    /// Its outbox had no room for what is said again, when it was asked last since the turn: others are not kept waiting for it.
+    has_no_room: bool,
 }
 
 impl Under {
     /// The next that are to be compared, as long as they are such.
     fn compare(&self, is_such: impl Fn(&Believed) -> bool) -> Option<(Sighted, Vec<Believed>)> {
         let Rest::Believed(Some(rest)) = &self.rest else { return None };
+        if self.has_no_room {
+            return None;
+        }
         let some = rest.iter().take_while(|of| is_such(of)).take(STEP_MAX);
         Some((self.of.clone(), some.cloned().collect()))
     }
 
     fn search(&self) -> Option<Step> {
         let Rest::Records(from, _) = &self.rest else { return None };
-        Some(Step::Search(self.of.clone(), from.clone()))
+        (!self.has_no_room).then(|| Step::Search(self.of.clone(), from.clone()))
     }
 }
 
@@ -83,7 +88,8 @@ impl Comparing {
             }
             let of = Sighted { part: *part, fence: fence.clone(), sight: sight.clone() };
             let known = before.remove(part).filter(|under| under.of == of);
-            self.parts.insert(*part, known.unwrap_or(Under { of, rest: Rest::Believed(None) }));
+            let rest = known.map_or(Rest::Believed(None), |under| under.rest);
+            self.parts.insert(*part, Under { of, rest, has_no_room: false });
         }
     }
 
@@ -113,6 +119,7 @@ impl Comparing {
             return;
         };
         if let Rest::Believed(Some(rest)) = &mut under.rest {
+            under.has_no_room = looked == 0 && !rest.is_empty();
             rest.drain(..looked.min(rest.len()));
             if rest.is_empty() {
                 under.rest = Rest::Records(SearchFrom::default(), false);
@@ -122,12 +129,13 @@ impl Comparing {
 
     /// What came of searching; `None` as with [`Comparing::compared`].
     pub(super) fn searched(&mut self, of: &Sighted, outcome: Option<Searched>) {
-        let Some(Under { rest, .. }) = self.parts.get_mut(&of.part) else { return };
+        let Some(Under { rest, has_no_room, .. }) = self.parts.get_mut(&of.part) else { return };
         match (&*rest, outcome) {
-            (Rest::Records(_, has_found), Some(Searched { next: Some(next), found })) => {
+            (Rest::Records(_, has_found), Some(Searched { next: Some(next), found, has_room })) => {
+                *has_no_room = !has_room;
                 *rest = Rest::Records(next, *has_found || found > 0);
             }
-            (Rest::Records(from, has_found), Some(Searched { next: None, found }))
+            (Rest::Records(from, has_found), Some(Searched { next: None, found, .. }))
                 if !from.is_second && (*has_found || found > 0) =>
             {
                 *rest = Rest::Waits(self.now_ms + BELIEVED_AFTER_MS);
@@ -189,7 +197,7 @@ mod tests {
     fn searched(comparing: &mut Comparing, is_over: bool, found: usize) {
         let Some(Step::Search(of, from)) = comparing.next(|_| users(300)) else { panic!("something to search") };
         let next = (!is_over).then_some(from);
-        comparing.searched(&of, Some(Searched { next, found }));
+        comparing.searched(&of, Some(Searched { next, found, has_room: true }));
     }
 
     /// HOOK-41, HOOK-43
@@ -265,6 +273,8 @@ mod tests {
         comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
         assert_eq!(next(&mut comparing), Some((3, 100)));
         looked(&mut comparing, 0);
+        assert_eq!(next(&mut comparing), Some((4, 256)), "where there is no room now, there is in a second");
+        comparing.turned(&turn(&[3, 4], "1", Some("1 0 0")));
         looked(&mut comparing, 99);
         assert_eq!(next(&mut comparing), Some((3, 1)));
         comparing.turned(&turn(&[3, 4], "2", Some("1 0 0")));
