@@ -338,12 +338,14 @@ async fn a_search_through_many_records_goes_on_where_it_ended() {
     let waiting = (room - 600).to_string();
     server.ask::<Option<i64>>(&["EVAL", filler, "1", &outbox_key, &waiting]).unwrap();
     search(&mut outbox, &of, SearchFrom::default()).await;
-    let (mut from, mut left, mut largest) = (SearchFrom::second(), 0, 0);
+    let (mut from, mut left, mut largest, mut has_room) = (SearchFrom::second(), 0, 0, true);
     for _ in 0..40 {
         let searched = outbox.search(&of, &from).await.unwrap().unwrap();
         (left, largest) = (left + searched.found, largest.max(searched.found));
         from = searched.next.expect("there is no room for all of them");
+        has_room = searched.has_room;
     }
+    assert!(!has_room, "others need not wait for it");
     assert_eq!((left, largest <= 700), (600, true), "{largest}");
     server.ask::<i64>(&["DEL", &outbox_key]).unwrap();
     let left = left + search(&mut outbox, &of, from).await.0;

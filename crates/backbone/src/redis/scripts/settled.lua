@@ -1,8 +1,6 @@
 -- Who has compared its records with its truth in this epoch, and since the last damage that was found: all nodes with a lease
 -- (then one more than how many those are), the one named (1), or not even that one (0). A group that has lost everything knows
 -- of few nodes at first: whoever asks must know how many there should be.
--- Of a slot that another group has, that one knows.
-local function is_others(slot) return string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:' end
 local function since_damage() return epoch .. ' ' .. (call('HGET', KEYS[1], 'damage') or '0') end
 local function settled(mine)
   local since = since_damage()
@@ -15,3 +13,5 @@ local function settled(mine)
   end
   return 1 + #names
 end
+-- Of a slot that another group has, that one knows.
+local function is_others(slot) return string.sub(call('HGET', P .. 'slots', slot) or '', 1, 3) == 'to:' end
