@@ -24,7 +24,7 @@ fn slots_move_to_a_third_group_and_back_under_load_and_nobody_notices() {
     let began = Instant::now();
     world.apply(&["g1", "g2", "g3"], None).expect("it is done");
     eprintln!("two groups to three in {:?}", began.elapsed());
-    let sight = world.primary("g3").call(&["HGET", "reshard:group", "reaped"]).expect("it is there");
+    let sight = world.primary("g3").call(&["HGET", "reshard:group", "doubts"]).expect("it is there");
     assert!(sight.text().parse::<u64>().is_ok(), "what was told is compared with what has come (HOOK-41)");
     assert!(world.nodes[0].figures().groups.iter().any(|group| group.name == "g3"));
     for channel in 0..8 {

@@ -73,8 +73,8 @@ fn a_dead_nodes_records_go_with_their_edges_once_however_many_reap_it() {
     assert_eq!(outbox[outbox.len() - 2..], ["mr t 7:presence-other u eve", "cv t 7:presence-other"]);
     assert!(world.outbox(&topic("7::zoe")).contains(&"uf t 7::zoe".to_owned()));
     assert_eq!(world.nodes[0].store.state().mended, 0);
-    let reaped: Option<u64> = world.redis(&["HGET", "dep:group", "reaped"]);
-    assert!(reaped.is_some(), "who was announced may be on no record, and no edge said so (HOOK-41)");
+    let doubts: Option<u64> = world.redis(&["HGET", "dep:group", "doubts"]);
+    assert!(doubts.is_some(), "who was announced may be on no record, and no edge said so (HOOK-41)");
 }
 
 /// RED-12

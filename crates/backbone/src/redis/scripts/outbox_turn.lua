@@ -20,7 +20,7 @@ for part = 0, parts - 1 do
   local cut = tonumber(call('HGET', KEYS[1], 'cut:' .. part) or '')
   if cut and (call('XLEN', P .. 'outbox:' .. part) or 0) < cut / 2 then
     redis.call('HDEL', KEYS[1], 'cut:' .. part)
-    redis.call('HINCRBY', KEYS[1], 'reaped', 1)
+    redis.call('HINCRBY', KEYS[1], 'doubts', 1)
   end
 end
 

@@ -70,7 +70,7 @@ end
 if slot >= 1024 then
   for _, hash in ipairs({ 'nodes', 'settled', 'calls' }) do call('HDEL', P .. hash, gone) end
   -- Of what damage had taken from a node that died before it noticed no edge was made.
-  if ARGV[7] ~= '' then call('HINCRBY', KEYS[1], 'reaped', 1) end
+  if ARGV[7] ~= '' then call('HINCRBY', KEYS[1], 'doubts', 1) end
   -- The marks of those who never came back are kept for an hour, and the numbers of their lanes as long: nobody fills a gap then.
   local marks = call('HGETALL', P .. 'fence') or {}
   for i = 1, #marks, 2 do

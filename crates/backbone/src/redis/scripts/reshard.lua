@@ -74,7 +74,7 @@ elseif step == 'close' then
 elseif step == 'end' then
   redis.call('DEL', P .. 'mover')
   -- What was told moved with the slots, and records of nodes that are nobody here may have: it is compared once more (see `sight.lua`).
-  call('HINCRBY', KEYS[1], 'reaped', 1)
+  call('HINCRBY', KEYS[1], 'doubts', 1)
 end
 if has_changed then redis.call('HINCRBY', KEYS[1], 'slots', 1) end
 return { epoch, tonumber(redis.call('HGET', KEYS[1], 'slots') or '0') }

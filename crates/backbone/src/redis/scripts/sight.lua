@@ -2,5 +2,5 @@
 -- nodes with a lease have compared their records in this epoch; "" while they have not. Each is another text than all before.
 local function sight()
   if settled() < 2 then return '' end
-  return since_damage() .. ' ' .. (call('HGET', KEYS[1], 'reaped') or '0')
+  return since_damage() .. ' ' .. (call('HGET', KEYS[1], 'doubts') or '0')
 end
