@@ -253,9 +253,9 @@ impl WebhookBook {
         if let Some(presence) = self.present.get_mut(&place) {
             let going = presence.held.as_ref().and_then(|held| held.mark.as_ref()?.generation);
             let is_stale = |generation| generation < going.unwrap_or(presence.heard);
-            let came_at = mark.as_ref().and_then(|mark| mark.generation);
-            let is_repeat = came_at.is_some_and(is_stale);
+            let is_repeat = mark.as_ref().and_then(Mark::appended_again).is_some_and(is_stale);
             // An older going that comes later says nothing about this coming.
+            let came_at = mark.as_ref().and_then(|mark| mark.generation);
             presence.heard = presence.heard.max(came_at.unwrap_or(0));
             if !is_repeat && let Some(held) = presence.held.take() {
                 // Back within the hold: it never was away. (Or announced twice, which no backbone does.)
@@ -277,8 +277,8 @@ impl WebhookBook {
     fn went(&mut self, now: Now, place: Place, mark: Option<Mark>, records: &mut Vec<Record>) {
         // What was never announced came before anybody wanted to hear of it.
         let is_of_now = |presence: &Presence| {
-            let generation = mark.as_ref().and_then(|mark| mark.generation);
-            presence.held.is_none() && generation.is_none_or(|generation| generation >= presence.heard)
+            let happened = mark.as_ref().and_then(Mark::appended_again);
+            presence.held.is_none() && happened.is_none_or(|generation| generation >= presence.heard)
         };
         if !self.present.get(&place).is_some_and(is_of_now) {
             return leave(mark, records);

@@ -86,6 +86,8 @@ pub struct Entry {
     pub id: u64,
     /// See [`Mark::generation`].
     pub generation: Option<u64>,
+    /// See [`Mark::is_again`].
+    pub is_again: bool,
     /// See [`Mark::happened`]: milliseconds since 1970.
     pub happened_ms: Option<u64>,
     /// What it says.
@@ -212,7 +214,7 @@ impl WebhookPart {
 
     /// Takes the next entry of the stream. `unix_ms` is the date by this node's own clock, for receivers.
     pub fn take(&mut self, unix_ms: u64, entry: Entry) {
-        let Entry { at, id, generation, happened_ms, what } = entry;
+        let Entry { at, id, generation, is_again, happened_ms, what } = entry;
         if at <= self.after {
             return;
         }
@@ -229,12 +231,9 @@ impl WebhookPart {
         let mut records = Vec::new();
         match what {
             What::Edge(edge) => {
-                self.book.take_marked(
-                    now,
-                    edge,
-                    Mark { id, turn, generation, happened: happened_ms.map(Moment), told_at },
-                    &mut records,
-                );
+                let happened = happened_ms.map(Moment);
+                let mark = Mark { id, turn, generation, is_again, happened, told_at };
+                self.book.take_marked(now, edge, mark, &mut records);
             }
             What::Again(to, old) => {
                 let again = self.book.seal_again(now, &to, &old);

@@ -60,12 +60,22 @@ pub struct Mark {
     pub id: u64,
     /// Its name between the book and its driver; no two edges have one.
     pub turn: u64,
-    /// Never falls from edge to edge of one subject, where it is known: what is older than what was taken is a repeat.
+    /// Never falls from edge to edge of one subject, where it is known.
     pub generation: Option<u64>,
+    /// Whether it lies in the stream later than it happened, because it was appended again: then it is a repeat if it is older than what
+    /// was taken. Any other follows what lies before it, though the clock of another store may have said otherwise of that.
+    pub is_again: bool,
     /// When it happened, where that is known, by a clock of the stores.
     pub happened: Option<Moment>,
     /// URLs for which the event was sealed already.
     pub told_at: Vec<Arc<str>>,
+}
+
+impl Mark {
+    /// The generation of what was appended again.
+    pub(super) fn appended_again(&self) -> Option<u64> {
+        self.generation.filter(|_| self.is_again)
+    }
 }
 
 /// What must be stored before it has happened. A set of records that came out of one call is stored as a whole.

@@ -79,7 +79,7 @@ impl World {
         let edge = Edge { app: self.app.id.clone(), change };
         let id = at.ms << 8 | at.counter;
         let happened_ms = generation.map(|_| self.now_ms);
-        self.stream.insert(at, Entry { at, id, generation, happened_ms, what: What::Edge(edge) });
+        self.stream.insert(at, Entry { at, id, generation, is_again: false, happened_ms, what: What::Edge(edge) });
     }
 
     /// Another part's business until now, or from now on.
@@ -260,7 +260,7 @@ fn an_edge_that_is_appended_again_is_told_once() {
         world.now_ms += 10;
         let at = EntryId { ms: world.now_ms, counter: 0 };
         world.last_id = at;
-        world.stream.insert(at, Entry { at, ..first });
+        world.stream.insert(at, Entry { at, is_again: true, ..first });
         world.look();
         world.write();
     }
@@ -278,7 +278,7 @@ fn a_going_that_comes_behind_a_later_coming_is_told_to_nobody() {
     [came("a"), went("a"), came("a")].into_iter().for_each(|change| world.append(change));
     let entries: Vec<Entry> = world.stream.values().cloned().collect();
     let places = entries.iter().map(|entry| entry.at).zip([0, 2, 1]);
-    world.stream = places.map(|(at, number)| (at, Entry { at, ..entries[number].clone() })).collect();
+    world.stream = places.map(|(at, number)| (at, Entry { at, is_again: true, ..entries[number].clone() })).collect();
     world.look();
     world.write();
     world.now_ms += HOLD_MS;
@@ -299,7 +299,7 @@ fn a_request_that_was_given_up_comes_back_as_an_entry_and_goes_under_its_event_i
     world.now_ms += 600_000;
     let at = EntryId { ms: world.now_ms, counter: 0 };
     let what = What::Again(to, (*old).clone());
-    world.stream.insert(at, Entry { at, id: 0, generation: None, happened_ms: None, what });
+    world.stream.insert(at, Entry { at, id: 0, generation: None, is_again: false, happened_ms: None, what });
     world.look();
     world.write();
     let (_, again) = world.sealed.last().unwrap();
@@ -327,6 +327,7 @@ fn what_moves_to_another_part_is_told_by_that_part_and_by_no_other() {
         new.append(went(name));
         let mut last = new.stream.last_entry().expect("it was appended");
         (last.get_mut().generation, last.get_mut().happened_ms) = (Some(generation), Some(old.now_ms));
+        last.get_mut().is_again = true;
     }
     ["stays", "leaves", "returns"].into_iter().for_each(|name| old.known(name, 0, false));
     new.append(came("returns"));
@@ -367,6 +368,7 @@ fn a_going_that_moves_is_held_from_when_it_happened_and_a_little_less() {
         new.append(went("moves"));
         let mut last = new.stream.last_entry().expect("it was appended");
         (last.get_mut().generation, last.get_mut().happened_ms) = (Some(7), Some(went_ms));
+        last.get_mut().is_again = true;
         new.look();
         new.write();
         new.generations = 100;
@@ -376,6 +378,30 @@ fn a_going_that_moves_is_held_from_when_it_happened_and_a_little_less() {
         new.write();
         assert_eq!(new.texts(URLS[0]).len(), told, "back after {back_after_ms} ms");
         assert_eq!((new.announced.len(), new.stream.len()), (1, 0));
+    }
+}
+
+/// RED-11, HOOK-42: the clock of the store that it came from was ahead.
+#[test]
+fn what_a_store_decides_itself_follows_what_came_to_it_whatever_another_clock_said_of_that() {
+    for is_back in [true, false] {
+        let mut new = World::new(app(false));
+        new.known("moves", 1_000, true);
+        new.append(went("moves"));
+        let mut last = new.stream.last_entry().expect("it was appended");
+        (last.get_mut().generation, last.get_mut().is_again) = (Some(1_000), true);
+        new.look();
+        new.now_ms += 100;
+        new.append(came("moves"));
+        if !is_back {
+            new.append(went("moves"));
+        }
+        new.now_ms += HOLD_MS;
+        new.look();
+        new.write();
+        let expected: &[&str] = if is_back { &[] } else { &[r#"{"name":"channel_vacated","channel":"moves"}"#] };
+        assert_eq!(new.texts(URLS[0]), expected);
+        assert_eq!((new.announced.len(), new.stream.len()), (usize::from(is_back), 0));
     }
 }
 

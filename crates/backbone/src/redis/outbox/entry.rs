@@ -57,6 +57,8 @@ pub struct Entry {
     pub id: u64,
     /// Never falls from edge to edge of one subject: the place in the log that the edge has.
     pub generation: Option<u64>,
+    /// Whether it had another place before, maybe in another store: it was appended again, or came with its slot.
+    pub is_again: bool,
     /// What it says.
     pub what: What,
 }
@@ -113,7 +115,7 @@ impl Entry {
         } else {
             hash(&[identity, &part.to_string(), text])
         };
-        Self { at, id, generation, what }
+        Self { at, id, generation, is_again: read.generation.is_some(), what }
     }
 }
 

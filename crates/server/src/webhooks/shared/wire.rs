@@ -40,7 +40,8 @@ pub(super) fn entry(read: outbox::Entry) -> Entry {
         outbox::What::Unknown => What::Unknown,
     };
     let happened_ms = read.generation.map(|generation| outbox::EntryId::of_generation(generation).0);
-    Entry { at: inside(read.at), id: read.id, generation: read.generation, happened_ms, what }
+    let outbox::Entry { at, id, generation, is_again, .. } = read;
+    Entry { at: inside(at), id, generation, is_again, happened_ms, what }
 }
 
 pub(super) fn inside(outbox::EntryId(ms, counter): outbox::EntryId) -> EntryId {
