@@ -177,11 +177,12 @@ impl Driver {
         let names = settings.topology.groups();
         let count = names.len();
         let slots = Slots::new(&names, settings.limits.bus_bytes_per_s);
-        let routes = slots.routes().clone();
+        let (routes, frozen) = (slots.routes().clone(), slots.routes().clone());
         let hub = Hub::new(HubSettings {
             origin,
             groups: count,
             group_of: Box::new(move |slot| routes.get(slot)),
+            is_frozen: Box::new(move |slot| frozen.is_frozen(slot)),
             linger: settings.limits.interest_linger,
             outbox: outbox.clone(),
         });

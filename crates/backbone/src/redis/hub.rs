@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fulmar_protocol::app::AppId;
-use fulmar_protocol::exchange::{Publication, Question};
+use fulmar_protocol::exchange::{Identity, Publication, Question};
 use fulmar_protocol::name::UserId;
 
 use self::desk::{Desk, Turn};
@@ -54,6 +54,8 @@ pub struct HubSettings {
     pub groups: usize,
     /// Which group answers for a slot.
     pub group_of: GroupOf,
+    /// Whether no group answers for a slot just now.
+    pub is_frozen: Box<dyn Fn(Slot) -> bool + Send>,
     /// Interest outlives the last local subscriber by this.
     pub linger: Duration,
     /// Knows which edges an app's own server wants to be told. Never given any: the scripts do that.
@@ -152,11 +154,21 @@ impl Hub {
             self.desk.hold(turn, entry, at, message);
         } else if let Message::Event(_) = message {
             self.desk.apply(turn, entry, at, message);
-            return;
+            if entry.passed_over.is_none() {
+                return;
+            }
+            self.desk.settle(turn, entry);
         } else {
             self.desk.apply(turn, entry, at, message);
             self.desk.settle(turn, entry);
         }
+        self.answer_ready();
+    }
+
+    /// An event of a cache channel that was heard before is in the log now, where it may be kept.
+    pub fn logged(&mut self, now: Moment, topic: &str, identity: Identity, outs: &mut Vec<Out>) {
+        let Some(entry) = self.topics.find_mut(topic) else { return };
+        self.desk.logged(&mut Turn { now, outs }, entry, identity);
         self.answer_ready();
     }
 

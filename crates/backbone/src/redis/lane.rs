@@ -29,6 +29,9 @@ pub fn lane_of(slot: Slot) -> usize {
 /// Younger than this a message goes as it is.
 const FRESH_MS: u64 = 50;
 
+/// What an item counts for beside its message, also once it was taken back and only its number is left.
+const ITEM_BYTES: u64 = 256;
+
 /// What one batch carries at most.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchMax {
@@ -90,6 +93,12 @@ impl Item {
             return self.message.clone();
         }
         Event::with_age(&self.message, age_ms)
+    }
+
+    /// What it takes of the room for publications that no log has.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.message.len() as u64 + ITEM_BYTES
     }
 
     /// Its counter, if it is this origin's own publication.
@@ -156,6 +165,8 @@ pub struct Lane {
     /// The believed primary's log has everything up to this.
     logged: u64,
     in_flight: Option<RangeInclusive<u64>>,
+    /// Nobody waits for what no log has before this number.
+    waits_from: u64,
     /// Next number that goes over the bus.
     bus_next: u64,
     unlogged_bytes: u64,
@@ -180,6 +191,12 @@ impl Lane {
     #[must_use]
     pub fn unlogged_bytes(&self) -> u64 {
         self.unlogged_bytes
+    }
+
+    /// What that takes of the room for it: also what was taken back.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.unlogged_bytes + ITEM_BYTES * (self.next() - self.unlogged_from())
     }
 
     /// Takes a publication.
@@ -292,6 +309,7 @@ impl Lane {
             self.unlogged_bytes += self.bytes_of(number);
         }
         self.logged = last;
+        self.waits_from = self.waits_from.min(last + 1);
         again
     }
 
@@ -325,17 +343,23 @@ impl Lane {
 
     /// These calls were answered as failed: what no log has of them becomes empty entries.
     pub fn withdraw(&mut self, calls: &HashSet<u64>, withdrawn: &mut Withdrawn) {
-        let freed: u64 = self.unlogged_mut().map(|item| item.withdraw(calls, withdrawn)).sum();
+        self.waits_from = self.waits_from.max(self.unlogged_from());
+        // However long no log takes anything, only those are looked at again for whom somebody waits, and what came behind them.
+        while self.item(self.waits_from).is_some_and(|item| item.call.is_none()) {
+            self.waits_from += 1;
+        }
+        let freed: u64 = self.awaited_mut().map(|item| item.withdraw(calls, withdrawn)).sum();
         self.unlogged_bytes = self.unlogged_bytes.saturating_sub(freed);
     }
 
-    /// What followed one of those follows the one before it.
+    /// What followed one of those that were just withdrawn follows the one before it.
     pub fn pass(&mut self, withdrawn: &Withdrawn) {
-        self.unlogged_mut().for_each(|item| item.pass(withdrawn));
+        self.awaited_mut().for_each(|item| item.pass(withdrawn));
     }
 
-    fn unlogged_mut(&mut self) -> impl Iterator<Item = &mut Item> {
-        let skipped = usize::try_from(self.unlogged_from() - self.first).unwrap_or(usize::MAX).min(self.items.len());
+    fn awaited_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        let from = self.waits_from.max(self.unlogged_from());
+        let skipped = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.items.len());
         self.items.range_mut(skipped..)
     }
 
@@ -367,9 +391,14 @@ impl Lane {
 
     /// The bus carries everything from the first item that no log has, or that was accepted after `since`.
     pub fn wind_back(&mut self, since: Duration) {
+        self.bus_back_to(since);
+        self.bus_back(self.logged + 1);
+    }
+
+    /// The bus carries what was accepted after `since` once more.
+    pub fn bus_back_to(&mut self, since: Duration) {
         let recent = self.items.iter().position(|item| item.accepted_at >= since);
-        let recent = recent.map_or(self.next(), |at| self.first + at as u64);
-        self.bus_next = self.bus_next.min(recent).min(self.logged + 1).max(self.first);
+        recent.into_iter().for_each(|at| self.bus_back(self.first + at as u64));
     }
 
     /// The bus goes back to this number, if it is beyond it.
@@ -543,6 +572,19 @@ mod tests {
         assert_eq!(lane.bus_batch(MAX), Some(7..=7));
     }
 
+    /// RED-23
+    #[test]
+    fn for_those_who_have_just_come_the_bus_goes_back_a_moment_however_much_no_log_has() {
+        let mut lane = lane(6);
+        lane.set_bus_next(7);
+        lane.bus_back_to(S(100));
+        assert_eq!(lane.bus_batch(MAX), None, "all that is longer ago");
+        lane.bus_back_to(S(5));
+        assert_eq!(lane.bus_batch(MAX), Some(5..=6));
+        lane.wind_back(S(5));
+        assert_eq!(lane.bus_batch(MAX), Some(1..=3), "who was deaf may have heard none of it");
+    }
+
     /// RED-13
     #[test]
     fn everybody_who_waits_is_named_once() {
@@ -589,6 +631,42 @@ mod tests {
         lane.withdraw(&HashSet::from([3]), &mut withdrawn);
         assert!(lane.item(3).is_some_and(|item| !item.message.is_empty()), "the log has it: it may have been heard");
     }
+
+    /// RED-4, RED-14
+    #[test]
+    fn what_was_taken_back_takes_room_until_a_log_has_its_number() {
+        let mut lane = lane(4);
+        assert_eq!(lane.weight(), 40 + 4 * ITEM_BYTES);
+        lane.withdraw(&HashSet::from([1, 2, 3]), &mut Withdrawn::default());
+        assert_eq!((lane.unlogged_bytes(), lane.weight()), (10, 10 + 4 * ITEM_BYTES));
+        lane.logged(S(9), 4);
+        assert_eq!(lane.weight(), 0);
+    }
+
+    /// RED-4
+    #[test]
+    fn who_waits_is_found_behind_whom_nobody_waits_for_and_again_in_another_log() {
+        let is_taken_back = |lane: &Lane, number| lane.item(number).is_some_and(|item| item.message.is_empty());
+        let withdraw = |lane: &mut Lane, call| lane.withdraw(&HashSet::from([call]), &mut Withdrawn::default());
+        let mut lane = lane(3);
+        // A client's event.
+        lane.push(item(S(4), 10, None));
+        lane.push(item(S(5), 10, Some(5)));
+        for call in [2, 1, 3, 5] {
+            withdraw(&mut lane, call);
+            assert!(is_taken_back(&lane, call));
+        }
+        assert!(!is_taken_back(&lane, 4));
+        lane.push(item(S(6), 10, Some(6)));
+        lane.push(item(S(7), 10, Some(7)));
+        // Both wait for a replica; the server is lost, and the next one has neither.
+        lane.logged(S(8), 7);
+        withdraw(&mut lane, 0);
+        lane.attached(S(9), 5);
+        withdraw(&mut lane, 6);
+        assert!(is_taken_back(&lane, 6) && !is_taken_back(&lane, 7));
+    }
+
     /// RED-4
     #[test]
     fn what_followed_a_withdrawn_publication_says_that_it_follows_the_one_before() {

@@ -66,13 +66,16 @@ impl Order {
         must_have_come.then_some(before)
     }
 
-    /// Holds a publication until `before` was delivered. Gives it back when as many are held as may be, or another waits for the
-    /// same one.
+    /// Holds a publication until `before` was delivered, and whatever waits for the same one already: a publication with a key is
+    /// nobody's predecessor, so several may follow one. Gives it back when as many are held as may be.
     #[must_use]
-    pub fn hold(&mut self, now: Duration, before: Identity, held: Held) -> Option<Held> {
-        if self.held.len() >= HELD_MAX || self.held.contains_key(&before) {
+    pub fn hold(&mut self, now: Duration, mut before: Identity, held: Held) -> Option<Held> {
+        if self.held.len() >= HELD_MAX {
             self.holes += 1;
             return Some(held);
+        }
+        while let Some(other) = self.held.get(&before) {
+            before = other.event.identity;
         }
         self.names.insert(held.event.identity);
         self.deadlines.push_back((now + HELD_FOR, before));
@@ -168,6 +171,19 @@ mod tests {
         assert_eq!(order.after(id(5)).map(|held| held.event.identity), Some(id(9)));
         assert_eq!(order.after(id(9)).map(|held| held.event.identity), Some(id(12)));
         assert!(order.is_empty() && order.overdue(MS(10_000)).is_none() && order.holes() == 0);
+    }
+
+    /// RED-2, DEL-10: nothing names a publication with a key as the one before it.
+    #[test]
+    fn of_several_that_wait_for_the_same_the_first_to_come_goes_first() {
+        let mut order = Order::default();
+        [6, 7, 8].into_iter().for_each(|counter| put(&mut order, MS(0), counter, 5));
+        let mut told = 5;
+        while let Some(held) = order.after(id(told)) {
+            told += 1;
+            assert_eq!(held.event.identity, id(told));
+        }
+        assert_eq!((told, order.holes()), (8, 0));
     }
 
     /// RED-2

@@ -98,8 +98,8 @@ pub struct Settings {
 /// Bounds and times. The defaults are what the promises were tested with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of publications that the logs have not confirmed yet, over all groups; beyond it publishes are answered
-    /// 503.
+    /// Most bytes of publications that the logs have not confirmed yet, over all groups, with 256 more for each; beyond it publishes
+    /// are answered 503, and client events dropped.
     pub buffer_bytes_max: u64,
     /// Longest a publish waits before it is answered 503.
     pub publish_timeout: Duration,

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::attach::Group;
 use super::complaints::{self, Complaints, Whose};
-use super::publish::Replica;
+use super::publish::{REWIND, Replica};
 use super::redis_cluster::Member;
 use super::{Driver, Place, Purpose};
 use crate::redis::allowance::Allowance;
@@ -286,7 +286,11 @@ impl Driver {
         let this = &mut self.groups[group];
         match this.bus.missed.passed(now, count, live, starts) {
             None => {}
-            Some(Back::Recent) => self.wind_back(now, group),
+            Some(Back::Recent) => {
+                for side in &mut this.lanes {
+                    side.lane.bus_back_to(now.saturating_sub(REWIND));
+                }
+            }
             Some(Back::To(numbers)) => {
                 for (side, number) in this.lanes.iter_mut().zip(numbers) {
                     number.into_iter().for_each(|number| side.lane.bus_back(number));

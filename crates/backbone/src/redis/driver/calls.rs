@@ -77,8 +77,8 @@ impl Calls {
 impl Driver {
     /// Whether so many bytes more may be kept until logs have them.
     pub(super) fn buffer_has_room(&mut self, now: Duration, bytes: u64) -> bool {
-        let unlogged = |group: &Group| group.lanes.iter().map(|side| side.lane.unlogged_bytes()).sum::<u64>();
-        let kept = self.slots.bytes() + self.groups.iter().map(unlogged).sum::<u64>();
+        let unlogged = |group: &Group| group.lanes.iter().map(|side| side.lane.weight()).sum::<u64>();
+        let kept = self.slots.weight + self.groups.iter().map(unlogged).sum::<u64>();
         let max = self.settings.limits.buffer_bytes_max;
         let has_room = kept + bytes <= max;
         if !has_room && self.calls.complaints.is_due(now, FULL) {

@@ -136,8 +136,10 @@ impl Driver {
 
     pub(super) fn ignore_topic(&mut self, group: usize, topic: &Topic) {
         let hearing = &mut self.groups[group].hearing;
+        let queued = hearing.queue.len();
         hearing.queue.retain(|queued| queued != topic);
-        if hearing.confirmed.remove(topic) {
+        // What waits to be subscribed to again may be subscribed on this connection still; ending what is not harms nobody.
+        if hearing.confirmed.remove(topic) || hearing.queue.len() < queued {
             hearing.leaving.push(topic.clone());
         }
     }

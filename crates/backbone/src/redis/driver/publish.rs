@@ -147,7 +147,8 @@ impl Driver {
     pub(super) fn accept_client_event(&mut self, publication: Publication) {
         let topic = Topic::channel(&publication.app, &publication.channel);
         let now = self.now();
-        let has_room = self.hub.has_room(topic.as_str())
+        let has_room = self.buffer_has_room(now, publication.frame.len() as u64)
+            && self.hub.has_room(topic.as_str())
             && self.bus_has_room(now, slice::from_ref(&publication), slice::from_ref(&topic));
         if !has_room {
             self.calls.refused += 1;
@@ -196,6 +197,7 @@ impl Driver {
         match self.slots.frozen.get_mut(&slot.0) {
             Some(frozen) => {
                 self.slots.bus.allowance.took(&item.topic, item.message.len());
+                self.slots.weight += item.weight();
                 frozen.items.push(item);
                 frozen.items.last_mut().expect("it was pushed just now")
             }
@@ -294,9 +296,12 @@ impl Driver {
             // Of what was not appended no replica can say anything.
             side.confirmation.refused(sent);
         }
+        if side.sent == sent {
+            // Also where the server was given up meanwhile: the connection is not silent.
+            side.sent_at = None;
+        }
         let Some(batch) = side.lane.in_flight().filter(|_| side.sent == sent) else { return };
         side.lane.settle();
-        side.sent_at = None;
         let Ok(value) = outcome else {
             return self.open_circuit(now, group);
         };

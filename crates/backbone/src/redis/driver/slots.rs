@@ -9,7 +9,7 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -24,15 +24,33 @@ use crate::redis::topic::{SLOTS, Slot, Topic};
 use crate::redis::withdrawn::Withdrawn;
 
 /// By slot, the group that has it, as its place among the driver's groups. Shared with whoever asks from another thread.
-pub(in crate::redis) struct Routes(Box<[AtomicU16]>);
+pub(in crate::redis) struct Routes {
+    groups: Box<[AtomicU16]>,
+    frozen: Box<[AtomicBool]>,
+}
 
 impl Routes {
-    pub(in crate::redis) fn get(&self, slot: Slot) -> usize {
-        self.0.get(usize::from(slot.0)).map_or(0, |group| group.load(Ordering::Relaxed).into())
+    fn new(map: &SlotMap) -> Self {
+        let frozen = map.owners.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { groups: map.owners.iter().map(|owner| AtomicU16::new(owner.group)).collect(), frozen }
     }
 
-    fn set(&self, slot: u16, group: usize) {
-        self.0[usize::from(slot)].store(u16::try_from(group).unwrap_or(0), Ordering::Relaxed);
+    pub(in crate::redis) fn get(&self, slot: Slot) -> usize {
+        self.groups.get(usize::from(slot.0)).map_or(0, |group| group.load(Ordering::Relaxed).into())
+    }
+
+    /// Whether no group has it just now: the last one that had it is the one that is told.
+    pub(super) fn is_frozen(&self, slot: Slot) -> bool {
+        self.frozen.get(usize::from(slot.0)).is_some_and(|is_frozen| is_frozen.load(Ordering::Relaxed))
+    }
+
+    fn freeze(&self, slot: u16) {
+        self.frozen[usize::from(slot)].store(true, Ordering::Relaxed);
+    }
+
+    fn open(&self, slot: u16, group: usize) {
+        self.groups[usize::from(slot)].store(u16::try_from(group).unwrap_or(0), Ordering::Relaxed);
+        self.frozen[usize::from(slot)].store(false, Ordering::Relaxed);
     }
 }
 
@@ -83,6 +101,8 @@ pub(super) struct Slots {
     routes: Arc<Routes>,
     epochs: Vec<u64>,
     pub(super) frozen: BTreeMap<u16, Frozen>,
+    /// What the publications that wait for a group take of the room for what no log has.
+    pub(super) weight: u64,
     pub(super) bus: FrozenBus,
     /// What is to be taken in, and states of groups that go with it.
     said: Vec<Said>,
@@ -97,15 +117,15 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn new(groups: &[String], bus_bytes_per_s: u64) -> Self {
         let map = SlotMap::first(groups);
-        let routes = map.owners.iter().map(|owner| AtomicU16::new(owner.group)).collect();
         Self {
             places: (0..map.groups.len()).collect(),
             heard: map.owners.iter().map(|owner| vec![owner.group.into()]).collect(),
+            routes: Arc::new(Routes::new(&map)),
             map,
             is_adopted: false,
-            routes: Arc::new(Routes(routes)),
             epochs: vec![0; usize::from(SLOTS)],
             frozen: BTreeMap::new(),
+            weight: 0,
             bus: FrozenBus::new(bus_bytes_per_s),
             said: Vec::new(),
             states: Vec::new(),
@@ -132,9 +152,8 @@ impl Slots {
         !self.frozen.is_empty()
     }
 
-    /// Bytes of publications that wait for a group.
-    pub(super) fn bytes(&self) -> u64 {
-        self.frozen.values().flat_map(|frozen| &frozen.items).map(|item| item.message.len() as u64).sum()
+    fn weigh(&mut self) {
+        self.weight = self.frozen.values().flat_map(|frozen| &frozen.items).map(Item::weight).sum();
     }
 
     /// Takes what is asked of the records of a slot that no group has; gives back what is not of that kind.
@@ -157,11 +176,13 @@ impl Slots {
         for item in self.frozen.values_mut().flat_map(|frozen| &mut frozen.items) {
             item.withdraw(calls, withdrawn);
         }
+        self.weigh();
     }
 
     /// What followed one that was taken back follows the one before it.
     pub(super) fn pass(&mut self, withdrawn: &Withdrawn) {
         self.frozen.values_mut().flat_map(|frozen| &mut frozen.items).for_each(|item| item.pass(withdrawn));
+        self.weigh();
     }
 
     pub(super) fn confirmed(&mut self, group: usize, topic: &Topic) {
@@ -308,6 +329,7 @@ impl Driver {
             match self.slots.frozen.get_mut(slot) {
                 Some(frozen) => frozen.to = *to,
                 None => {
+                    self.slots.routes.freeze(*slot);
                     let records = self.groups[from].store.take_slot(Slot(*slot));
                     self.slots.frozen.insert(*slot, Frozen { to: *to, since, items: Vec::new(), heard: 0, records });
                 }
@@ -322,12 +344,13 @@ impl Driver {
                 frozen.items.push(item);
             }
         }
+        self.slots.weigh();
     }
 
     /// These groups have these slots: what waits here goes there, in its order and before anything newer.
     fn open_slots(&mut self, coming: &BTreeMap<u16, usize>) {
         for (slot, group) in coming {
-            self.slots.routes.set(*slot, *group);
+            self.slots.routes.open(*slot, *group);
             let Some(frozen) = self.slots.frozen.remove(slot) else { continue };
             let lane = lane_of(Slot(*slot));
             for item in frozen.items {
@@ -337,6 +360,7 @@ impl Driver {
             self.groups[*group].store.give_slot(Instant::now(), Slot(*slot), frozen.records, &mut told);
             self.stored(*group, told);
         }
+        self.slots.weigh();
         if !coming.is_empty() {
             let moment = self.moment();
             let mut outs = std::mem::take(&mut self.outs);

@@ -306,3 +306,20 @@ fn what_a_replica_was_asked_for_over_a_connection_that_broke_is_asked_for_behind
     world.answers(waits(&world)[0], int(1));
     assert_eq!([first.try_recv(), second.try_recv()], [Ok(Ok(())), Ok(Ok(()))]);
 }
+
+/// RED-14: nobody waits for it, and nobody refuses it in another place.
+#[test]
+fn a_client_event_for_which_there_is_no_room_is_dropped_and_counted() {
+    let mut world = World::new();
+    let say = |world: &mut World, text: &str| {
+        let channel = ChannelName::parse("private-room", 200).expect("a valid name");
+        let (app, frame) = (AppId::new("app"), Frame::new(text));
+        world.within(|driver| {
+            driver.accept_client_event(Publication { app, channel, frame, except: None, cache_for: None });
+        });
+        (world.driver.calls.accepted, world.driver.calls.refused)
+    };
+    world.driver.settings.limits.buffer_bytes_max = 1_000;
+    assert_eq!(say(&mut world, &"a".repeat(900)), (1, 0));
+    assert_eq!(say(&mut world, &"b".repeat(900)), (1, 1));
+}

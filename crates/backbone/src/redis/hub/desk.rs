@@ -128,7 +128,10 @@ impl Desk {
     /// Whether somebody who has waited since then is to be answered from what is known here.
     pub(super) fn is_patience_over(&self, topic: &Topic, since_ms: u64, now_ms: u64) -> bool {
         let waited = now_ms.saturating_sub(since_ms);
-        let is_away = || self.is_away.get(self.group_of(topic)).copied().unwrap_or(false);
+        let is_away = || {
+            let is_group_away = self.is_away.get(self.group_of(topic)).copied().unwrap_or(false);
+            is_group_away || (self.settings.is_frozen)(topic.slot())
+        };
         waited >= PATIENCE_MAX_MS || (waited >= PATIENCE_MS && is_away())
     }
 

@@ -3,7 +3,7 @@
 //! The hot path of the node: an event costs one lookup, one shared delivery and one push per interested worker. Until a
 //! topic is open everything is held, in order, and told when it is known what came before.
 
-use fulmar_protocol::exchange::{Happening, UserChange};
+use fulmar_protocol::exchange::{Happening, Identity, UserChange};
 
 use super::desk::{Desk, Turn};
 use super::topics::{Cached, Entry, Subject};
@@ -65,9 +65,8 @@ impl Desk {
 
     fn event(&mut self, turn: &Turn<'_>, entry: &mut Entry, at: Option<LogId>, event: Event) {
         if entry.is_older_than_interest(at, &event) {
-            if event.cache_for.is_some() && at.is_some_and(|at| at > entry.opened_at) {
-                // It was appended again since the kept one was read, which may lie behind it: the script compared them.
-                entry.doubt_cached();
+            if event.cache_for.is_some() {
+                self.pass_over(entry, at, &event);
             }
             return;
         }
@@ -78,7 +77,28 @@ impl Desk {
         let position = self.post.deliver(&entry.followers, (&entry.app, name), identity, happening);
         if let Some((kept_for, frame)) = kept {
             let lapses = turn.now.ms.saturating_add(millis(kept_for));
+            entry.passed_over = None;
             entry.keep(Cached { frame, identity, position, at, lapses });
+        }
+    }
+
+    /// An event of a cache channel is not for those who are here. By its age alone that is no reason for them to have neither it nor what
+    /// replaced it: who was read for may have lacked it.
+    fn pass_over(&self, entry: &mut Entry, at: Option<LogId>, event: &Event) {
+        if !entry.was_given(at, event) {
+            entry.passed_over = Some(Box::new(event.identity));
+        }
+        if at.is_some_and(|at| at > entry.opened_at) {
+            // It was appended since the kept one was read, which may lie behind it: the script compared them.
+            entry.doubt_cached();
+        }
+    }
+
+    /// An event of a cache channel that had come by another way is in the log now.
+    pub(super) fn logged(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, identity: Identity) {
+        if !entry.is_open || entry.passed_over.as_deref() == Some(&identity) {
+            entry.doubt_cached();
+            self.settle(turn, entry);
         }
     }
 

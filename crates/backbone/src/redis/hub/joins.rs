@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fulmar_protocol::exchange::{Answer, Identity, Join, JoinRefusal, Leave, Member};
+use fulmar_protocol::exchange::{Answer, Happening, Identity, Join, JoinRefusal, Leave, Member};
 use fulmar_protocol::name::UserId;
 use fulmar_protocol::webhook::EventKind;
 
@@ -15,7 +15,7 @@ use super::roster::Here;
 use super::topics::{Cached, Entry, LEAVING_MS, Wait, Waiting};
 use super::{Hub, Out};
 use crate::WorkerId;
-use crate::redis::envelope::{LogId, Message};
+use crate::redis::envelope::{Event, LogId, Message};
 use crate::redis::records::{Changed, Kept, MembersFull, Token};
 use crate::redis::topic::Topic;
 
@@ -184,9 +184,17 @@ impl Desk {
         // What came over the bus is newer: it is on its way to the log.
         let is_older = entry.cached.as_ref().is_some_and(|own| own.at.is_none_or(|at| at >= kept.at));
         if let (Some(Message::Event(event)), false) = (Message::decode(&kept.message), is_older) {
-            let (position, lapses) = (self.post.position(), turn.now.ms.saturating_add(kept.ttl_ms));
-            let at = Some(kept.at);
-            entry.keep(Cached { frame: event.frame, identity: event.identity, position, at, lapses });
+            let Event { identity, frame, except, .. } = event;
+            let is_owed = entry.passed_over.take().as_deref() == Some(&identity);
+            let position = match entry.channel().filter(|_| is_owed) {
+                Some(name) => {
+                    let happening = Happening::Event { frame: frame.clone(), except };
+                    self.post.deliver(&entry.followers, (&entry.app, name), identity, happening)
+                }
+                None => self.post.position(),
+            };
+            let (at, lapses) = (Some(kept.at), turn.now.ms.saturating_add(kept.ttl_ms));
+            entry.keep(Cached { frame, identity, position, at, lapses });
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Entry {
     pub(super) idle_since: u64,
     pub(super) waiting: Option<Box<Waiting>>,
     pub(super) cached: Option<Box<Cached>>,
+    /// An event of a cache channel that is older than the interest here, though what was given may lack it: told if the store keeps it.
+    pub(super) passed_over: Option<Box<Identity>>,
 }
 
 /// What the topic is.
@@ -217,11 +219,18 @@ impl Entry {
     /// Whether a publication was accepted before there was interest here: such things are heard over the bus, which is wound back, from
     /// a log that is read again, or when they are appended a second time. Places belong to one log, and ages are told.
     pub(super) fn is_older_than_interest(&self, at: Option<LogId>, event: &Event) -> bool {
-        let is_before =
-            |given: &Identity| given.origin == event.identity.origin && event.identity.counter <= given.counter;
-        at.is_some_and(|at| at <= self.opened_at)
-            || event.accepted_ms < self.since_ms
-            || self.opened_with.iter().any(is_before)
+        self.was_given(at, event) || event.accepted_ms < self.since_ms
+    }
+
+    /// Whether a publication was there when it was read how things stand: by its place, or by how far its node had come, unless it lies
+    /// behind (slots that move overtake each other). What was given as the cached event is that wherever it comes.
+    pub(super) fn was_given(&self, at: Option<LogId>, event: &Event) -> bool {
+        let is_behind = self.opened_at != LogId::default() && at.is_some_and(|at| at > self.opened_at);
+        let is_covered = |given: &Identity| {
+            let is_before = given.origin == event.identity.origin && event.identity.counter <= given.counter;
+            is_before && !(is_behind && given.counter != event.identity.counter)
+        };
+        at.is_some_and(|at| at <= self.opened_at) || self.opened_with.iter().any(is_covered)
     }
 
     pub(super) fn new(topic: &Topic, now_ms: u64) -> Self {
@@ -252,6 +261,7 @@ impl Entry {
             idle_since: now_ms,
             waiting: None,
             cached: None,
+            passed_over: None,
         }
     }
 
@@ -367,7 +377,7 @@ impl Entry {
     /// Forgets what was told, with nobody here who was told it. Whoever comes reads anew how things stand.
     pub(super) fn close(&mut self) {
         (self.is_open, self.is_read) = (false, false);
-        self.cached = None;
+        (self.cached, self.passed_over) = (None, None);
         match &mut self.subject {
             Subject::Channel(_) => {}
             Subject::Presence(_, members) => {

@@ -40,7 +40,7 @@ pub enum Flight {
     Again(Option<u64>),
     Mend(Vec<Mend>),
     Settle,
-    /// The node, and whether it is our own.
+    /// The node.
     Reap(String),
     Ask(Vec<(Ask, usize)>),
     Looks(Vec<Look>),

@@ -125,7 +125,8 @@ pub(super) const KEYS: &[Key] = &[
         (1 << 20, 64 * GIB),
         256 << 20,
         "bytes",
-        "Publications that the logs have not confirmed yet, all groups together. Beyond it publishing is answered 503.",
+        "Publications that the logs have not confirmed yet, all groups together; each counts for 256 bytes more than it has. Beyond it \
+         publishing is answered 503 and client events are dropped.",
     ),
     integer(
         "backbone.publish_timeout_ms",

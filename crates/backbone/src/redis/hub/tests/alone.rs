@@ -204,6 +204,21 @@ fn sign_ins_do_not_wait_for_a_store_that_is_away_either() {
     assert_eq!(world.total(&user_topic("ana")), 1);
 }
 
+/// RED-24, RED-11
+#[test]
+fn who_subscribes_to_what_no_group_has_just_now_waits_no_longer_than_while_one_is_away() {
+    for (is_frozen, answered_after) in [(true, 1_000), (false, 5_000)] {
+        let mut world = World::new(1, 1, 1);
+        world.answers_nobody(is_frozen);
+        let ticket = world.join(0, 0, to("room"));
+        world.drain();
+        world.pass(answered_after - 100);
+        assert!(world.answer_to(0, ticket).is_none());
+        world.pass(200);
+        assert!(world.answer_to(0, ticket).is_some(), "frozen: {is_frozen}");
+    }
+}
+
 /// RED-24
 #[test]
 fn questions_about_everything_are_answered_whole_or_not_at_all() {
@@ -228,7 +243,14 @@ fn a_question_that_may_be_answered_in_part_is_unless_nobody_answers() {
         (false, false, "unavailable"),
     ] {
         let (linger, group_of) = (Duration::from_secs(10), Box::new(|_| 0));
-        let mut hub = Hub::new(HubSettings { origin: 1, groups: 2, group_of, linger, outbox: None });
+        let mut hub = Hub::new(HubSettings {
+            origin: 1,
+            groups: 2,
+            group_of,
+            is_frozen: Box::new(|_| false),
+            linger,
+            outbox: None,
+        });
         let (now, mut outs) = (Moment { ms: 1, wall_us: 1 }, Vec::new());
         hub.query(now, Query::Reachable { app: app.clone(), prefix: String::new() }, &mut outs);
         let mut calls = outs.iter().filter_map(|out| match out {

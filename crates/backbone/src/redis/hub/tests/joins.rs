@@ -234,22 +234,78 @@ fn what_was_accepted_before_the_kept_event_is_not_told_behind_it() {
     assert_eq!(texts(&world, 0, 0), ["event 3"]);
 }
 
-/// WS-94, RED-14
+/// An event of a cache channel that was accepted five seconds ago.
+fn old_event(world: &World) -> Event {
+    let Message::Event(event) = bus_event("again", world.now.ms - 5_000) else { panic!("an event") };
+    Event { cache_for: Some(Duration::from_secs(60)), ..event }
+}
+
+/// WS-94, RED-14, DEL-5
 #[test]
-fn what_is_appended_again_behind_a_newcomer_is_not_told_to_it_but_kept_for_the_next() {
+fn what_is_appended_behind_a_newcomer_though_it_is_older_is_told_to_it_if_it_is_what_is_kept() {
+    for is_kept in [true, false] {
+        let mut world = World::new(1, 1, 1);
+        world.now.ms = 60_000;
+        let first = world.join(0, 0, to("cache-room"));
+        world.drain();
+        assert_eq!(joined(&world, 0, first).2, None, "the log lacked it");
+        world.append(&topic("cache-room"), old_event(&world));
+        if !is_kept {
+            world.event(&topic("cache-room"), Some(Duration::from_secs(60)));
+        }
+        world.drain();
+        let kept = if is_kept { "again" } else { "event 1" };
+        assert_eq!(texts(&world, 0, 0), [kept], "as it is what a subscription made now is given");
+        let second = world.join(0, 0, to("cache-room"));
+        world.drain();
+        assert_eq!(joined(&world, 0, second).2.as_deref(), Some(kept));
+        assert_eq!(texts(&world, 0, 0), [kept], "once");
+    }
+}
+
+/// WS-94, RED-14, DEL-5
+#[test]
+fn what_came_over_the_bus_though_it_is_older_is_told_and_kept_once_a_log_keeps_it() {
     let mut world = World::new(1, 1, 1);
     world.now.ms = 60_000;
-    let first = world.join(0, 0, to("cache-room"));
+    world.join(0, 0, to("cache-room"));
     world.drain();
-    assert_eq!(joined(&world, 0, first).2, None, "the log lacked it");
-    let Message::Event(mut event) = bus_event("again", world.now.ms - 5_000) else { panic!("an event") };
-    event.cache_for = Some(Duration::from_secs(60));
-    world.append(&topic("cache-room"), event);
+    let event = old_event(&world);
+    let (identity, message) = (event.identity, Message::Event(event));
+    let of = topic("cache-room");
+    world.on(0, |hub, now, outs| hub.heard(now, of.as_str(), None, message, outs));
     world.drain();
-    assert_eq!(texts(&world, 0, 0), [""; 0], "it was accepted before that");
+    assert_eq!(texts(&world, 0, 0), [""; 0], "it may be older than what was given");
+    // Its copy from the log is a repeat.
+    world.keep(&of, old_event(&world));
+    world.on(0, |hub, now, outs| hub.logged(now, of.as_str(), identity, outs));
+    world.drain();
+    assert_eq!(texts(&world, 0, 0), ["again"]);
     let second = world.join(0, 0, to("cache-room"));
     world.drain();
     assert_eq!(joined(&world, 0, second).2.as_deref(), Some("again"));
+}
+
+/// RED-17, WS-49: slots that move overtake each other.
+#[test]
+fn what_lies_behind_the_answer_to_a_newcomer_is_told_though_its_node_had_something_later_in_the_log() {
+    let mut world = World::new(1, 1, 1);
+    world.now.ms = 60_000;
+    world.event(&topic("room"), None);
+    world.join(0, 0, to("room"));
+    world.drain();
+    let hear = |world: &mut World, counter, at: Option<LogId>| {
+        let Message::Event(event) = bus_event(&format!("{counter} {}", at.is_some()), world.now.ms) else {
+            panic!("an event")
+        };
+        let message = Message::Event(Event { identity: Identity { origin: ORIGIN, counter }, ..event });
+        world.on(0, |hub, now, outs| hub.heard(now, topic("room").as_str(), at, message, outs));
+    };
+    let behind = world.next_id();
+    hear(&mut world, 0, None);
+    hear(&mut world, 1, Some(behind));
+    hear(&mut world, 0, Some(behind));
+    assert_eq!(texts(&world, 0, 0), ["0 true"], "not what was given, nor what comes by another way");
 }
 
 /// WS-94

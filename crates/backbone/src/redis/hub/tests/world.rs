@@ -4,6 +4,7 @@
 //! has one push stream and one stream of answers; nothing relates the two.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub enum Heard {
 #[derive(Default)]
 pub struct Recorder {
     heard: Mutex<Vec<Heard>>,
-    pub is_full: std::sync::atomic::AtomicBool,
+    pub is_full: AtomicBool,
 }
 
 impl Recorder {
@@ -59,7 +60,7 @@ impl Recorder {
 
 impl Inbox for Recorder {
     fn has_room(&self) -> bool {
-        !self.is_full.load(std::sync::atomic::Ordering::SeqCst)
+        !self.is_full.load(Ordering::SeqCst)
     }
     fn deliver(&self, delivery: Arc<Delivery>) {
         self.push(Heard::Delivery(delivery));
@@ -87,6 +88,8 @@ enum Push {
 pub struct Node {
     pub hub: Hub,
     pub inboxes: Vec<Arc<Recorder>>,
+    /// Whether slots are on their way to another group.
+    is_frozen: Arc<AtomicBool>,
     /// Interest to be confirmed, calls to be made, what was pushed and what was answered: each in order.
     follows: VecDeque<Topic>,
     pub calls: VecDeque<Call>,
@@ -222,12 +225,18 @@ impl World {
 
     /// Appends and publishes what some node accepted, maybe a while ago.
     pub fn append(&mut self, topic: &Topic, event: Event) {
+        let at = self.keep(topic, event.clone());
+        self.push(topic, at, &Message::Event(event));
+    }
+
+    /// Appends what some node accepted, and keeps it for later subscribers if it is to be kept.
+    pub fn keep(&mut self, topic: &Topic, event: Event) -> LogId {
         let at = self.next_id();
         if let Some(kept) = event.cache_for {
             let lapses = self.now.ms + u64::try_from(kept.as_millis()).expect("a short time");
             self.cached.insert(topic.clone(), (Kept { at, message: event.encode(), ttl_ms: 0 }, lapses));
         }
-        self.push(topic, at, &Message::Event(event));
+        at
     }
 
     fn kept(&self, topic: &Topic) -> Option<Kept> {
@@ -434,6 +443,12 @@ impl World {
         }
     }
 
+    /// The store answers nobody, though the group is there; because its slots are on their way to another, or just so.
+    pub fn answers_nobody(&mut self, is_frozen: bool) {
+        self.is_away = true;
+        self.nodes.iter().for_each(|node| node.is_frozen.store(is_frozen, Ordering::SeqCst));
+    }
+
     pub fn told(&mut self, node: usize, told: Told) {
         self.on(node, |hub, now, outs| hub.told(now, 0, told, outs));
     }
@@ -457,8 +472,16 @@ impl World {
 
 impl Node {
     fn new(origin: u64, workers: usize, outbox: Option<Arc<dyn Outbox>>) -> Self {
-        let settings =
-            HubSettings { origin, groups: 1, group_of: Box::new(|_| 0), linger: Duration::from_secs(10), outbox };
+        let is_frozen = Arc::new(AtomicBool::new(false));
+        let frozen = is_frozen.clone();
+        let settings = HubSettings {
+            origin,
+            groups: 1,
+            group_of: Box::new(|_| 0),
+            is_frozen: Box::new(move |_| frozen.load(Ordering::SeqCst)),
+            linger: Duration::from_secs(10),
+            outbox,
+        };
         let mut hub = Hub::new(settings);
         let inboxes: Vec<Arc<Recorder>> = (0..workers).map(|_| Arc::default()).collect();
         for (worker, inbox) in inboxes.iter().enumerate() {
@@ -466,6 +489,7 @@ impl Node {
         }
         Self {
             hub,
+            is_frozen,
             inboxes,
             follows: VecDeque::new(),
             calls: VecDeque::new(),
