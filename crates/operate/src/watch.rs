@@ -184,6 +184,27 @@ impl Watcher {
         join_all(addresses.iter().map(one)).await
     }
 
+    /// Whose data a server has by its own word, and how many keys it holds. What it does not say is not taken for nothing.
+    ///
+    /// # Errors
+    /// It does not answer, or may not.
+    pub async fn holds(&self, address: &str) -> Result<(Option<String>, u64), AskError> {
+        let group = self.groups.first().map(|group| group.name.as_str()).unwrap_or_default();
+        let mut whose = cmd("HGET");
+        whose.arg(self.doors.settings().keys(group).identity()).arg("id");
+        let answers = self.doors.ask_all(Kind::Server, address, &[whose, cmd("DBSIZE")]).await?;
+        match answers.as_slice() {
+            [Value::ServerError(error), _] | [_, Value::ServerError(error)] => {
+                Err(AskError::Refused(crate::doors::words(error)))
+            }
+            [whose, Value::Int(keys)] => {
+                let whose = Some(read::text(whose)).filter(|whose| !whose.is_empty());
+                Ok((whose, u64::try_from(*keys).unwrap_or_default()))
+            }
+            _ => Err(AskError::Refused("it does not answer as a Redis server does".to_owned())),
+        }
+    }
+
     async fn ask_server(&self, address: &str, identity: &str) -> Result<ServerState, AskError> {
         let config = |name: &str| {
             let mut command = cmd("CONFIG");

@@ -133,7 +133,8 @@ fn owned((group, address): (&String, &String)) -> (String, String) {
     (group.clone(), address.clone())
 }
 
-/// A process that nobody names: it may still have a group's data, and then it is that group's business.
+/// A process that nobody names: it may still have a group's data, and then it is that group's business. One that is not configured here
+/// (it was added later) cannot be judged.
 async fn of_nobody(process: &str, watcher: &mut Watcher) -> Result<(String, String), Stop> {
     let groups: Vec<String> = watcher.groups().iter().map(|group| group.name.clone()).collect();
     for group in &groups {
@@ -150,7 +151,26 @@ async fn of_nobody(process: &str, watcher: &mut Watcher) -> Result<(String, Stri
             return Ok((group.name.clone(), process.to_owned()));
         }
     }
-    Err(Stop(0, format!("{process} is in no group and has no data of one: it may be stopped")))
+    let unsaid = |error| {
+        Stop(FAILED, format!("{process} is no server that anybody names, and does not say what it holds: {error}"))
+    };
+    Err(match watcher.holds(process).await.map_err(unsaid)? {
+        (Some(of), _) => Stop(
+            FAILED,
+            format!(
+                "{process} has data of {of}, which is none of the configured groups ({}): name its group in backbone.groups, so \
+                 that it can be said whether anything is lost without it",
+                groups.join(", ")
+            ),
+        ),
+        (None, 0) => Stop(0, format!("{process} is in no group and holds nothing: it may be stopped")),
+        (None, keys) => Stop(
+            FAILED,
+            format!(
+                "{process} is in no group of this deployment and holds {keys} keys: whether they are wanted is not known here"
+            ),
+        ),
+    })
 }
 
 /// Whether an address is one of this machine: only such a one can be bound.

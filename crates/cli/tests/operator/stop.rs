@@ -44,3 +44,20 @@ fn a_primary_without_a_complete_successor_may_not_be_stopped() {
     let ended = stage.run(&["redis", "pre-stop"]);
     assert!(ended.code == 2 && ended.err.contains("--process"), "{}", ended.err);
 }
+
+/// OP-13: a group that was added while the system runs, and is not in the file yet.
+#[test]
+fn a_process_of_a_group_that_is_not_configured_is_not_said_to_be_of_no_use() {
+    let Some(stage) = Stage::set_groups(&[("g1", 0), ("g2", 0)], "", None) else { return };
+    let other = &stage.redis.primary_of("g2").unwrap().redis;
+    let process = other.addr().to_string();
+    let ask = || stage.run(&["redis", "pre-stop", "--process", &process]);
+    let empty = ask();
+    assert!(empty.code == 0 && empty.err.contains("it may be stopped"), "{} {}", empty.code, empty.err);
+    other.call(&["SET", "a", "1"]).unwrap();
+    let foreign = ask();
+    assert!(foreign.code == 1 && foreign.err.contains("holds 1 keys"), "{} {}", foreign.code, foreign.err);
+    other.call(&["HSET", "fulmar:group", "id", "fulmar/g2"]).unwrap();
+    let added = ask();
+    assert!(added.code == 1 && added.err.contains("data of fulmar/g2"), "{} {}", added.code, added.err);
+}
