@@ -51,6 +51,14 @@ impl World {
         world
     }
 
+    /// A node that follows the server `a`, and has heard its log up to the sixtieth second.
+    fn that_has_heard() -> Self {
+        let mut world = Self::new();
+        world.attaches("a", 4, &at(0));
+        world.hears(700, 4, &at(60));
+        world
+    }
+
     /// Does it, and whatever follows from it.
     fn within(&mut self, act: impl FnOnce(&mut Driver)) {
         let _runtime = self.runtime.enter();
@@ -131,6 +139,17 @@ impl World {
         }
     }
 
+    /// The connection for subscriptions breaks, and is made again.
+    fn listens_anew(&mut self, run: &str) {
+        self.breaks(self.subscriptions());
+        self.subscribes(run);
+    }
+
+    /// Neither connection is left.
+    fn loses_server(&mut self) {
+        [self.commands(), self.subscriptions()].into_iter().for_each(|link| self.breaks(link));
+    }
+
     /// A heartbeat says how much the log was given, and where it stands.
     fn hears(&mut self, given: u64, epoch: u64, at: &str) {
         for message in [format!("N{given} {epoch}"), format!("P{at}")] {
@@ -167,14 +186,10 @@ fn at(seconds: u64) -> String {
 /// RED-20
 #[test]
 fn a_reading_that_went_back_to_where_an_epoch_began_goes_back_there_again_after_a_break() {
-    let mut world = World::new();
-    world.attaches("a", 4, &at(0));
-    world.hears(700, 4, &at(60));
+    let mut world = World::that_has_heard();
     assert!(world.driver.hears(0));
     // Another server, whose own history goes on from where this node was long past.
-    for link in [world.commands(), world.subscriptions()] {
-        world.breaks(link);
-    }
+    world.loses_server();
     world.attaches("b", 5, &at(50));
     assert_eq!(world.reads_from(), Some(at(57)), "another server's clock may be behind by three seconds");
     let began = at(40);
@@ -182,20 +197,16 @@ fn a_reading_that_went_back_to_where_an_epoch_began_goes_back_there_again_after_
     world.answers_reading(world.readings()[0], &share);
     assert_eq!(world.reads_from().as_ref(), Some(&began));
 
-    world.breaks(world.subscriptions());
-    world.subscribes("b");
+    world.listens_anew("b");
     assert_eq!(world.reads_from().as_ref(), Some(&began), "what lies between was never heard");
 }
 
 /// RED-20
 #[test]
 fn the_answer_to_a_reading_that_was_broken_off_is_not_taken_for_that_of_the_present_one() {
-    let mut world = World::new();
-    world.attaches("a", 4, &at(0));
-    world.hears(700, 4, &at(60));
+    let mut world = World::that_has_heard();
     let again = |world: &mut World| {
-        world.breaks(world.subscriptions());
-        world.subscribes("a");
+        world.listens_anew("a");
         *world.readings().last().expect("the log is read")
     };
     let (before, present) = (again(&mut world), again(&mut world));
@@ -212,11 +223,8 @@ fn the_answer_to_a_reading_that_was_broken_off_is_not_taken_for_that_of_the_pres
 /// RED-20
 #[test]
 fn what_was_heard_is_not_heard_again_but_for_publications() {
-    let mut world = World::new();
-    world.attaches("a", 4, &at(0));
-    world.hears(700, 4, &at(60));
-    world.breaks(world.subscriptions());
-    world.subscribes("a");
+    let mut world = World::that_has_heard();
+    world.listens_anew("a");
     let entries = [59, 60, 60, 61].map(|seconds| format!("{}.0", at(seconds)));
     let entries = [(&*entries[0], "T"), (&*entries[1], "T"), (&*entries[2], "E"), (&*entries[3], "T")];
     let share = Share { epoch: 4, given: 701, began: (0, "0-0"), entries: &entries };
@@ -226,9 +234,7 @@ fn what_was_heard_is_not_heard_again_but_for_publications() {
 
     // Another server has the same history up to where its epoch began.
     world.hears(702, 4, &at(70));
-    for link in [world.commands(), world.subscriptions()] {
-        world.breaks(link);
-    }
+    world.loses_server();
     world.attaches("b", 5, &at(69));
     let entries = [67, 68, 69].map(|seconds| format!("{}.0", at(seconds)));
     let entries = [(&*entries[0], "T"), (&*entries[1], "T"), (&*entries[2], "T")];
@@ -259,11 +265,8 @@ fn heartbeats_go_on_although_one_was_on_its_way_as_another_server_was_followed()
 /// RED-20: the fixture itself.
 #[test]
 fn who_was_cut_off_reads_on_from_where_it_heard_last() {
-    let mut world = World::new();
-    world.attaches("a", 4, &at(0));
-    world.hears(700, 4, &at(60));
-    world.breaks(world.subscriptions());
-    world.subscribes("a");
+    let mut world = World::that_has_heard();
+    world.listens_anew("a");
     assert_eq!(world.reads_from().as_deref().and_then(LogId::parse), LogId::parse(&at(60)));
 }
 

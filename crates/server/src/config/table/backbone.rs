@@ -189,7 +189,8 @@ pub(super) const KEYS: &[Key] = &[
         1_000_000,
         "entries",
         "Edges for webhooks that wait in each group's outbox at most, for nodes with the role webhooks; about 150 bytes of Redis \
-         each. Beyond half of it, counts, cache misses and client events are dropped; beyond all of it, the oldest edges. \
+         each. It has sixteen equal parts, and a channel lies in one. Beyond half of a part, counts, cache misses and client \
+         events are dropped; beyond all of it, the oldest edges. \
          What is dropped is counted in `fulmar status`, and logged.",
     ),
 ];
