@@ -194,6 +194,34 @@ mod tests {
         assert_eq!(figure("client_messages_total"), Figure::Counter(1));
     }
 
+    fn all_names(of_backbone: &[Sample]) -> Vec<&'static str> {
+        let here = [
+            "connections",
+            "apps",
+            "metrics_sink_failures_total",
+            "publishes_over_rate_total",
+            "channels_missed_total",
+        ];
+        let samples = of_backbone.iter().cloned();
+        let samples = samples.chain(of_webhooks(&WebhookFigures::default())).chain(of_workers(&[]));
+        let samples = samples.chain(of_group(&GroupFigures::default()));
+        here.into_iter().chain(samples.map(|sample| sample.name)).collect()
+    }
+
+    /// OPS-44
+    #[test]
+    fn every_figure_is_explained_and_nothing_else_is() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../spec/operating.md");
+        let text = std::fs::read_to_string(file).expect("the clauses are there");
+        let (_, table) = text.split_once("### Figures").expect("the table is there");
+        let table = table.split("\n## ").next().unwrap_or_default();
+        let explained: std::collections::BTreeSet<&str> =
+            table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let of_redis = all_names(&of_redis(&redis::Figures::default()));
+        let names = all_names(&of_memory(&memory::Figures::default()));
+        assert_eq!(explained, names.into_iter().chain(of_redis).collect());
+    }
+
     /// OPS-42
     #[test]
     fn every_figure_has_a_name_of_its_own_that_says_whether_it_only_rises() {
