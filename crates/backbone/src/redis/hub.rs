@@ -165,10 +165,10 @@ impl Hub {
         self.answer_ready();
     }
 
-    /// An event of a cache channel that was heard before is in the log now, where it may be kept.
-    pub fn logged(&mut self, now: Moment, topic: &str, identity: Identity, outs: &mut Vec<Out>) {
+    /// An event of a cache channel that was heard before is in the log now, at this place if it is the topic's own log, and may be kept.
+    pub fn logged(&mut self, now: Moment, topic: &str, (identity, at): (Identity, Option<LogId>), outs: &mut Vec<Out>) {
         let Some(entry) = self.topics.find_mut(topic) else { return };
-        self.desk.logged(&mut Turn { now, outs }, entry, identity);
+        self.desk.logged(&mut Turn { now, outs }, entry, identity, at);
         self.answer_ready();
     }
 

@@ -35,15 +35,16 @@ impl Driver {
             self.inheritance.logged(event.identity);
         }
         let now = self.now();
+        // While its slot moves, two logs are heard: places of the one that this node does not go by cannot be compared with what it read.
+        let at = at.filter(|_| from.is_some_and(|(group, _)| group == self.group_of(Slot::of(topic))));
         if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
-            let kept = from.filter(|_| event.cache_for.is_some()).map(|_| event.identity);
-            kept.into_iter().for_each(|identity| self.logged_again(topic, identity));
+            if from.is_some() && event.cache_for.is_some() {
+                self.logged_again(topic, event.identity, at);
+            }
             return;
         }
         // On the way it says how old it is; here it says since when.
         event.accepted_ms = self.moment().ms.saturating_sub(event.accepted_ms.saturating_add(millis(lay_for)));
-        // While its slot moves, two logs are heard: places of the one that this node does not go by cannot be compared with what it read.
-        let at = at.filter(|_| from.is_some_and(|(group, _)| group == self.group_of(Slot::of(topic))));
         let identity = event.identity;
         let missing = self.order.missing(&self.seen, event, || self.hub.listened_since(topic));
         match (missing, message) {
@@ -62,10 +63,10 @@ impl Driver {
     }
 
     /// What was heard before is in a log, which may keep it for later subscribers.
-    fn logged_again(&mut self, topic: &str, identity: Identity) {
+    fn logged_again(&mut self, topic: &str, identity: Identity, at: Option<LogId>) {
         let moment = self.moment();
         let mut outs = std::mem::take(&mut self.outs);
-        self.hub.logged(moment, topic, identity, &mut outs);
+        self.hub.logged(moment, topic, (identity, at), &mut outs);
         self.outs = outs;
     }
 

@@ -94,9 +94,12 @@ impl Desk {
         }
     }
 
-    /// An event of a cache channel that had come by another way is in the log now.
-    pub(super) fn logged(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, identity: Identity) {
-        if !entry.is_open || entry.passed_over.as_deref() == Some(&identity) {
+    /// An event of a cache channel that had come by another way is in the log now, there.
+    pub(super) fn logged(&mut self, turn: &mut Turn<'_>, entry: &mut Entry, identity: Identity, at: Option<LogId>) {
+        let held = entry.waiting.iter_mut().flat_map(|waiting| &mut waiting.held);
+        let is_it = |message: &Message| matches!(message, Message::Event(event) if event.identity == identity);
+        held.filter(|(place, message)| place.is_none() && is_it(message)).for_each(|(place, _)| *place = at);
+        if entry.passed_over.as_deref() == Some(&identity) {
             entry.doubt_cached();
             self.settle(turn, entry);
         }

@@ -172,6 +172,8 @@ impl Desk {
         if let Some(kept) = &changed.cached {
             self.take_kept(turn, entry, kept);
         }
+        // Told by now, or no longer what is kept.
+        entry.passed_over = None;
         if let Some(roster) = changed.roster.take() {
             self.add_all(entry, &roster, changed.at);
             if let Some(members) = entry.members_mut().filter(|_| is_first) {

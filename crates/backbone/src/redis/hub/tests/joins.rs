@@ -277,13 +277,46 @@ fn what_came_over_the_bus_though_it_is_older_is_told_and_kept_once_a_log_keeps_i
     world.drain();
     assert_eq!(texts(&world, 0, 0), [""; 0], "it may be older than what was given");
     // Its copy from the log is a repeat.
-    world.keep(&of, old_event(&world));
-    world.on(0, |hub, now, outs| hub.logged(now, of.as_str(), identity, outs));
+    let at = world.keep(&of, old_event(&world));
+    world.on(0, |hub, now, outs| hub.logged(now, of.as_str(), (identity, Some(at)), outs));
     world.drain();
     assert_eq!(texts(&world, 0, 0), ["again"]);
     let second = world.join(0, 0, to("cache-room"));
     world.drain();
     assert_eq!(joined(&world, 0, second).2.as_deref(), Some("again"));
+}
+
+/// RED-17, DEL-5
+#[test]
+fn what_is_held_from_the_bus_is_judged_by_its_place_once_a_log_has_it() {
+    for is_in_the_answer in [true, false] {
+        let mut world = World::new(1, 1, 1);
+        world.now.ms = 60_000;
+        let of = topic("cache-room");
+        let ticket = world.join(0, 0, to("cache-room"));
+        let event = old_event(&world);
+        let (identity, message) = (event.identity, Message::Event(event));
+        world.on(0, |hub, now, outs| hub.heard(now, of.as_str(), None, message, outs));
+        let log = |world: &mut World| {
+            let at = world.keep(&of, old_event(world));
+            world.on(0, |hub, now, outs| hub.logged(now, of.as_str(), (identity, Some(at)), outs));
+        };
+        if is_in_the_answer {
+            log(&mut world);
+            world.drain();
+        } else {
+            world.drain();
+            log(&mut world);
+            world.drain();
+        }
+        let cached = joined(&world, 0, ticket).2;
+        let heard = texts(&world, 0, 0);
+        if is_in_the_answer {
+            assert_eq!((cached.as_deref(), heard), (Some("again"), vec![]));
+        } else {
+            assert_eq!((cached, heard), (None, vec!["again".to_owned()]));
+        }
+    }
 }
 
 /// RED-17, WS-49: slots that move overtake each other.
