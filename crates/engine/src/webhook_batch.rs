@@ -406,6 +406,10 @@ impl WebhookBook {
                 Some(waits) if waits.batches > 1 => waits.batches -= 1,
                 _ => {
                     let (then, also) = self.waits_in.remove(&turn).map(|w| (w.then, w.also)).unwrap_or_default();
+                    if let Some(going) = then.as_ref().and_then(|then| self.going_before(turn, then)) {
+                        going.also.extend([turn].into_iter().chain(also));
+                        continue;
+                    }
                     records.extend([turn].into_iter().chain(also).map(|turn| Record::Settled { turn }));
                     let back = then.as_ref().and_then(|then| self.is_back(then));
                     records.extend(then.filter(|then| self.still_holds(then)).into_iter().chain(back));

@@ -58,7 +58,8 @@ impl Keys {
     /// Hash: `id` (identity of the group), `epoch`, `run` (run id of the server that owns it), `groups` (names of all
     /// groups, sorted, joined by commas: what the slot map was made of), `head` (id of the log's last entry), `damage` (how
     /// often records were found wrong), `slots` (rises with every change of what the group says of slots), `dropped` (edges
-    /// that the outbox had no room for), `reaped` (how many dead nodes' records were taken away).
+    /// that the outbox had no room for), `cut:PART` (it had none for an edge of this part), `doubts` (deaths, moves and dropped edges,
+    /// after which what was told is compared anew).
     #[must_use]
     pub fn identity(&self) -> String {
         self.named("group")

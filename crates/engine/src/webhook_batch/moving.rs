@@ -71,6 +71,15 @@ impl WebhookBook {
         }
     }
 
+    /// The going before this coming that waits in some batch still, where others take it: whoever reads the stream anew is to take both
+    /// again, or none. Behind its end it is seen that its subject is back.
+    pub(super) fn going_before(&mut self, coming: u64, then: &Record) -> Option<&mut Waits> {
+        let Record::Came { place, .. } = then else { return None };
+        let is_going = |waits: &Waits| matches!(&waits.then, Some(Record::Went { place: of }) if of == place);
+        let before = self.waits_in.iter_mut().filter(|(turn, waits)| **turn < coming && is_going(waits));
+        before.max_by_key(|(turn, _)| **turn).map(|(_, waits)| waits)
+    }
+
     /// What is true behind the end of this going, where its subject has come back and what waits does not say so: batches of several
     /// endpoints close in any order.
     pub(super) fn is_back(&self, then: &Record) -> Option<Record> {

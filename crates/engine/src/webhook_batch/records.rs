@@ -60,7 +60,7 @@ pub struct Mark {
     pub id: u64,
     /// Its name between the book and its driver; no two edges have one.
     pub turn: u64,
-    /// Never falls from edge to edge of one subject, where it is known.
+    /// Where it is known: rises from edge to edge of one subject that one store decided.
     pub generation: Option<u64>,
     /// Whether it lies in the stream later than it happened, because it was appended again: then it is a repeat if it is older than what
     /// was taken. Any other follows what lies before it, though the clock of another store may have said otherwise of that.

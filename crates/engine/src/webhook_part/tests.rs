@@ -558,3 +558,45 @@ proptest! {
         }
     }
 }
+
+/// HOOK-8, HOOK-35: the batches of two endpoints that take different events close in another order than things happened.
+#[test]
+fn what_is_back_is_announced_although_its_going_waits_for_an_endpoint_that_takes_nothing_else() {
+    let vacated = r#"{"name":"channel_vacated","channel":"room"}"#;
+    for dies in [false, true] {
+        let mut app = App::clone(&app(true));
+        app.webhooks.endpoints[1].kinds = [EventKind::ChannelVacated].into_iter().collect();
+        let mut world = World::new(Arc::new(app));
+        let pass = |world: &mut World, ms: u64| {
+            world.now_ms += ms;
+            world.look();
+            world.write();
+        };
+        world.append(came("room"));
+        pass(&mut world, 0);
+        pass(&mut world, 1_000);
+        world.append(went("room"));
+        pass(&mut world, HOLD_MS - 100);
+        // Opens the batch of the first endpoint, so that it closes before that of the second.
+        world.append(Change::CacheMissed(channel("cache-a")));
+        pass(&mut world, 0);
+        pass(&mut world, 100);
+        pass(&mut world, 50);
+        world.append(came("room"));
+        pass(&mut world, 0);
+        pass(&mut world, BATCH_MS - 150);
+        assert_eq!((world.texts(URLS[0]).len(), world.texts(URLS[1]).len()), (4, 0), "{:?}", world.texts(URLS[0]));
+        if dies {
+            world.die();
+        }
+        pass(&mut world, 0);
+        pass(&mut world, BATCH_MS);
+        assert_eq!(world.texts(URLS[1]), [vacated]);
+        assert!(world.announced.len() == 1 && world.stream.is_empty(), "{:?}", world.announced);
+        world.append(went("room"));
+        pass(&mut world, HOLD_MS);
+        pass(&mut world, BATCH_MS);
+        assert_eq!(world.texts(URLS[0]).last().map(String::as_str), Some(vacated));
+        assert_eq!((world.texts(URLS[0]).len(), world.texts(URLS[1]).len()), (5, 2));
+    }
+}

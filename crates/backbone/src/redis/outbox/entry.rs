@@ -55,7 +55,7 @@ pub struct Entry {
     /// an edge that has to be appended again keeps it; of a client's event, of the publication's identity; of anything else, of the
     /// place that it had first.
     pub id: u64,
-    /// Never falls from edge to edge of one subject: the place in the log that the edge has.
+    /// The place in the outbox that the edge had first: rises from edge to edge of one subject, by the clock of the store that it was in.
     pub generation: Option<u64>,
     /// Whether it had another place before, maybe in another store: it was appended again, or came with its slot.
     pub is_again: bool,

@@ -5,6 +5,8 @@
 //!
 //! What lies of a slot is found in [`super::state`] and [`super::webhooks`]; when slots may go is for whoever moves them to say.
 
+use std::time::Duration;
+
 use super::state::{self, Cached};
 use super::{Mover, ReshardError, text};
 use crate::redis::map::{Beside, Held, SlotMap};
@@ -20,11 +22,13 @@ impl Mover<'_> {
         let all = map.beside.len();
         let mut done = 0;
         for (from, to, mut slots) in coming(map) {
-            // What webhooks have announced is read once for each part of the outbox that has any of these.
+            // What webhooks have announced is read once for each part of the outbox that has any of a chunk of these.
             slots.sort_by_key(|slot| (Slot(*slot).outbox_part(), *slot));
             let mut cached = Cached::find(self.group(&from)?, &keys).await?;
             // A primary that died may have kept its successor from hearing that slots had left, at another time.
             let left_over = Cached::find(self.group(&to)?, &keys).await?;
+            // Where there are many keys that took longer than a mover is believed.
+            self.hold(Duration::ZERO).await?;
             for slots in slots.chunks(CHUNK) {
                 let words = [to.clone(), map.version.to_string()];
                 cached.read_on(self.group(&from)?, &keys).await?;

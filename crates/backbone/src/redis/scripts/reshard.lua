@@ -28,6 +28,8 @@ if step == 'map' then
   local version = tonumber(string.match(there, '^version (%d+)\n') or '0')
   if version > tonumber(ARGV[6]) then return redis.error_reply('OLDMAP ' .. version) end
   redis.call('SET', P .. 'map', ARGV[7])
+  -- As in the last step, which a mover that dies does not come to.
+  if version < tonumber(ARGV[6]) then call('HINCRBY', KEYS[1], 'doubts', 1) end
 elseif step == 'freeze' then
   -- group, epoch, slots
   for i = 8, #ARGV do

@@ -110,13 +110,34 @@ impl Memory {
                 Operation::Partly(at, urls) => _ = had.partly.insert(*at, urls.clone()),
                 Operation::Whole(at) => _ = had.partly.remove(at),
                 Operation::Settle(_, id) => had.done.push_back(*id),
-                Operation::GiveUp(request) => had.given_up.push_back(request.clone()),
+                Operation::GiveUp(request) => give_up(had, request),
             }
         }
         had.done.drain(..had.done.len().saturating_sub(DONE_MAX));
-        had.given_up.drain(..had.given_up.len().saturating_sub(GIVEN_UP_REMEMBERED_MAX));
         has_risen
     }
+
+    /// The sender is through with a request, whether or not that can be written: it is not given back as one that waits.
+    pub(super) fn ended(&mut self, part: u16, id: u64, operations: &[Operation]) {
+        let lost = self.lost.get_mut(&part).map(|lost| &mut lost.had);
+        for had in self.had.get_mut(&part).into_iter().chain(lost) {
+            if had.sealed.remove(&id).is_none() {
+                continue;
+            }
+            for operation in operations {
+                if let Operation::GiveUp(request) = operation {
+                    give_up(had, request);
+                }
+            }
+        }
+    }
+}
+
+fn give_up(had: &mut Had, request: &Vec<u8>) {
+    if !had.given_up.contains(request) {
+        had.given_up.push_back(request.clone());
+    }
+    had.given_up.drain(..had.given_up.len().saturating_sub(GIVEN_UP_REMEMBERED_MAX));
 }
 
 #[cfg(test)]
@@ -143,6 +164,30 @@ mod tests {
 
     fn lost(memory: &Memory) -> Option<(u16, u64, u64)> {
         memory.lost().map(|lost| (lost.part, lost.stand.born, lost.writes))
+    }
+
+    /// HOOK-18, HOOK-40
+    #[test]
+    fn what_endpoints_took_while_the_store_was_lost_is_not_given_back_to_be_sent() {
+        for is_noticed_before in [true, false] {
+            let mut memory = Memory::default();
+            memory.turned(0, &turn(&[3], 10, 0), false);
+            memory.read(3, &Stored::default());
+            memory.wrote(3, &[7, 8, 9].map(|id| Operation::Seal(id, vec![7])), 1);
+            let end = |memory: &mut Memory| {
+                memory.ended(3, 8, &[Operation::Over(8)]);
+                memory.ended(3, 9, &[Operation::Over(9), Operation::GiveUp(vec![9])]);
+            };
+            if is_noticed_before {
+                memory.turned(1_000, &turn(&[], 20, 0), false);
+                end(&mut memory);
+            } else {
+                end(&mut memory);
+                memory.turned(1_000, &turn(&[], 20, 0), false);
+            }
+            let had = memory.lost().expect("it is to be given back").had;
+            assert_eq!((had.sealed.into_keys().collect::<Vec<_>>(), had.given_up), (vec![7], [vec![9]].into()));
+        }
     }
 
     /// HOOK-40

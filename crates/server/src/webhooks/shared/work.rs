@@ -404,6 +404,7 @@ impl GroupWork {
             Ended::Taken(_) => return,
         };
         let lane = Lane::of_request(id);
+        self.memory.ended(lane.part(), id, &operations);
         // Of a part that is another node's by now, that node will find out by itself.
         if let Some(part) = self.parts.get_mut(&lane.part())
             && (part.handed.remove(&id) || lane.group() == self.group)
