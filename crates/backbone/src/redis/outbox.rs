@@ -127,8 +127,8 @@ pub struct Turn {
     pub held: Vec<(u16, String)>,
     /// How each part stands.
     pub stand: Vec<Stand>,
-    /// What the absence of a record can be trusted for: another text after each damage, change of primary, death, move of slots and loss of edges, once all nodes have
-    /// looked after their records; `None` before.
+    /// What the absence of a record can be trusted for: another text after each damage, change of primary, death, move of slots and loss
+    /// of edges, once all nodes have looked after their records; `None` before.
     pub sight: Option<String>,
     /// The sight in which what a part announced was compared with the records last, where it was.
     pub compared: HashMap<u16, String>,

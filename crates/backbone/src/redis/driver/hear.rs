@@ -35,8 +35,7 @@ impl Driver {
             self.inheritance.logged(event.identity);
         }
         let now = self.now();
-        // While its slot moves, two logs are heard: places of the one that this node does not go by cannot be compared with what it read.
-        let at = at.filter(|_| from.is_some_and(|(group, _)| group == self.group_of(Slot::of(topic))));
+        let at = self.own_place(topic, from);
         if !self.seen.note(now, event.identity) || self.calls.is_repeat(now, event) {
             if from.is_some() && event.cache_for.is_some() {
                 self.logged_again(topic, event.identity, at);
@@ -60,6 +59,13 @@ impl Driver {
                 self.tell_after(identity);
             }
         }
+    }
+
+    /// The place of a publication, if it is in the log that this node goes by. While a slot moves two are heard, and places of the other
+    /// cannot be compared with what was read.
+    pub(super) fn own_place(&self, topic: &str, from: Option<(usize, LogId)>) -> Option<LogId> {
+        let (_, at) = from.filter(|(group, _)| *group == self.group_of(Slot::of(topic)))?;
+        Some(at)
     }
 
     /// What was heard before is in a log, which may keep it for later subscribers.

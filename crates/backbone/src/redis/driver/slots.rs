@@ -152,6 +152,7 @@ impl Slots {
         !self.frozen.is_empty()
     }
 
+    /// Counts it anew, whenever something other than the next publication has changed it: each publish asks.
     fn weigh(&mut self) {
         self.weight = self.frozen.values().flat_map(|frozen| &frozen.items).map(Item::weight).sum();
     }

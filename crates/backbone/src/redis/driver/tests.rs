@@ -326,3 +326,13 @@ fn a_client_event_for_which_there_is_no_room_is_dropped_and_counted() {
     assert_eq!(say(&mut world, &"a".repeat(900)), (1, 0));
     assert_eq!(say(&mut world, &"b".repeat(900)), (1, 1));
 }
+
+/// RED-11, RED-17: the clock of the group that a slot comes from may be ahead, or behind.
+#[test]
+fn a_place_counts_only_in_the_log_that_the_node_goes_by() {
+    let world = World::that_has_heard();
+    let at = LogId::parse(&at(61)).expect("a place");
+    assert_eq!(world.driver.own_place("1:room", Some((0, at))), Some(at));
+    assert_eq!(world.driver.own_place("1:room", Some((1, at))), None, "the slot is on its way there, or was there");
+    assert_eq!(world.driver.own_place("1:room", None), None, "it came over the bus");
+}
