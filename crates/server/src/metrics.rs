@@ -55,15 +55,12 @@ pub(crate) struct Registry {
 impl Registry {
     /// All figures as they are now.
     pub(crate) fn read(&self) -> Vec<Sample> {
-        let mut samples = vec![
-            gauge("connections", self.gate.open() as u64),
-            gauge("apps", self.apps.snapshot().len() as u64),
-            counter("metrics_sink_failures_total", self.sink.failures()),
-        ];
+        let mut samples =
+            of_node(self.gate.open() as u64, self.apps.snapshot().len() as u64, self.sink.failures()).to_vec();
         let workers: Vec<Figures> = self.inboxes.iter().map(|inbox| inbox.figures()).collect();
         samples.extend(of_workers(&workers));
         let over_rate = self.rates.refused(|app| self.apps.by_id(app.as_str()).is_some());
-        samples.extend(by_app("publishes_over_rate_total", &over_rate));
+        samples.extend(by_app(OVER_RATE, &over_rate));
         samples.extend(of_webhooks(&self.webhooks.figures()));
         if let Some(memory) = &self.hearing.memory {
             samples.extend(of_memory(&memory.figures()));
@@ -71,12 +68,17 @@ impl Registry {
         if let Some(redis) = &self.hearing.redis {
             let figures = redis.figures();
             samples.extend(of_redis(&figures));
-            samples.extend(by_app("channels_missed_total", &figures.hub.missed));
+            samples.extend(by_app(MISSED, &figures.hub.missed));
             samples.extend(figures.groups.iter().filter(|group| !group.is_left).flat_map(of_group));
         }
         samples
     }
 }
+
+/// Calls beyond an app's rate, by app.
+const OVER_RATE: &str = "publishes_over_rate_total";
+/// Channels whose subscribers were sent back, by app.
+const MISSED: &str = "channels_missed_total";
 
 /// What this machine is called, and the node on it that listens at `port`: what tells the figures of several apart.
 pub(crate) fn name_of_node(port: u16) -> String {
@@ -98,6 +100,10 @@ fn gauge(name: &'static str, value: u64) -> Sample {
 #[allow(clippy::cast_precision_loss)] // As above.
 fn seconds(name: &'static str, ms: u64) -> Sample {
     Sample { name, of: None, figure: Figure::Gauge(ms as f64 / 1_000.0) }
+}
+
+fn of_node(connections: u64, apps: u64, sink_failures: u64) -> [Sample; 3] {
+    [gauge("connections", connections), gauge("apps", apps), counter("metrics_sink_failures_total", sink_failures)]
 }
 
 fn of_workers(workers: &[Figures]) -> [Sample; 9] {
@@ -195,17 +201,10 @@ mod tests {
     }
 
     fn all_names(of_backbone: &[Sample]) -> Vec<&'static str> {
-        let here = [
-            "connections",
-            "apps",
-            "metrics_sink_failures_total",
-            "publishes_over_rate_total",
-            "channels_missed_total",
-        ];
-        let samples = of_backbone.iter().cloned();
+        let samples = of_backbone.iter().cloned().chain(of_node(0, 0, 0));
         let samples = samples.chain(of_webhooks(&WebhookFigures::default())).chain(of_workers(&[]));
         let samples = samples.chain(of_group(&GroupFigures::default()));
-        here.into_iter().chain(samples.map(|sample| sample.name)).collect()
+        [OVER_RATE, MISSED].into_iter().chain(samples.map(|sample| sample.name)).collect()
     }
 
     /// OPS-44
