@@ -1,6 +1,7 @@
 //! Hubs held to what workers are promised, over a pretend store. See [`world`].
 
 mod alone;
+mod cached;
 mod joins;
 mod members;
 mod promises;
